@@ -1,0 +1,1 @@
+"""Composition: the one place that reads the environment, builds the parts and runs them."""

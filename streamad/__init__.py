@@ -1,0 +1,1 @@
+"""Detect anomalies in streams: records, windows, detectors, scoring, operators, runtimes."""

@@ -1,0 +1,19 @@
+"""One file a detector, and the table that names them."""
+
+from streamad.registry import Registry
+
+DETECTORS = Registry(
+    "detector",
+    "streamad.detectors",
+    {
+        "robust_z": "streamad.detectors.robust_z:RobustZ",
+        "knn": "streamad.detectors.knn:KNN",
+        "knn_fused": "streamad.detectors.knn:FusedKNN",
+        "lof": "streamad.detectors.pyod_models:LOF",
+        "pca": "streamad.detectors.pyod_models:PCA",
+        "themis": "streamad.detectors.themis:Themis",
+    },
+)
+"""Names to places. A new detector is one file and one line here."""
+
+__all__ = ["DETECTORS"]

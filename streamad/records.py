@@ -1,0 +1,223 @@
+"""The values that travel between stages: columnar input batches, findings, alerts, rejections.
+
+Event time is integer milliseconds UTC everywhere. Input travels by the batch (one numpy column a
+field), never by the point; findings and alerts are few and travel as frozen records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+FindingState = Literal["began", "continues", "ended"]
+FindingKind = Literal["anomaly", "no_data", "error"]
+AlertState = Literal["opened", "updated", "resolved"]
+
+MAX_ABS_VALUE = 1e30
+"""Larger magnitudes are rejected: their squares leave float64's comfortable range."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """Input that cannot be used, and why; it goes to the dead-letter topic.
+
+    ``message`` indexes the message in its batch. ``row`` is the row inside that message (None: the
+    whole message). ``payload`` is the smallest piece that is at fault, None where only a pointer
+    (topic, partition, offset) is kept because the payload is oversized.
+    """
+
+    message: int
+    reason: str
+    detail: str
+    row: int | None = None
+    payload: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalBatch:
+    """Points of one input partition, in offset order.
+
+    keys : pl.Series of String ``(n,)``, the series (entity) each row belongs to
+    time_ms : int64 ``(n,)``, event time
+    values : float64 ``(n, n_variates)``; NaN = this row says nothing of that variate
+    message : int32 ``(n,)``, index of the message a row came from, non-decreasing
+    row : int32 ``(n,)``, index of the row inside its message
+    offsets : int64 ``(n_messages,)``; ``broker_ms`` : int64 ``(n_messages,)``, Kafka timestamps
+        (-1: unknown)
+    tags : extra columns, each pl.Series of String ``(n,)``
+    """
+
+    keys: pl.Series
+    time_ms: NDArray[np.int64]
+    values: NDArray[np.float64]
+    message: NDArray[np.int32]
+    row: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    broker_ms: NDArray[np.int64]
+    tags: dict[str, pl.Series] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.time_ms)
+
+    @property
+    def n_variates(self) -> int:
+        """Return how many variates a row has."""
+        return int(self.values.shape[1])
+
+    def take(self, start: int, stop: int) -> SignalBatch:
+        """Return rows ``start`` to ``stop`` (views, nothing is copied)."""
+        return SignalBatch(
+            keys=self.keys[start:stop],
+            time_ms=self.time_ms[start:stop],
+            values=self.values[start:stop],
+            message=self.message[start:stop],
+            row=self.row[start:stop],
+            offsets=self.offsets,
+            broker_ms=self.broker_ms,
+            tags={name: column[start:stop] for name, column in self.tags.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """What a decoder makes of a list of messages: usable rows and the rejections."""
+
+    batch: SignalBatch
+    rejected: list[Rejected]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why one window is strange, in the units of the input.
+
+    ``variates`` maps each variate to its share of the score (shares sum to 1); ``observed`` and
+    ``expected`` are the values at the judged sample; ``time_ms`` is that sample's time.
+    """
+
+    observed: dict[str, float]
+    expected: dict[str, float]
+    variates: dict[str, float]
+    time_ms: int
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """An episode of one key begins, goes on or ends: the record between detect and alert.
+
+    ``id`` is stable: a hash of pipeline, detector, key and the opening window. ``sequence`` counts
+    the findings of that episode from 0, so ``(id, sequence)`` is unique.
+    """
+
+    id: str
+    sequence: int
+    state: FindingState
+    kind: FindingKind
+    pipeline: str
+    detector: str
+    artifact: str
+    tenant: str
+    group: str
+    key: str
+    entity: dict[str, str]
+    window_start_ms: int
+    window_end_ms: int
+    began_ms: int
+    score: float
+    p_value: float
+    peak_score: float
+    peak_p_value: float
+    level: float
+    n_windows: int
+    explanation: Explanation | None
+    input: dict[str, int | str]
+    degraded: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """What people subscribe to. ``severity`` 1.0 is the alerting boundary for every detector."""
+
+    id: str
+    sequence: int
+    state: AlertState
+    kind: FindingKind
+    pipeline: str
+    detector: str
+    artifact: str
+    tenant: str
+    group: str
+    key: str
+    entity: dict[str, str]
+    opened_ms: int
+    time_ms: int
+    resolved_ms: int | None
+    window_start_ms: int
+    window_end_ms: int
+    score: float
+    p_value: float
+    severity: float
+    peak_severity: float
+    threshold_p: float
+    observed: dict[str, float]
+    expected: dict[str, float]
+    explanation: dict[str, float]
+    summary: str
+    past: bool = False
+    degraded: str = ""
+    reason: str = ""
+    links: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreBatch:
+    """The scores log: one row a closed window, columnar.
+
+    keys : pl.Series of String ``(n,)``; end_ms : int64 ``(n,)``, time of the window's last sample;
+    score, p_value, level : float32 ``(n,)``; flags : uint8 ``(n,)``, a sum of ``FLAG_*``.
+    """
+
+    keys: pl.Series
+    end_ms: NDArray[np.int64]
+    score: NDArray[np.float32]
+    p_value: NDArray[np.float32]
+    level: NDArray[np.float32]
+    flags: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.end_ms)
+
+
+FLAG_INCOMPLETE = 1
+"""Too many missing samples: not scored."""
+FLAG_WARMING = 2
+"""The key is still being learned: not scored."""
+FLAG_EPISODE = 4
+"""The window lies inside an open episode: not learned as normal."""
+FLAG_CANDIDATE = 8
+"""The score was at or above the key's entry level."""
+FLAG_ERROR = 16
+"""The detector failed on this window; see the error finding."""
+FLAG_SUPPRESSED = 32
+"""Strange, but against ``direction`` or below ``min_effect``: no finding."""
+
+
+def stable_id(*parts: str | int) -> str:
+    """Return a 32-digit hex id that depends on ``parts`` alone, in every process and runtime."""
+    joined = "\0".join(str(part) for part in parts)
+    return hashlib.sha256(joined.encode()).hexdigest()[:32]
+
+
+def as_dict(record: Any) -> dict[str, Any]:
+    """Return a finding, alert or explanation as plain JSON-ready values (not copied deeply)."""
+    result: dict[str, Any] = {}
+    for name in record.__dataclass_fields__:
+        value = getattr(record, name)
+        result[name] = as_dict(value) if hasattr(value, "__dataclass_fields__") else value
+    return result

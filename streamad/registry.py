@@ -1,0 +1,47 @@
+"""Plug-in tables: a name, the place it is loaded from, and nothing imported before it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from streamad.errors import UnknownNameError
+
+
+class Registry(Mapping[str, str]):
+    """Names mapped to ``"module:attribute"``; entry points of other packages join under ``group``.
+
+    Built-ins are a literal table, not entry points: it needs no reinstall and can be read.
+    """
+
+    def __init__(self, kind: str, group: str, table: Mapping[str, str]) -> None:
+        self.kind, self.group = kind, group
+        self._table = dict(table)
+        self._others: dict[str, str] | None = None
+
+    def _all(self) -> dict[str, str]:
+        if self._others is None:
+            self._others = {e.name: e.value for e in entry_points(group=self.group)}
+        return {**self._others, **self._table}
+
+    def __getitem__(self, name: str) -> str:
+        table = self._all()
+        if name not in table:
+            raise UnknownNameError(self.kind, name, table)
+        return table[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._all()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._all()))
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def load(self, name: str) -> Any:
+        """Import and return the plug-in called ``name``; a miss names the nearest right one."""
+        module, _, attribute = self[name].partition(":")
+        return getattr(import_module(module), attribute)
