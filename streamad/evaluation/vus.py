@@ -26,7 +26,7 @@ N_THRESHOLDS = 250
 """Thresholds of the published figures: the scores at 250 evenly spaced ranks, the highest first.
 
 A few short anomalies are punished by so coarse a sweep (two single rows found exactly among 4,000
-have .56, not 1); ``n_thresholds=None`` takes every distinct score instead, but its figures must
+have .34, not 1); ``n_thresholds=None`` takes every distinct score instead, but its figures must
 not be compared with published ones.
 """
 

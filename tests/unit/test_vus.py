@@ -110,7 +110,7 @@ def test_a_near_miss_counts_for_something_and_a_far_one_for_little():
 def test_the_published_sweep_is_too_coarse_for_two_spikes_and_the_full_one_is_not():
     labels = labels_with((1000, 1001), (2000, 2001), n=4000)
     scores = np.arange(4000) + labels * 9000.0
-    assert vus_pr(labels, scores, window=0) == pytest.approx(1 / 2 + 1 / 2 * 2 / 17)
+    assert vus_pr(labels, scores, window=0) == pytest.approx(1 / 4 + 3 / 4 * 2 / 17)
     assert vus_pr(labels, scores, window=0, n_thresholds=None) == 1.0
 
 
