@@ -1,0 +1,1 @@
+"""What tests of streamad and of its users share: doubles, contract checks, a real broker."""

@@ -1,0 +1,52 @@
+"""What the tests of every room share: one real broker a session, and topics of one's own."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from streamad.testing.kafka_broker import KafkaBroker, why_no_broker
+
+ROOT = Path(__file__).resolve().parent.parent
+KAFKA_LIBS = ROOT / ".cache" / "kafka" / "libs"
+
+
+def broker_required() -> bool:
+    """Say whether a missing broker is a failure: in CI nothing may pass by not being run."""
+    return any(
+        os.environ.get(name, "") not in {"", "0"} for name in ("CI", "STREAMAD_REQUIRE_KAFKA")
+    )
+
+
+@pytest.fixture(scope="session")
+def kafka_libs() -> Path:
+    """The folder with Kafka's jars, for tests that run (and kill) a broker of their own."""
+    missing = why_no_broker(KAFKA_LIBS)
+    if missing and broker_required():
+        pytest.fail(f"a Kafka broker is required here: {missing}", pytrace=False)
+    if missing:
+        pytest.skip(f"needs a Kafka broker: {missing}")
+    return KAFKA_LIBS
+
+
+@pytest.fixture(scope="session")
+def kafka(kafka_libs: Path) -> Iterator[KafkaBroker]:
+    """The broker of the session. Do not stop or kill it: others use it; take `kafka_libs`."""
+    with KafkaBroker(libs=kafka_libs) as broker:
+        yield broker
+
+
+@pytest.fixture
+def topic(kafka: KafkaBroker) -> Callable[..., str]:
+    """Create topics no other test has: ``topic("signals", partitions=4)`` returns the name."""
+
+    def create(name: str, *, partitions: int = 1, configs: dict[str, str] | None = None) -> str:
+        unique = f"{name}-{uuid.uuid4().hex[:8]}"
+        kafka.create_topic(unique, partitions=partitions, configs=configs)
+        return unique
+
+    return create
