@@ -343,6 +343,9 @@ def server_properties(
         "group.initial.rebalance.delay.ms": "0",
         "group.min.session.timeout.ms": "500",
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+        # A killed broker may register again only once its last session ended: 9 s by default.
+        "broker.heartbeat.interval.ms": "500",
+        "broker.session.timeout.ms": "3000",
         "message.max.bytes": str(message_max_bytes),
         "replica.fetch.max.bytes": str(message_max_bytes),
         "log.cleaner.dedupe.buffer.size": str(4 * _MIB),  # 128 MiB of a 512 MiB heap by default
