@@ -15,6 +15,14 @@ ROOT = Path(__file__).resolve().parent.parent
 KAFKA_LIBS = ROOT / ".cache" / "kafka" / "libs"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of a room by its folder, so that no file can forget to."""
+    for item in items:
+        for room in ("integration", "flink"):
+            if ROOT / "tests" / room in item.path.parents:
+                item.add_marker(room)
+
+
 def broker_required() -> bool:
     """Say whether a missing broker is a failure: in CI nothing may pass by not being run."""
     return any(

@@ -18,8 +18,6 @@ from kafka import KafkaConsumer, KafkaProducer
 
 from streamad.testing.kafka_broker import BrokerError, KafkaBroker, main, why_no_broker
 
-pytestmark = pytest.mark.integration
-
 
 def produce(bootstrap: str, topic: str, values: list[bytes]) -> None:
     with contextlib.closing(KafkaProducer(bootstrap_servers=bootstrap, acks="all")) as producer:
