@@ -1,0 +1,364 @@
+"""Bring JSON messages of any shape to one value a line, and read the lines in one call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import polars as pl
+from numpy.typing import NDArray
+
+from connectors.codecs.fields import column, nested_schema
+from connectors.codecs.rows import shorten
+from streamad.records import Rejected
+
+BLANK = b" \t\r\n"
+OPEN, CLOSE, BREAK = ord("{"), ord("}"), ord("\n")
+
+READER_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError)
+"""A panic is no Exception in polars; one bad message must not end the process."""
+
+
+@dataclass(slots=True)
+class Messages:
+    """Payloads that still count, their places in the batch and their sizes in bytes."""
+
+    texts: list[bytes]
+    place: NDArray[np.int32]
+    sizes: NDArray[np.int64]
+
+    def replace(self, texts: list[bytes]) -> Messages:
+        """Return the same messages with other texts."""
+        return Messages(texts, self.place, _sizes(texts))
+
+    def keep(self, mask: NDArray[np.bool_]) -> Messages:
+        """Return the messages of ``mask`` alone."""
+        texts = [text for text, kept in zip(self.texts, mask.tolist(), strict=True) if kept]
+        return Messages(texts, self.place[mask], self.sizes[mask])
+
+    def refuse(self, index: int, reason: str, detail: str) -> Rejected:
+        """Reject one message as a whole."""
+        place, text = int(self.place[index]), self.texts[index]
+        return Rejected(message=place, reason=reason, detail=shorten(detail), payload=text)
+
+
+def _sizes(texts: Sequence[bytes | None]) -> NDArray[np.int64]:
+    return np.fromiter(map(len, texts), np.int64, len(texts))  # type: ignore[arg-type]
+
+
+@dataclass(slots=True)
+class Lines:
+    """One JSON value a line: the joined text, and which message and row each line is."""
+
+    joined: bytes
+    starts: NDArray[np.int64]
+    owner: NDArray[np.int64]
+    place: NDArray[np.int32]
+    row: NDArray[np.int32]
+    quick: bool = False
+    split: list[bytes] | None = None
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def message(self) -> NDArray[np.int32]:
+        """Return the place of each line's message in the batch."""
+        return self.place[self.owner]
+
+    def texts(self) -> list[bytes]:
+        """Return the lines as texts (split only when something is wrong)."""
+        if self.split is None:
+            self.split = self.joined.split(b"\n") if len(self) else []
+        return self.split
+
+    def pick(self, lines: NDArray[np.int64]) -> bytes:
+        """Return some lines, joined."""
+        texts = self.texts()
+        return b"\n".join([texts[line] for line in lines.tolist()])
+
+    def count_rows(self, lines: NDArray[np.int64], number: NDArray[np.int64]) -> None:
+        """Count the rows anew, where some ``lines`` hold ``number`` rows each."""
+        sizes = np.ones(len(self), np.int64)
+        sizes[lines] = number
+        starts = np.cumsum(sizes) - sizes
+        self.row = (starts - starts[np.searchsorted(self.owner, self.owner)]).astype(np.int32)
+
+    def odd(self) -> NDArray[np.bool_]:
+        """Say which lines do not begin like an object."""
+        text = np.frombuffer(self.joined + b"\n", np.uint8)
+        odd: NDArray[np.bool_] = text[self.starts] != OPEN
+        return odd
+
+    def doubtful(self) -> NDArray[np.int64]:
+        """Return the lines that do not look like an object from one end to the other."""
+        text = np.frombuffer(self.joined + b"\n", np.uint8)
+        ends = np.append(self.starts[1:], len(text)) - 2
+        doubtful = (text[self.starts] != OPEN) | (text[ends] != CLOSE)
+        if b"\\u" in self.joined:
+            doubtful |= np.array([b"\\u" in line for line in self.texts()])
+        return np.flatnonzero(doubtful)
+
+
+def lay_out(messages: Messages) -> Lines:
+    """Join the messages and find where each line begins."""
+    texts, sizes = messages.texts, messages.sizes
+    joined = b"\n".join(texts)
+    heads = np.cumsum(sizes + 1) - sizes - 1
+    if joined.count(b"\n") == len(texts) - 1 or not texts:
+        owner = np.arange(len(texts))
+        return Lines(joined, heads, owner, messages.place, np.zeros(len(texts), np.int32))
+    breaks = np.flatnonzero(np.frombuffer(joined, np.uint8) == BREAK)
+    starts = np.concatenate([np.zeros(1, np.int64), breaks + 1])
+    owner = np.searchsorted(heads, starts, side="right") - 1
+    row = np.arange(len(starts)) - np.searchsorted(owner, owner, side="left")
+    return Lines(joined, starts, owner, messages.place, row.astype(np.int32))
+
+
+class Shape:
+    """What the columnar reader is to look for; dotted names become flat columns."""
+
+    def __init__(self, leaves: Sequence[tuple[str, Any]]) -> None:
+        self._tree = nested_schema(leaves)
+        self._leaves = dict(leaves)
+        self._nested = any("." in name for name in self._leaves)
+
+    def read(self, joined: bytes, height: int) -> pl.DataFrame | None:
+        """Read ``height`` lines, None where any of them cannot be read."""
+        if not height:
+            return self.nulls(0)
+        try:
+            frame = pl.read_ndjson(joined, schema=self._tree, ignore_errors=True)
+        except READER_ERRORS:
+            return None
+        if frame.height != height:
+            return None
+        return frame.select(column(name) for name in self._leaves) if self._nested else frame
+
+    def nulls(self, height: int) -> pl.DataFrame:
+        """Return rows that say nothing."""
+        return pl.DataFrame(schema=self._leaves).clear(height)
+
+
+def admit(
+    payloads: Sequence[bytes | None], rejected: list[Rejected], *, max_bytes: int
+) -> Messages:
+    """Leave out messages that are absent, empty or too large to be looked at."""
+    try:
+        sizes = _sizes(payloads)
+    except TypeError:
+        sizes = np.zeros(1, np.int64)
+    if not len(sizes) or (sizes.min() > 0 and sizes.max() <= max_bytes):
+        return Messages(list(payloads), np.arange(len(sizes), dtype=np.int32), sizes)  # type: ignore[arg-type]
+    texts, place = [], []
+    for index, payload in enumerate(payloads):
+        if payload is None:
+            reason, detail = "null_payload", "the message has no value"
+        elif not payload:
+            reason, detail = "empty_message", "the value has no bytes"
+        elif len(payload) > max_bytes:
+            reason, detail = "oversized", f"{len(payload)} bytes, at most {max_bytes} are read"
+        else:
+            texts.append(payload)
+            place.append(index)
+            continue
+        rejected.append(Rejected(message=index, reason=reason, detail=detail))
+    return Messages(texts, np.array(place, np.int32), _sizes(texts))
+
+
+def gather(messages: Messages, *, max_rows: int, exact: bool) -> tuple[Lines, list[Rejected]]:
+    """Bring every message to one object a line, and refuse those with too many.
+
+    exact : cut arrays with a scanner, not at every ``},{``
+    """
+    refused: list[Rejected] = []
+    quick = False
+    lines = lay_out(messages)
+    if lines.odd().any():
+        messages = messages.replace([text.strip(BLANK) for text in messages.texts])
+        lines = lay_out(messages)
+    if (odd := lines.odd()).any():
+        owners = np.unique(lines.owner[odd]).tolist()
+        messages, quick = _straighten(messages, owners, refused, exact=exact)
+        lines = lay_out(messages)
+    if len(lines) and int(lines.row.max()) >= max_rows:
+        crowded = np.bincount(lines.owner) > max_rows
+        detail = f"more than {max_rows} rows; split the message"
+        refused += [
+            messages.refuse(index, "too_many_rows", detail)
+            for index in np.flatnonzero(crowded).tolist()
+        ]
+        lines = lay_out(messages.keep(~crowded))
+    lines.quick = quick
+    return lines, refused
+
+
+def _straighten(
+    messages: Messages, odd: list[int], refused: list[Rejected], *, exact: bool
+) -> tuple[Messages, bool]:
+    """Bring some messages to one value a line; say whether any array was cut the quick way."""
+    texts: list[bytes] = list(messages.texts)
+    keep = np.ones(len(texts), np.bool_)
+    quick = False
+    for index in odd:
+        text = texts[index]
+        if text[:1] == b"[":
+            cut = None if exact else _cut_quickly(text)
+            quick |= cut is not None
+            lines = _cut_exactly(text) if cut is None else cut
+        else:
+            lines = _unfold(text)
+        if not lines:
+            keep[index] = False
+            refused.append(_refuse_whole(messages, index, lines))
+        else:
+            texts[index] = b"\n".join(lines)
+    return messages.replace(texts).keep(keep), quick
+
+
+def _refuse_whole(messages: Messages, index: int, lines: list[bytes] | None) -> Rejected:
+    text = messages.texts[index]
+    if lines is None:
+        return messages.refuse(index, "invalid_json", f"no JSON array: {_show_bytes(text)}")
+    return messages.refuse(index, "empty_message", "no rows in the message")
+
+
+def _cut_quickly(text: bytes) -> list[bytes] | None:
+    """Cut a one-line array of objects at every ``},{``; right if every piece then is an object."""
+    if not (text.startswith(b"[{") and text.endswith(b"}]")) or b"\n" in text:
+        return None
+    return text[1:-1].replace(b"}, {", b"}\n{").replace(b"},{", b"}\n{").split(b"\n")
+
+
+def _cut_exactly(text: bytes) -> list[bytes] | None:
+    """Cut an array into the texts of its elements, None where it is no array.
+
+    Elements stay the bytes they were, so that they read the same in whichever way they were cut.
+    Python's own scanner also reads NaN: such an element alone is rejected later, not the message.
+    """
+    decoded = text.decode("utf-8", "surrogateescape")
+    scan = json.JSONDecoder().raw_decode
+    skip = json.decoder.WHITESPACE.match  # type: ignore[attr-defined]
+    elements, position = [], skip(decoded, 1).end()
+    if decoded[position : position + 1] == "]":
+        return [] if not decoded[position + 1 :].strip() else None
+    try:
+        while True:
+            _, end = scan(decoded, position)
+            elements.append(decoded[position:end])
+            position = skip(decoded, end).end()
+            mark = decoded[position : position + 1]
+            position = skip(decoded, position + 1).end()
+            if mark == "]" and position == len(decoded):
+                break
+            if mark != ",":
+                return None
+    except (ValueError, RecursionError):
+        return None
+    # A raw line break can only be space between tokens: inside a text JSON forbids it.
+    return [element.replace("\n", " ").encode("utf-8", "surrogateescape") for element in elements]
+
+
+def _unfold(text: bytes) -> list[bytes]:
+    """Return the lines of a message, or its one object where it is spread over several lines."""
+    if b"\n" in text and _is_json(text):
+        return [text.replace(b"\n", b" ")]
+    return [line for line in text.split(b"\n") if line.strip(BLANK)]
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        orjson.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def reread(lines: Lines, chosen: NDArray[np.int64], shape: Shape) -> pl.DataFrame:
+    """Read lines known to be JSON in another shape."""
+    frame = shape.read(lines.pick(chosen), len(chosen))
+    return shape.nulls(len(chosen)) if frame is None else frame
+
+
+def parse(lines: Lines, shape: Shape) -> tuple[pl.DataFrame, NDArray[np.int64]]:
+    """Read all lines at once; where that fails, those that are JSON, and say which they are."""
+    if not _has_odd_escapes(lines.joined):
+        frame = shape.read(lines.joined, len(lines))
+        if frame is not None:
+            return frame, np.arange(len(lines))
+    return _sift(lines, shape)
+
+
+def _has_odd_escapes(joined: bytes) -> bool:
+    # Half a surrogate pair is read by the columnar reader as some other character: such lines are
+    # checked one by one. One search for a backslash decides in most batches.
+    return b"\\" in joined and (b"\\ud" in joined or b"\\uD" in joined)
+
+
+def _sift(lines: Lines, shape: Shape) -> tuple[pl.DataFrame, NDArray[np.int64]]:
+    """Find the lines that are JSON: first doubt those that look wrong, then every line."""
+    texts = lines.texts()
+    bad = {line for line in lines.doubtful().tolist() if not _is_json(texts[line])}
+    good = [line for line in range(len(texts)) if line not in bad]
+    frame = shape.read(b"\n".join([texts[line] for line in good]), len(good))
+    if frame is None:
+        good = [line for line in good if _is_json(texts[line])]
+        frame, good = _halve(texts, good, shape)
+    return frame, np.array(good, np.int64)
+
+
+def _halve(texts: list[bytes], lines: list[int], shape: Shape) -> tuple[pl.DataFrame, list[int]]:
+    """Leave out lines that only the columnar reader refuses."""
+    frame = shape.read(b"\n".join([texts[line] for line in lines]), len(lines))
+    if frame is not None:
+        return frame, lines
+    if len(lines) == 1:
+        return shape.nulls(0), []
+    middle = len(lines) // 2
+    left, left_lines = _halve(texts, lines[:middle], shape)
+    right, right_lines = _halve(texts, lines[middle:], shape)
+    return pl.concat([left, right]), left_lines + right_lines
+
+
+def reject_lines(lines: Lines, kept: NDArray[np.int64]) -> list[Rejected]:
+    """Reject the lines that are not among those ``kept``, each with the reason."""
+    bad = np.ones(len(lines), np.bool_)
+    bad[kept] = False
+    rejected = []
+    message, texts = lines.message, lines.texts()
+    for line in np.flatnonzero(bad).tolist():
+        reason, detail = _why_no_json(texts[line])
+        rejected.append(
+            Rejected(
+                message=int(message[line]),
+                row=int(lines.row[line]),
+                reason=reason,
+                detail=detail,
+                payload=texts[line],
+            )
+        )
+    return rejected
+
+
+def _why_no_json(text: bytes) -> tuple[str, str]:
+    try:
+        orjson.loads(text)
+    except ValueError as error:
+        detail = f"{error}: {_show_bytes(text)}"
+    else:
+        return "invalid_json", f"refused by the columnar reader: {_show_bytes(text)}"
+    if b"NaN" in text or b"Infinity" in text or "infinity" in detail:
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            return "invalid_json", shorten(detail)
+        return "not_finite", shorten(f"JSON has no NaN, Infinity or larger numbers: {detail}")
+    return "invalid_json", shorten(detail)
+
+
+def _show_bytes(text: bytes) -> str:
+    return shorten(repr(text[:80])[2:-1], 80)

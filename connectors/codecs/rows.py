@@ -1,0 +1,237 @@
+"""What all codecs end with: columns of candidate rows become usable rows and rejections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from connectors.codecs.fields import BAD_TIME, FieldMap
+from streamad.records import MAX_ABS_VALUE, Decoded, Rejected, SignalBatch
+
+MAX_KEY_BYTES = 512
+"""Longer keys are rejected: a key is kept in state, in topics and in page texts for weeks."""
+
+MAX_DETAIL_CHARS = 300
+
+REASONS: Mapping[str, str] = {
+    "null_payload": "the message has no value (a tombstone)",
+    "empty_message": "the message holds nothing but white space",
+    "oversized": "the message is larger than max_message_bytes; only its offset is kept",
+    "too_many_rows": "the message holds more than max_rows_per_message rows",
+    "invalid_json": "not JSON, or not the shape the codec reads",
+    "invalid_arrow": "not an Arrow IPC stream or file, or damaged",
+    "invalid_otlp": "not an OTLP ExportMetricsServiceRequest",
+    "invalid_remote_write": "not a snappy-compressed Prometheus WriteRequest",
+    "invalid_file": "a file whose bytes cannot be read in its format",
+    "wrong_type": "a field holds another type than it must",
+    "missing_field": "a field that must be there is absent or null",
+    "unequal_arrays": "the arrays of a columnar message differ in length",
+    "bad_time": "the time cannot be read or lies outside 1970 to 2200",
+    "not_finite": "a value is NaN or infinite",
+    "too_large_value": "a value's magnitude is above 1e30",
+    "empty_key": "the key is an empty text",
+    "key_too_long": "the key is longer than 512 bytes",
+    "unknown_variate": "the row names a variate that is not configured (counted, not an error)",
+    "unsupported_metric": "a metric type that has no single value a moment",
+}
+"""Every reason a codec gives. They are stable: dashboards and replays select by them."""
+
+CODES = {reason: code for code, reason in enumerate(REASONS, start=1)}
+NAMES = ("", *REASONS)
+
+
+@dataclass(slots=True, kw_only=True)
+class Candidates:
+    """Rows before the checks that do not depend on the format.
+
+    keys may hold nulls and time_ms ``BAD_TIME`` where ``code`` is set already; ``code`` uint8
+    ``(n,)`` is 0 for rows nothing is known against, else ``CODES[reason]``.
+    """
+
+    keys: pl.Series
+    time_ms: NDArray[np.int64]
+    values: NDArray[np.float64]
+    message: NDArray[np.int32]
+    row: NDArray[np.int32]
+    tags: dict[str, pl.Series] = field(default_factory=dict)
+    code: NDArray[np.uint8] | None = None
+
+    def mark(self, mask: NDArray[np.bool_], reason: str) -> None:
+        """Hold ``reason`` against the rows of ``mask``; the first reason of a row stays."""
+        if not mask.any():
+            return
+        if self.code is None:
+            self.code = np.zeros(len(self.time_ms), np.uint8)
+        self.code[mask & (self.code == 0)] = CODES[reason]
+
+    def keep(self, mask: NDArray[np.bool_]) -> Candidates:
+        """Return the rows of ``mask`` alone."""
+        chosen = pl.Series(mask)
+        return Candidates(
+            keys=self.keys.filter(chosen),
+            time_ms=self.time_ms[mask],
+            values=self.values[mask],
+            message=self.message[mask],
+            row=self.row[mask],
+            tags={name: tag.filter(chosen) for name, tag in self.tags.items()},
+            code=None if self.code is None else self.code[mask],
+        )
+
+
+Explain = Callable[[int, str], tuple[str, str, bytes | None]]
+"""From the index of a bad row and its reason to a reason as exact, the detail, and the bytes."""
+
+
+def check_rows(rows: Candidates) -> None:
+    """Mark the rows whose key, time or values break the rules that hold in every format."""
+    if len(rows.time_ms) == 0:
+        return
+    lengths = rows.keys.str.len_bytes()
+    if lengths.null_count():
+        rows.mark(rows.keys.is_null().to_numpy(), "missing_field")
+    if lengths.min() == 0:
+        rows.mark(lengths.eq(0).fill_null(value=False).to_numpy(), "empty_key")
+    longest = lengths.max()
+    if isinstance(longest, int) and longest > MAX_KEY_BYTES:
+        rows.mark(lengths.gt(MAX_KEY_BYTES).fill_null(value=False).to_numpy(), "key_too_long")
+    rows.mark(rows.time_ms == BAD_TIME, "bad_time")
+    _check_values(rows)
+
+
+def _check_values(rows: Candidates) -> None:
+    size = np.abs(rows.values)
+    # NaN makes both comparisons false, so one pass finds all rows that need a closer look.
+    if not (size <= MAX_ABS_VALUE).all():
+        rows.mark(np.isinf(size).any(axis=1), "not_finite")
+        rows.mark((size > MAX_ABS_VALUE).any(axis=1), "too_large_value")
+        rows.mark(np.isnan(size).all(axis=1), "not_finite")
+
+
+def settle(rows: Candidates, explain: Explain) -> tuple[Candidates, list[Rejected]]:
+    """Part the rows into those nothing is held against and the rejections."""
+    check_rows(rows)
+    code = rows.code
+    if code is None:
+        return rows, []
+    unused = code == CODES["unknown_variate"]
+    rejected = _count_unused(rows.message[unused])
+    for index in np.flatnonzero((code != 0) & ~unused).tolist():
+        reason, detail, payload = explain(index, NAMES[code[index]])
+        rejected.append(
+            Rejected(
+                message=int(rows.message[index]),
+                row=int(rows.row[index]),
+                reason=reason,
+                detail=shorten(detail or describe(rows, index, reason)),
+                payload=payload,
+            )
+        )
+    return rows.keep(code == 0), rejected
+
+
+def _count_unused(message: NDArray[np.int32]) -> list[Rejected]:
+    # One record a message: a topic may carry a hundred variates of which three are watched.
+    numbers, counts = np.unique(message, return_counts=True)
+    return [
+        Rejected(
+            message=number,
+            reason="unknown_variate",
+            detail=f"{count} row{'s' * (count > 1)} of variates that fields.variates does not list",
+        )
+        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)
+    ]
+
+
+def spread(
+    rows: Candidates, value: NDArray[np.float64], variate: pl.Series, names: Sequence[str]
+) -> None:
+    """Put long-form values into the columns of their variates; unknown variates are marked.
+
+    value : float64 ``(n,)``; variate : String ``(n,)``. Sets ``rows.values``.
+    """
+    known = variate.replace_strict(
+        list(names), list(range(len(names))), default=-1, return_dtype=pl.Int64
+    ).fill_null(-1)
+    column = known.to_numpy()
+    rows.values = np.full((len(value), len(names)), np.nan)
+    here = np.flatnonzero(column >= 0)
+    rows.values[here, column[here]] = value[here]
+    if len(here) < len(value):
+        absent = variate.is_null().to_numpy()
+        rows.mark((column < 0) & ~absent, "unknown_variate")
+        rows.mark(absent, "missing_field")
+
+
+def describe(rows: Candidates, index: int, reason: str) -> str:
+    """Say what is wrong with a row as far as its columns show it."""
+    if reason == "key_too_long":
+        key = rows.keys[index]
+        return f"the key has {len(key.encode())} bytes, at most {MAX_KEY_BYTES} are allowed: {key}"
+    if reason in ("too_large_value", "not_finite"):
+        return f"values {rows.values[index].tolist()}: {REASONS[reason]}"
+    return REASONS[reason]
+
+
+def finish(
+    rows: Candidates,
+    rejected: list[Rejected],
+    *,
+    offsets: NDArray[np.int64],
+    broker_ms: NDArray[np.int64],
+) -> Decoded:
+    """Make the batch, with the rejections in message and row order."""
+    rejected.sort(key=lambda item: (item.message, -1 if item.row is None else item.row))
+    batch = SignalBatch(
+        keys=rows.keys.rechunk(),
+        time_ms=rows.time_ms,
+        values=rows.values,
+        message=rows.message,
+        row=rows.row,
+        offsets=offsets,
+        broker_ms=broker_ms,
+        tags=rows.tags,
+    )
+    return Decoded(batch=batch, rejected=rejected)
+
+
+def concat(parts: Sequence[Candidates], fields: FieldMap) -> Candidates:
+    """Put parts together in message and row order (a stable sort, skipped where it is in order)."""
+    filled = [part for part in parts if len(part.time_ms)]
+    if len(filled) <= 1:
+        return filled[0] if filled else empty(fields.tags, len(fields.variate_names))
+    message = np.concatenate([part.message for part in filled])
+    row = np.concatenate([part.row for part in filled])
+    order = np.lexsort((row, message))
+    take = pl.Series(order)
+    return Candidates(
+        keys=pl.concat([part.keys for part in filled]).gather(take),
+        time_ms=np.concatenate([part.time_ms for part in filled])[order],
+        values=np.concatenate([part.values for part in filled])[order],
+        message=message[order],
+        row=row[order],
+        tags={
+            name: pl.concat([part.tags[name] for part in filled]).gather(take)
+            for name in filled[0].tags
+        },
+    )
+
+
+def empty(tags: Sequence[str], n_variates: int) -> Candidates:
+    """Return no rows, with the right columns."""
+    return Candidates(
+        keys=pl.Series("key", [], dtype=pl.String),
+        time_ms=np.empty(0, np.int64),
+        values=np.empty((0, n_variates), np.float64),
+        message=np.empty(0, np.int32),
+        row=np.empty(0, np.int32),
+        tags={name: pl.Series(name, [], dtype=pl.String) for name in tags},
+    )
+
+
+def shorten(text: str, limit: int = MAX_DETAIL_CHARS) -> str:
+    """Cut a text for people to a bounded length."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."
