@@ -175,7 +175,7 @@ def nested_schema(leaves: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return {name: _as_dtype(node) for name, node in tree.items()}
 
 
-def _as_dtype(node: Any) -> Any:  # noqa: ANN401 - a dict or any of polars' types
+def _as_dtype(node: Any) -> Any:
     if isinstance(node, dict):
         return pl.Struct({name: _as_dtype(child) for name, child in node.items()})
     return node
