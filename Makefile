@@ -91,13 +91,24 @@ kafka-down: $(VENV)/.level-base ## stop it
 
 # --- prove ----------------------------------------------------------------------------------------
 
-.PHONY: check test test-unit test-integration test-base test-all bench
-check: $(VENV)/.level-test ## format, lint, types, import directions, locks: all without running it
-	@$(BIN)/ruff format --check .
-	@$(BIN)/ruff check .
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/pytest -q tests/unit/test_house.py -k lock
+.PHONY: check check-format check-lint check-types check-imports check-locks
+.PHONY: test test-unit test-integration test-base test-all bench
+check: check-format check-lint check-types check-imports check-locks ## format, lint, types, import directions, locks
+
+check-format: $(VENV)/.level-test
+	$(BIN)/ruff format --check .
+
+check-lint: $(VENV)/.level-test
+	$(BIN)/ruff check .
+
+check-types: $(VENV)/.level-test
+	$(BIN)/mypy
+
+check-imports: $(VENV)/.level-test
+	$(BIN)/lint-imports --no-logo
+
+check-locks: $(VENV)/.level-test
+	$(BIN)/pytest -q tests/unit/test_house.py -k lock
 
 test: test-unit test-integration ## all tests but Flink's: unit, contract, property, real Kafka
 
