@@ -149,6 +149,9 @@ class Detector(ABC):
         """Return an empty memory where the detector learns as it goes."""
         return None
 
+    def seed_memory(self, memory: Memory, *, slot: int, group: int) -> None:
+        """Start a key the artifact was fitted on from what its training group taught."""
+
     def learn(
         self,
         memory: Memory,

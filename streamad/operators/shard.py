@@ -1,0 +1,138 @@
+"""The state of one shard: everything detect knows about the keys of one input partition."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from streamad.detectors.base import Memory
+from streamad.errors import StateError
+from streamad.scoring.episodes import Episodes
+from streamad.windows.arrays import KeyedArrays
+from streamad.windows.keys import KeyTable, stable_hash
+from streamad.windows.signals import NEVER, SignalWindows
+
+STATE_VERSION = 1
+
+
+@dataclass(slots=True, kw_only=True)
+class ShardState:
+    """Keys, windows, tails, episodes and memories of one shard; grown and emptied together.
+
+    partition_ms is the greatest event time of the shard; it serves silence and TTL only.
+    """
+
+    keys: KeyTable
+    windows: SignalWindows
+    episodes: Episodes
+    memory: Memory | None
+    flags: KeyedArrays = field(
+        default_factory=lambda: KeyedArrays(
+            {
+                "selected": ((), np.bool_, False),
+                "silent": ((), np.bool_, False),
+                "silent_ms": ((), np.int64, 0),
+                "seeded": ((), np.bool_, False),
+                "ordinal": ((), np.int64, 0),
+            }
+        )
+    )
+    tags: dict[int, dict[str, str]] = field(default_factory=dict)
+    partition_ms: int = int(NEVER)
+    last_tick: int = int(NEVER)
+
+    def add(self, codes: list[int], selected: list[bool], tags: list[dict[str, str]]) -> None:
+        """Make empty rows for new keys."""
+        n = self.keys.capacity
+        for table in (self.windows.state, self.episodes.state, self.flags):
+            table.reserve(n)
+        if self.memory is not None:
+            self.memory.reserve(n)
+        rows = np.array(codes, np.int32)
+        self.windows.state.reset(rows)
+        self.flags.reset(rows)
+        self.flags["selected"][rows] = selected
+        turns = [stable_hash(str(self.keys.names[code])) for code in codes]
+        self.episodes.begin(codes, turns)
+        for code, tag in zip(codes, tags, strict=True):
+            if tag:
+                self.tags[code] = tag
+
+    def drop(self, codes: NDArray[np.int32]) -> None:
+        """Forget keys that were not seen for their TTL."""
+        self.keys.drop(codes)
+        self.windows.state.reset(codes)
+        self.flags.reset(codes)
+        if self.memory is not None:
+            self.memory.forget(codes)
+        for code in codes.tolist():
+            self.tags.pop(code, None)
+
+    @property
+    def bytes_per_key(self) -> int:
+        """Return what one key costs, its name apart."""
+        memory = self.memory.bytes_per_slot if self.memory is not None else 0
+        tables = (self.windows.state, self.episodes.state, self.flags)
+        # 2 x 20 bytes: an entry of the hash table, at a load of one half.
+        return sum(table.bytes_per_row for table in tables) + memory + 40
+
+    def save(self, checksum: str) -> tuple[dict[str, Any], pl.Series, dict[str, NDArray[Any]]]:
+        """Return header, key names and arrays (first axis: the key) that `restore` takes back."""
+        rows = self.keys.live()
+        arrays: dict[str, NDArray[Any]] = {}
+        parts = {"windows": self.windows.state, "episodes": self.episodes.state, "flags": self.flags}
+        for part, table in parts.items():
+            arrays |= {f"{part}.{name}": value for name, value in table.state(rows).items()}
+        if self.memory is not None:
+            saved = self.memory.state(rows)
+            arrays |= {f"memory.{name}": value for name, value in saved.items()}
+        header = {
+            "version": STATE_VERSION,
+            "checksum": checksum,
+            "partition_ms": self.partition_ms,
+            "last_tick": self.last_tick,
+            "tags": json.dumps({str(self.keys.names[c]): t for c, t in self.tags.items()}),
+        }
+        return header, self.keys.decode(rows), arrays
+
+    def restore(
+        self,
+        header: dict[str, Any],
+        names: pl.Series,
+        arrays: dict[str, NDArray[Any]],
+        *,
+        checksum: str,
+    ) -> None:
+        """Take back what `save` gave, into an empty shard; raises StateError where it does not fit."""
+        if int(header["version"]) != STATE_VERSION or header["checksum"] != checksum:
+            msg = (
+                f"the snapshot was written with state version {header['version']} and configuration "
+                f"{header['checksum']}, this job has version {STATE_VERSION} and {checksum}: settings "
+                "that change decisions differ; set delivery.on_state_mismatch: fresh to begin anew, "
+                "or restore the configuration"
+            )
+            raise StateError(msg)
+        codes, created = self.keys.encode(names)
+        tags = json.loads(header["tags"])
+        self.add(created, [True] * len(created), [tags.get(name, {}) for name in names.to_list()])
+        parts = {"windows": self.windows.state, "episodes": self.episodes.state, "flags": self.flags}
+        for part, table in parts.items():
+            table.load(codes, _part(arrays, part))
+        if self.memory is not None:
+            self.memory.load(codes, _part(arrays, "memory"))
+        self.partition_ms = int(header["partition_ms"])
+        self.last_tick = int(header["last_tick"])
+
+
+def _part(arrays: dict[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
+    prefix = f"{name}."
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+
+ShardFactory = Callable[[], ShardState]

@@ -1,0 +1,1 @@
+"""From raw score to decision, per key: tail calibration and episodes."""

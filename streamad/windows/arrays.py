@@ -1,0 +1,59 @@
+"""Arrays whose first axis is the key: they grow, empty, leave and come back together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+
+class KeyedArrays:
+    """Named arrays with one row a key. Rows of new and emptied keys hold the given fill.
+
+    Arrays are read as attributes and must be read anew after `reserve`, which may move them.
+    """
+
+    def __init__(self, spec: dict[str, tuple[tuple[int, ...], DTypeLike, Any]]) -> None:
+        self._spec = spec
+        self._size = 0
+        self.arrays: dict[str, NDArray[Any]] = {
+            name: np.full((0, *shape), fill, dtype) for name, (shape, dtype, fill) in spec.items()
+        }
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self.arrays[name]
+
+    def reserve(self, n: int) -> None:
+        """Make room for rows ``0 .. n-1``."""
+        if n <= self._size:
+            return
+        # Growing by a quarter keeps the waste of 10^6 idle keys small; copying stays linear overall.
+        size = max(n, self._size + self._size // 4, 256)
+        for name, (shape, dtype, fill) in self._spec.items():
+            grown = np.full((size, *shape), fill, dtype)
+            grown[: self._size] = self.arrays[name]
+            self.arrays[name] = grown
+        self._size = size
+
+    def reset(self, rows: NDArray[np.int32]) -> None:
+        """Empty these rows."""
+        for name, (_, _, fill) in self._spec.items():
+            self.arrays[name][rows] = fill
+
+    def state(self, rows: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
+        """Return copies of these rows."""
+        return {name: array[rows] for name, array in self.arrays.items()}
+
+    def load(self, rows: NDArray[np.int32], state: dict[str, NDArray[Any]]) -> None:
+        """Take back what `state` returned, into these rows."""
+        for name in self._spec:
+            self.arrays[name][rows] = state[name]
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Return what one key costs."""
+        return sum(
+            int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+            for shape, dtype, _ in self._spec.values()
+        )
