@@ -8,6 +8,7 @@ again: what a row yields never depends on its neighbours. Python looks at reject
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -170,9 +171,13 @@ class JsonCodec:
         source = np.repeat(np.arange(len(kept)), number)
         within = np.arange(len(source)) - np.repeat(np.cumsum(number) - number, number)
 
+        @lru_cache(maxsize=1)
+        def record(line: int) -> object:
+            # Kept for the next row: a message of bad rows must not be parsed once a row.
+            return orjson.loads(lines.texts()[line])
+
         def text(index: int) -> bytes:
-            line = lines.texts()[kept[source[index]]]
-            return self._element(orjson.loads(line), int(within[index]))
+            return self._element(record(int(kept[source[index]])), int(within[index]))
 
         def explain(index: int, reason: str) -> tuple[str, str, bytes | None]:
             element = text(index)

@@ -1,0 +1,137 @@
+"""Series named by labels (OTLP attributes, Prometheus labels): their keys, and points as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from connectors.codecs.fields import BAD_TIME, FieldMap, plausible
+from connectors.codecs.rows import Candidates, Explain, empty, finish, settle, spread
+from streamad.errors import ConfigError
+from streamad.records import Decoded, Rejected
+
+GAUGE, COUNTER, DELTA = "gauge", "counter", "delta"
+KIND_TAG = "kind"
+DEFAULT_KEY = FieldMap().key
+
+ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What all points of a series share; key and variate are None where a label is absent."""
+
+    key: str | None
+    variate: str | None
+    kind: str
+    tags: tuple[str, ...]
+
+
+def canonical(name: str, labels: Iterable[tuple[str, str]]) -> str:
+    r"""Return the one spelling of a series' name: labels sorted, quotes escaped.
+
+    >>> canonical("up", [("job", "api"), ("host", 'a"b')])
+    'up{host="a\\"b",job="api"}'
+    """
+    inside = ",".join(f'{label}="{text.translate(ESCAPES)}"' for label, text in sorted(labels))
+    return f"{name}{{{inside}}}" if inside else name
+
+
+def identify(
+    fields: FieldMap, default: str, labels: Callable[[str], str | None], kind: str
+) -> Identity:
+    """Name a series by the labels that ``fields`` asks for, or by ``default``."""
+    key: str | None = default
+    if fields.key != DEFAULT_KEY:
+        texts = [labels(name) for name in fields.key]
+        key = None if None in texts else "/".join(text or "" for text in texts)
+    return Identity(
+        key,
+        None if fields.variate is None else labels(fields.variate),
+        kind,
+        tuple(labels(tag) or "" for tag in fields.tags),
+    )
+
+
+def require_labels(codec: str, fields: FieldMap) -> None:
+    """Refuse fields that make no sense where a point has exactly one value."""
+    if len(fields.values) > 1:
+        msg = (
+            f"codec {codec}: a point has one value; to line several metrics up as variates set "
+            "fields.variate (the label that names the metric) and fields.variates"
+        )
+        raise ConfigError(msg)
+
+
+@dataclass(slots=True)
+class Points:
+    """Points in message order, as they are collected; one Python object a series, not a point."""
+
+    fields: FieldMap
+    series: list[Identity] = field(default_factory=list)
+    time_ms: list[int] = field(default_factory=list)
+    value: list[float] = field(default_factory=list)
+    message: list[int] = field(default_factory=list)
+    row: list[int] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+
+    def add(self, message: int, row: int, series: Identity, time_ms: int, value: float) -> None:
+        """Take one point."""
+        self.series.append(series)
+        self.time_ms.append(time_ms)
+        self.value.append(value)
+        self.message.append(message)
+        self.row.append(row)
+
+    def decoded(
+        self, offsets: NDArray[np.int64], broker_ms: NDArray[np.int64], explain: Explain
+    ) -> Decoded:
+        """Check the points and make the batch."""
+        candidates = self._candidates()
+        rows, rejected = settle(candidates, explain)
+        return finish(rows, self.rejected + rejected, offsets=offsets, broker_ms=broker_ms)
+
+    def _candidates(self) -> Candidates:
+        fields = self.fields
+        if not self.series:
+            return empty((*fields.tags, KIND_TAG), len(fields.variate_names))
+        time_ms = np.array(self.time_ms, np.int64)
+        value = np.array(self.value, np.float64)
+        columns = zip(*(series.tags for series in self.series), strict=True)
+        tags = dict(zip(fields.tags, columns, strict=False)) if fields.tags else {}
+        tags[KIND_TAG] = tuple(series.kind for series in self.series)
+        rows = Candidates(
+            keys=pl.Series("key", [series.key for series in self.series], dtype=pl.String),
+            time_ms=np.where(plausible(time_ms), time_ms, BAD_TIME),
+            values=value.reshape(-1, 1),
+            message=np.array(self.message, np.int32),
+            row=np.array(self.row, np.int32),
+            tags={name: pl.Series(name, column, dtype=pl.String) for name, column in tags.items()},
+        )
+        if fields.variate is not None:
+            variates = pl.Series([series.variate for series in self.series], dtype=pl.String)
+            spread(rows, value, variates, fields.variates)
+            # Said here, because a row of a variate alone no longer shows that its value is NaN.
+            rows.mark(np.isnan(value), "not_finite")
+        return rows
+
+
+def bounded_ms(time_ms: int) -> int:
+    """Return a time that fits 64 bits, ``BAD_TIME`` for others."""
+    return time_ms if 0 <= time_ms < 2**62 else int(BAD_TIME)
+
+
+def lookup(*tables: Mapping[str, str]) -> Callable[[str], str | None]:
+    """Return a function that looks a label up in the first table that has it."""
+
+    def find(name: str) -> str | None:
+        for table in tables:
+            if name in table:
+                return table[name]
+        return None
+
+    return find
