@@ -109,7 +109,10 @@ class StatusServer:
         try:
             self._server = _Bounded((host, port), handler)
         except OSError as error:
-            msg = f"cannot listen on {host}:{port} ({error.strerror}); choose another port, or stop what has it"
+            msg = (
+                f"cannot listen on {host}:{port} ({error.strerror}); "
+                "choose another port, or stop what has it"
+            )
             raise ConfigError(msg) from error
         self._thread = threading.Thread(
             target=self._server.serve_forever,
@@ -183,10 +186,10 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = REQUEST_TIMEOUT_S
     server_version, sys_version = "streamad", ""
 
-    def do_GET(self) -> None:  # noqa: N802 - the name is http.server's
+    def do_GET(self) -> None:
         self._answer()
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self._answer()
 
     def _answer(self) -> None:

@@ -1,0 +1,104 @@
+"""The status server: what is lacking is said, a stuck loop is found, a probe costs nothing."""
+
+from __future__ import annotations
+
+import socket
+import urllib.error
+import urllib.request
+
+import pytest
+
+from connectors.status import MAX_REQUESTS, Health, StatusServer
+from streamad.errors import ConfigError
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def get(server: StatusServer, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def health(clock):
+    return Health(("model", "partitions"), stuck_after_s=60, clock=clock)
+
+
+@pytest.fixture
+def server(health):
+    with StatusServer(health, lambda: b"streamad_ready 1.0\n") as server:
+        yield server
+
+
+def test_ready_only_when_every_condition_is_met(server, health):
+    assert get(server, "/readyz") == (503, "model: not yet; partitions: not yet\n")
+    health.meet("model")
+    health.lack("partitions", "none assigned")
+    assert get(server, "/readyz") == (503, "partitions: none assigned\n")
+    health.meet("partitions")
+    assert get(server, "/readyz") == (200, "ok\n")
+    health.shutting_down()
+    assert get(server, "/readyz") == (503, "running: shutting down\n")
+
+
+def test_a_loop_that_does_not_turn_is_unhealthy_until_it_does(server, health, clock):
+    assert get(server, "/healthz") == (200, "ok\n")
+    clock.now_s = 61
+    assert get(server, "/healthz") == (503, "the loop has not turned for 61 s\n")
+    health.beat()
+    assert get(server, "/healthz") == (200, "ok\n")
+
+
+def test_health_does_not_depend_on_being_ready(server, health):
+    health.lack("partitions", "the broker is away")
+    assert get(server, "/healthz")[0] == 200
+
+
+def test_metrics_are_served_and_unknown_paths_say_what_there_is(server):
+    assert get(server, "/metrics") == (200, "streamad_ready 1.0\n")
+    assert get(server, "/") == (404, "here are /metrics, /healthz, /readyz\n")
+
+
+def test_a_probe_writes_no_line(server, capsys):
+    get(server, "/healthz")
+    get(server, "/nothing")
+    told = capsys.readouterr()
+    assert told.out + told.err == ""
+
+
+def test_too_many_idle_clients_do_not_pile_up(server):
+    address = ("127.0.0.1", server.port)
+    held = [socket.create_connection(address, timeout=5) for _ in range(MAX_REQUESTS)]
+    try:
+        # The ninth is hung up on at once instead of waiting for a thread.
+        with socket.create_connection(address, timeout=3) as refused:
+            assert refused.recv(1) == b""
+    finally:
+        for client in held:
+            client.close()
+
+
+def test_a_taken_port_is_a_configuration_error(server, health):
+    with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{server.port}"):
+        StatusServer(health, bytes, port=server.port)
+
+
+def test_closing_twice_is_fine(health):
+    server = StatusServer(health, bytes)
+    server.close()
+    server.close()
