@@ -1,4 +1,4 @@
-"""The pipeline file as a frozen, validated tree; unknown keys are refused with line and nearest name.
+"""The pipeline file as a frozen, validated tree; mistakes are told with line and nearest name.
 
 Durations are written ``300ms``, ``10s``, ``5m``, ``2h``, ``7d``; a bare number is refused, because
 nobody remembers which unit it was.
@@ -75,7 +75,7 @@ class FieldsConfig(Section):
     @model_validator(mode="after")
     def _long_form(self) -> FieldsConfig:
         if (self.variate is None) != (not self.variates):
-            msg = "variate (a field) and variates (its names, in order) go together; give both or neither"
+            msg = "variate (a field) and variates (its names) go together; give both or neither"
             raise ValueError(msg)
         if self.variate is not None and len(self.values) != 1:
             msg = f"with variate, one value field is expected, got {list(self.values)}"
@@ -145,10 +145,16 @@ class SeriesConfig(Section):
             msg = f"step must be at least 1ms, got {self.step}ms"
             raise ValueError(msg)
         if self.silence is not None and self.silence >= self.ttl:
-            msg = f"silence ({self.silence}ms) must be less than ttl ({self.ttl}ms); a forgotten key is never silent"
+            msg = (
+                f"silence ({self.silence}ms) must be less than ttl ({self.ttl}ms); "
+                "a forgotten key is never silent"
+            )
             raise ValueError(msg)
         if self.step is not None and self.lateness > 4000 * self.step:
-            msg = f"lateness ({self.lateness}ms) holds more than 4000 steps of {self.step}ms open; lower it or raise step"
+            msg = (
+                f"lateness ({self.lateness}ms) holds more than 4000 steps of {self.step}ms open; "
+                "lower it or raise step"
+            )
             raise ValueError(msg)
         return self
 
@@ -166,7 +172,10 @@ class WindowsConfig(Section):
                 msg = f"size must lie in 2..8192 samples, got {self.size}"
                 raise ValueError(msg)
             if self.stride > self.size:
-                msg = f"stride ({self.stride}) must not exceed size ({self.size}), or samples would never be seen"
+                msg = (
+                    f"stride ({self.stride}) must not exceed size ({self.size}), "
+                    "or samples would never be seen"
+                )
                 raise ValueError(msg)
         return self
 
@@ -208,7 +217,10 @@ class ScoringConfig(Section):
     @model_validator(mode="after")
     def _hysteresis(self) -> ScoringConfig:
         if self.exit < self.candidate:
-            msg = f"exit ({self.exit}) must not be rarer than candidate ({self.candidate}), or episodes would flap"
+            msg = (
+                f"exit ({self.exit}) must not be rarer than candidate ({self.candidate}), "
+                "or episodes would flap"
+            )
             raise ValueError(msg)
         return self
 
@@ -333,7 +345,8 @@ def _substitute(value: Any, environment: Mapping[str, str], name: str) -> Any:
         return value
 
     def replace(match: re.Match[str]) -> str:
-        found = environment.get(match[1], match[2])
+        default: str | None = match[2]
+        found = environment.get(match[1]) or default
         if found is None:
             msg = f"{name}: ${{{match[1]}}} is not set; set it, or write ${{{match[1]}:-default}}"
             raise ConfigError(msg)
@@ -377,7 +390,9 @@ def _line_of(node: Any, path: list[str | int]) -> int:
                 break
             key, node = pairs[str(part)]
             line = key.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        elif (
+            isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value)
+        ):
             node = node.value[part]
             line = node.start_mark.line + 1
         else:

@@ -9,6 +9,8 @@ StreamadError
     StateError                  a snapshot cannot be restored under this configuration
     SourceUnavailableError      the input cannot be read now (retryable)
     SinkUnavailableError        the output cannot be written now (retryable)
+    MembershipError             the group has moved on without this member (it joins again)
+    OffsetOutOfRangeError       input that was to be read is gone, and the policy says fail
 """
 
 from __future__ import annotations
@@ -63,6 +65,16 @@ class SinkUnavailableError(StreamadError):
     """The sink cannot be written now; the runtime backs off and tries again."""
 
     retryable = True
+
+
+class MembershipError(StreamadError):
+    """Another member has this one's partitions, or soon will; what was not committed is void."""
+
+    retryable = True
+
+
+class OffsetOutOfRangeError(StreamadError):
+    """Input that was to be read is gone; the message names the setting that decides."""
 
 
 def nearest(got: str, known: Iterable[str]) -> str | None:

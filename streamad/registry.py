@@ -1,4 +1,4 @@
-"""Plug-in tables: a name, the place it is loaded from, and nothing imported before it is asked for."""
+"""Plug-in tables: a name and the place it is loaded from, when it is asked for and not before."""
 
 from __future__ import annotations
 

@@ -149,10 +149,10 @@ class Detector(ABC):
         """Return an empty memory where the detector learns as it goes."""
         return None
 
-    def seed_memory(self, memory: Memory, *, slot: int, group: int) -> None:
+    def seed_memory(self, memory: Memory, *, slot: int, group: int) -> None:  # noqa: B027 - optional
         """Start a key the artifact was fitted on from what its training group taught."""
 
-    def learn(
+    def learn(  # noqa: B027 - optional
         self,
         memory: Memory,
         windows: Floats,
@@ -186,11 +186,13 @@ def require_windows(windows: Floats, *, size: int | None = None, nan_ok: float =
         msg = f"windows must have the shape (n_windows, size, n_variates), got {windows.shape}"
         raise WindowError(msg)
     if size is not None and windows.shape[1] != size:
-        msg = f"windows must have {size} samples, as the detector was built for, got {windows.shape[1]}"
+        msg = f"windows must have {size} samples (the detector's size), got {windows.shape[1]}"
         raise WindowError(msg)
     if windows.size and not np.isfinite(windows).all():
         if np.isinf(windows).any():
-            msg = "windows hold infinite values; the decoder refuses them, so check where they arose"
+            msg = (
+                "windows hold infinite values; the decoder refuses them, so check where they arose"
+            )
             raise WindowError(msg)
         share = float(np.isnan(windows).mean(axis=(1, 2)).max())
         if share > nan_ok:

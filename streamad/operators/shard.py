@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from streamad.detectors.base import Memory
 from streamad.errors import StateError
 from streamad.scoring.episodes import Episodes
-from streamad.windows.arrays import KeyedArrays
+from streamad.windows.arrays import NEVER, KeyedArrays
 from streamad.windows.keys import KeyTable, stable_hash
-from streamad.windows.signals import NEVER, SignalWindows
+from streamad.windows.signals import SignalWindows
 
 STATE_VERSION = 1
 
@@ -86,7 +86,11 @@ class ShardState:
         """Return header, key names and arrays (first axis: the key) that `restore` takes back."""
         rows = self.keys.live()
         arrays: dict[str, NDArray[Any]] = {}
-        parts = {"windows": self.windows.state, "episodes": self.episodes.state, "flags": self.flags}
+        parts = {
+            "windows": self.windows.state,
+            "episodes": self.episodes.state,
+            "flags": self.flags,
+        }
         for part, table in parts.items():
             arrays |= {f"{part}.{name}": value for name, value in table.state(rows).items()}
         if self.memory is not None:
@@ -109,19 +113,23 @@ class ShardState:
         *,
         checksum: str,
     ) -> None:
-        """Take back what `save` gave, into an empty shard; raises StateError where it does not fit."""
+        """Take back what `save` gave, into an empty shard; StateError where it does not fit."""
         if int(header["version"]) != STATE_VERSION or header["checksum"] != checksum:
             msg = (
-                f"the snapshot was written with state version {header['version']} and configuration "
-                f"{header['checksum']}, this job has version {STATE_VERSION} and {checksum}: settings "
-                "that change decisions differ; set delivery.on_state_mismatch: fresh to begin anew, "
-                "or restore the configuration"
+                f"the snapshot has state version {header['version']} and configuration "
+                f"{header['checksum']}, this job {STATE_VERSION} and {checksum}: settings that "
+                "change decisions differ; restore the configuration, or set "
+                "delivery.on_state_mismatch: fresh to begin anew"
             )
             raise StateError(msg)
         codes, created = self.keys.encode(names)
         tags = json.loads(header["tags"])
         self.add(created, [True] * len(created), [tags.get(name, {}) for name in names.to_list()])
-        parts = {"windows": self.windows.state, "episodes": self.episodes.state, "flags": self.flags}
+        parts = {
+            "windows": self.windows.state,
+            "episodes": self.episodes.state,
+            "flags": self.flags,
+        }
         for part, table in parts.items():
             table.load(codes, _part(arrays, part))
         if self.memory is not None:

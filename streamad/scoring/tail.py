@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from streamad.compiled import compiled
 
 TOP = 32
 """Largest scores kept an epoch."""
 PRIOR_WINDOWS = 320
-"""How many windows' worth of history the default tail counts for: its top tenth are `TOP` scores."""
+"""How many windows of history the default tail counts for: its top tenth are `TOP` scores."""
 TAIL_PROBABILITIES = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
@@ -32,8 +33,14 @@ def prior_scores(tail: tuple[float, ...]) -> NDArray[np.float32]:
     return np.interp(np.log(p), at, np.array(tail)[::-1]).astype(np.float32)
 
 
-@njit(cache=True)
-def fit_tail(scores, n_windows, floor_u, floor_sigma, out):  # type: ignore[no-untyped-def]
+@compiled
+def fit_tail(
+    scores: NDArray[np.float32],
+    n_windows: float,
+    floor_u: float,
+    floor_sigma: float,
+    out: NDArray[np.float64],
+) -> None:
     """Fit the tail of ``scores`` (the largest of ``n_windows``) into ``out``: u, sigma, xi, rate.
 
     Moments (Hosking & Wallis 1987): xi = (1 - m^2/s^2)/2, sigma = m (m^2/s^2 + 1)/2, with mean m
@@ -65,8 +72,8 @@ def fit_tail(scores, n_windows, floor_u, floor_sigma, out):  # type: ignore[no-u
     out[3] = n / n_windows
 
 
-@njit(cache=True)
-def p_value(score, u, sigma, xi, rate):  # type: ignore[no-untyped-def]
+@compiled
+def p_value(score: float, u: float, sigma: float, xi: float, rate: float) -> float:
     """Return the probability of a score at least this high on an ordinary window."""
     if score <= u:
         if u <= 0.0:
@@ -79,14 +86,14 @@ def p_value(score, u, sigma, xi, rate):  # type: ignore[no-untyped-def]
     # A bounded tail (xi < 0) has an end; beyond it the fit says "impossible", which we do not.
     if base <= 1e-9:
         return 1e-12
-    return max(1e-12, rate * base ** (-1.0 / xi))
+    return max(1e-12, rate * math.pow(base, -1.0 / xi))
 
 
-@njit(cache=True)
-def level_at(p, u, sigma, xi, rate):  # type: ignore[no-untyped-def]
+@compiled
+def level_at(p: float, u: float, sigma: float, xi: float, rate: float) -> float:
     """Return the score whose tail probability is ``p``: the inverse of `p_value`."""
     if p >= rate:
         return u * (1.0 - p) / (1.0 - rate) if rate < 1.0 else u
     if abs(xi) < 1e-6:
         return u + sigma * math.log(rate / p)
-    return u + sigma / xi * ((p / rate) ** (-xi) - 1.0)
+    return u + sigma / xi * (math.pow(p / rate, -xi) - 1.0)

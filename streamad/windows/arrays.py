@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+NEVER = np.int64(-(2**62))
+"""A time before all times: no clock has been set yet."""
+
 
 class KeyedArrays:
     """Named arrays with one row a key. Rows of new and emptied keys hold the given fill.
@@ -28,7 +31,7 @@ class KeyedArrays:
         """Make room for rows ``0 .. n-1``."""
         if n <= self._size:
             return
-        # Growing by a quarter keeps the waste of 10^6 idle keys small; copying stays linear overall.
+        # Growing by a quarter keeps the waste of 10^6 idle keys small; copying stays linear.
         size = max(n, self._size + self._size // 4, 256)
         for name, (shape, dtype, fill) in self._spec.items():
             grown = np.full((size, *shape), fill, dtype)

@@ -11,8 +11,9 @@ import zlib
 
 import numpy as np
 import polars as pl
-from numba import njit
 from numpy.typing import NDArray
+
+from streamad.compiled import compiled
 
 NO_KEY = -1
 _EMPTY = -1
@@ -88,9 +89,7 @@ class KeyTable:
     def _insert(self, first: int, second: int, code: int) -> None:
         if (self._used + 1) * 2 > len(self._slots):
             self._rehash()
-        _put(
-            np.uint64(first), np.uint64(second), code, self._slots, self._first, self._second
-        )
+        _put(np.uint64(first), np.uint64(second), code, self._slots, self._first, self._second)
         self._used += 1
 
     def _rehash(self) -> None:
@@ -138,8 +137,14 @@ def _hashes(keys: pl.Series) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     return keys.hash(seed=1).to_numpy(), keys.hash(seed=0x5EED).to_numpy()
 
 
-@njit(cache=True)
-def _probe(first, second, slots, table_first, table_second):  # type: ignore[no-untyped-def]
+@compiled
+def _probe(
+    first: NDArray[np.uint64],
+    second: NDArray[np.uint64],
+    slots: NDArray[np.int32],
+    table_first: NDArray[np.uint64],
+    table_second: NDArray[np.uint64],
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     n = len(first)
     codes = np.empty(n, np.int32)
     missing = np.empty(n, np.int64)
@@ -160,8 +165,15 @@ def _probe(first, second, slots, table_first, table_second):  # type: ignore[no-
     return codes, missing[:n_missing].copy()
 
 
-@njit(cache=True)
-def _put(first, second, code, slots, table_first, table_second):  # type: ignore[no-untyped-def]
+@compiled
+def _put(
+    first: np.uint64,
+    second: np.uint64,
+    code: int,
+    slots: NDArray[np.int32],
+    table_first: NDArray[np.uint64],
+    table_second: NDArray[np.uint64],
+) -> None:
     mask = len(slots) - 1
     at = np.int64(first & np.uint64(mask))
     while slots[at] != _EMPTY:
@@ -171,14 +183,27 @@ def _put(first, second, code, slots, table_first, table_second):  # type: ignore
     table_second[at] = second
 
 
-@njit(cache=True)
-def _put_all(first, second, codes, slots, table_first, table_second):  # type: ignore[no-untyped-def]
+@compiled
+def _put_all(
+    first: NDArray[np.uint64],
+    second: NDArray[np.uint64],
+    codes: NDArray[np.int32],
+    slots: NDArray[np.int32],
+    table_first: NDArray[np.uint64],
+    table_second: NDArray[np.uint64],
+) -> None:
     for i in range(len(codes)):
         _put(first[i], second[i], codes[i], slots, table_first, table_second)
 
 
-@njit(cache=True)
-def _remove(first, second, slots, table_first, table_second):  # type: ignore[no-untyped-def]
+@compiled
+def _remove(
+    first: NDArray[np.uint64],
+    second: NDArray[np.uint64],
+    slots: NDArray[np.int32],
+    table_first: NDArray[np.uint64],
+    table_second: NDArray[np.uint64],
+) -> None:
     mask = len(slots) - 1
     for i in range(len(first)):
         at = np.int64(first[i] & np.uint64(mask))

@@ -1,0 +1,142 @@
+"""Findings: what detect tells the alert stage, in the units of the input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from streamad.config import PipelineConfig
+from streamad.detectors.base import WindowExplanations
+from streamad.operators.call import Call
+from streamad.records import Explanation, Finding, FindingKind, FindingState, stable_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """The numbers of a finding; all zero where no score stands behind it."""
+
+    score: float = 0.0
+    p_value: float = 0.0
+    peak_score: float = 0.0
+    peak_p_value: float = 0.0
+    level: float = 0.0
+    n_windows: int = 0
+
+
+NOT_MEASURED = Measured()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """Which episode a finding is of, and how far it has come.
+
+    opened_ms : end of the window that opened it, part of its id; began_ms : end of the first window
+    above the level; sequence : count of the episode's findings, from 0.
+    """
+
+    kind: FindingKind
+    state: FindingState
+    opened_ms: int
+    began_ms: int
+    sequence: int
+    window_start_ms: int
+    window_end_ms: int
+    offset: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindingMaker:
+    """Put what a pipeline's findings have in common around what each is about."""
+
+    config: PipelineConfig
+    detector: str
+    artifact: str = ""
+    degraded: str = ""
+
+    def make(
+        self,
+        call: Call,
+        code: int,
+        *,
+        episode: Episode,
+        measured: Measured = NOT_MEASURED,
+        explanation: Explanation | None = None,
+        reason: str = "",
+    ) -> Finding:
+        """Return a finding on the key behind ``code``."""
+        config, key = self.config, call.key(code)
+        entity = self.entity(key, call.state.tags.get(code, {}))
+        group = config.alerts.group
+        return Finding(
+            id=stable_id(config.name, config.detector.name, episode.kind, key, episode.opened_ms),
+            sequence=episode.sequence,
+            state=episode.state,
+            kind=episode.kind,
+            pipeline=config.name,
+            detector=self.detector,
+            artifact=self.artifact,
+            tenant=config.alerts.tenant,
+            group=entity.get(group, group) if group else config.name,
+            key=key,
+            entity=entity,
+            window_start_ms=episode.window_start_ms,
+            window_end_ms=episode.window_end_ms,
+            began_ms=episode.began_ms,
+            score=measured.score,
+            p_value=measured.p_value,
+            peak_score=measured.peak_score,
+            peak_p_value=measured.peak_p_value,
+            level=measured.level,
+            n_windows=measured.n_windows,
+            explanation=explanation,
+            input={
+                "topic": call.at.topic,
+                "partition": call.at.partition,
+                "offset": episode.offset,
+            },
+            degraded=self.degraded,
+            reason=reason,
+        )
+
+    def plain(  # noqa: PLR0913 - all by keyword
+        self,
+        call: Call,
+        code: int,
+        *,
+        kind: FindingKind,
+        state: FindingState,
+        since_ms: int,
+        now_ms: int,
+        reason: str,
+    ) -> Finding:
+        """Return a finding that no score stands behind: silence, or a failure."""
+        episode = Episode(
+            kind=kind,
+            state=state,
+            opened_ms=since_ms,
+            began_ms=since_ms,
+            sequence=0 if state == "began" else 1,
+            window_start_ms=since_ms,
+            window_end_ms=now_ms,
+        )
+        return self.make(call, code, episode=episode, reason=reason)
+
+    def explanation(
+        self, why: WindowExplanations | None, place: int, judged_ms: int
+    ) -> Explanation | None:
+        """Return row ``place`` of a detector's explanations, by variate name."""
+        if why is None:
+            return None
+        names = self.config.input.fields.variate_names
+        observed, expected, share = (
+            dict(zip(names, column[place].astype(float).tolist(), strict=True))
+            for column in (why.observed, why.expected, why.share)
+        )
+        return Explanation(observed=observed, expected=expected, variates=share, time_ms=judged_ms)
+
+    def entity(self, key: str, tags: Mapping[str, str]) -> dict[str, str]:
+        """Return the key taken apart into its fields, with its tags."""
+        fields = self.config.input.fields.key
+        parts = key.split("/", len(fields) - 1)
+        named = dict(zip(fields, parts, strict=True)) if len(parts) == len(fields) else {}
+        return {**(named or {fields[0]: key}), **tags}

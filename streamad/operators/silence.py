@@ -1,0 +1,91 @@
+"""Keys that fall silent, come back, or are forgotten: the one thing partition time decides.
+
+It is evaluated at fixed event times (ticks), between the same two rows however batches are cut.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamad.config import SeriesConfig
+from streamad.operators.call import Call
+from streamad.operators.findings import FindingMaker
+from streamad.windows.arrays import NEVER
+
+
+def tick_length(series: SeriesConfig) -> int:
+    """Return the milliseconds between ticks, so that silence and TTL hold to a quarter."""
+    shortest = series.ttl if series.silence is None else min(series.silence, series.ttl)
+    return max(1_000, shortest // 4)
+
+
+def cut_at_ticks(
+    time_ms: NDArray[np.int64], *, partition_ms: int, last_tick: int, tick_ms: int
+) -> tuple[list[tuple[int, int, int | None]], int]:
+    """Return ``(start, stop, tick due before start)`` for the parts of a batch, and the last tick.
+
+    time_ms : event times in offset order, `NEVER` for rows that do not move partition time
+    """
+    if not len(time_ms):
+        return [], last_tick
+    running = np.maximum(np.maximum.accumulate(time_ms), partition_ms)
+    ticks = running // tick_ms
+    moved = np.flatnonzero(running > NEVER)
+    if last_tick == int(NEVER) and len(moved):
+        last_tick = int(ticks[moved[0]]) * tick_ms
+    before = np.concatenate([[last_tick // tick_ms], ticks[:-1]])
+    cuts = np.flatnonzero((ticks > before) & (ticks > last_tick // tick_ms)).tolist()
+    bounds = [0, *cuts, len(time_ms)]
+    parts: list[tuple[int, int, int | None]] = [(0, bounds[1], None)]
+    for cut, stop in zip(cuts, bounds[2:], strict=True):
+        parts.append((cut, stop, int(ticks[cut]) * tick_ms))
+    return parts, last_tick
+
+
+def pass_tick(call: Call, tick_ms: int, *, series: SeriesConfig, make: FindingMaker) -> None:
+    """Tell of keys that fell silent or came back as of ``tick_ms``, and forget old ones."""
+    state = call.state
+    state.last_tick = tick_ms
+    live = state.keys.live()
+    if not len(live):
+        return
+    clock, silent = state.windows.state["clock"], state.flags["silent"]
+    seen = clock[live] > NEVER
+    if series.silence is not None:
+        quiet = seen & state.flags["selected"][live] & (clock[live] + series.silence <= tick_ms)
+        for code in live[quiet & ~silent[live]].tolist():
+            _fell_silent(call, code, tick_ms, series.silence, make)
+        for code in live[~quiet & silent[live]].tolist():
+            _ended(call, code, tick_ms, "data again", make)
+    gone = live[seen & (clock[live] + series.ttl <= tick_ms)]
+    if len(gone):
+        for code in gone[silent[gone]].tolist():
+            _ended(call, code, tick_ms, "forgotten after series.ttl", make)
+        state.drop(gone)
+        call.out.counts["forgotten"] += len(gone)
+
+
+def _fell_silent(call: Call, code: int, tick_ms: int, silence: int, make: FindingMaker) -> None:
+    state = call.state
+    since = int(state.windows.state["clock"][code])
+    state.flags["silent"][code] = True
+    state.flags["silent_ms"][code] = since
+    said = f"no data for {(tick_ms - since) / 1000:g} s; series.silence is {silence / 1000:g} s"
+    call.out.findings.append(
+        make.plain(
+            call, code, kind="no_data", state="began", since_ms=since, now_ms=tick_ms, reason=said
+        )
+    )
+    call.out.counts["silent"] += 1
+
+
+def _ended(call: Call, code: int, tick_ms: int, reason: str, make: FindingMaker) -> None:
+    flags = call.state.flags
+    flags["silent"][code] = False
+    since = int(flags["silent_ms"][code])
+    call.out.findings.append(
+        make.plain(
+            call, code, kind="no_data", state="ended", since_ms=since, now_ms=tick_ms, reason=reason
+        )
+    )

@@ -1,0 +1,167 @@
+"""The compiled pass from points to windows; `streamad.windows.signals` says what it means."""
+
+import numpy as np
+
+from streamad.compiled import compiled
+
+
+# One function on purpose: handing twenty arrays to a helper costs more (reference counts) than the
+# work the helper would do, inlined or not.
+@compiled
+def ingest_points(
+    at, room, codes, time_ms, values, settings, limits,
+    clock, n_samples, last, n_pending, pending_ms, pending_value, pending_weight,
+    previous, previous_ms, ring, missing, sums, gap_ms, late,
+    out_code, out_values, out_start, out_end, out_judged, out_incomplete, out_row,
+):  # fmt: skip
+    size, stride, step, lateness, lag = (
+        settings[0],
+        settings[1],
+        settings[2],
+        settings[3],
+        settings[4],
+    )
+    counters, aggregate, fill = settings[5] == 1, settings[6], settings[7]
+    most = pending_ms.shape[1] - 1
+    v = values.shape[1]
+    made = 0
+    sample = np.empty(v, np.float64)
+    before = np.empty(v, np.float64)
+    for i in range(at, len(codes)):
+        if made > room:
+            return i, made
+        k = codes[i]
+        if k < 0:
+            continue
+        t = time_ms[i]
+        start = t - t % step if step else t
+        if start <= last[k] or start + step + lateness <= clock[k]:
+            late[i] = True
+            continue
+        clock[k] = max(clock[k], t)
+
+        # Find the open sample this row belongs to, or make room for it in time order.
+        n = n_pending[k]
+        p = n
+        while p > 0 and pending_ms[k, p - 1] > start:
+            p -= 1
+        if p > 0 and pending_ms[k, p - 1] == start:
+            p -= 1
+        else:
+            for q in range(n, p, -1):
+                pending_ms[k, q] = pending_ms[k, q - 1]
+                for j in range(v):
+                    pending_value[k, q, j] = pending_value[k, q - 1, j]
+                    pending_weight[k, q, j] = pending_weight[k, q - 1, j]
+            for j in range(v):
+                pending_value[k, p, j] = np.nan
+                pending_weight[k, p, j] = 0.0
+            pending_ms[k, p] = start
+            n += 1
+        for j in range(v):
+            x = values[i, j]
+            had = pending_value[k, p, j]
+            if x != x:
+                continue
+            if had != had:
+                pending_value[k, p, j] = x
+                pending_weight[k, p, j] = 1.0 if aggregate == 1 else float(t)
+            elif aggregate == 0:
+                if t >= pending_weight[k, p, j]:
+                    pending_value[k, p, j] = x
+                    pending_weight[k, p, j] = float(t)
+            elif aggregate == 2:
+                pending_value[k, p, j] = max(had, x)
+            else:
+                pending_value[k, p, j] = had + x
+                pending_weight[k, p, j] += 1.0
+
+        # Release every sample that is due, oldest first.
+        while n > 0 and (n > most or pending_ms[k, 0] + step + lateness <= clock[k]):
+            due = pending_ms[k, 0]
+            for j in range(v):
+                x = pending_value[k, 0, j]
+                sample[j] = x / pending_weight[k, 0, j] if aggregate == 1 and x == x else x
+            for q in range(1, n):
+                pending_ms[k, q - 1] = pending_ms[k, q]
+                for j in range(v):
+                    pending_value[k, q - 1, j] = pending_value[k, q, j]
+                    pending_weight[k, q - 1, j] = pending_weight[k, q, j]
+            n -= 1
+
+            begun = True
+            if counters:  # to rates a second; a fall is a reset, counted from zero
+                begun = n_samples[k] > 0
+                for j in range(v):
+                    x, was, when = sample[j], previous[k, j], previous_ms[k, j]
+                    if x == x:
+                        previous[k, j] = x
+                        previous_ms[k, j] = due
+                    if x != x or was != was:
+                        sample[j] = np.nan
+                    else:
+                        sample[j] = (x - was if x >= was else x) / ((due - when) / 1000.0)
+                        begun = True
+
+            gap = 0
+            if step and n_samples[k] > 0:
+                gap = (due - last[k]) // step - 1
+            # Of a gap longer than the ring only the end is walked: the rest turns it for nothing.
+            first = max(0, gap - size) if begun else gap + 1
+            head = n_samples[k] % size
+            newest = (head if head > 0 else size) - 1
+            for j in range(v):
+                before[j] = ring[k, newest * v + j]
+            for g in range(first, gap + 1):
+                absent = 0
+                for j in range(v):
+                    x, was = sample[j], before[j]
+                    if g < gap or x != x:
+                        absent += 1
+                        if fill == 0 or n_samples[k] == 0:
+                            x = np.nan
+                        elif fill == 2 and x == x and was == was:
+                            x = was + (x - was) * ((g + 1.0) / (gap + 1.0))
+                        else:
+                            x = was
+                    old = ring[k, head * v + j]
+                    if old != old:
+                        sums[k, 1] -= 1
+                    if x != x:
+                        sums[k, 1] += 1
+                    ring[k, head * v + j] = x
+                sums[k, 0] += absent - np.int64(missing[k, head])
+                missing[k, head] = absent
+                end = due - (gap - g) * step
+                if step == 0:
+                    since = min(end - last[k], 4294967295) if n_samples[k] > 0 else 0
+                    sums[k, 2] += since - np.int64(gap_ms[k, head])
+                    gap_ms[k, head] = since
+                n_samples[k] += 1
+                head = head + 1 if head + 1 < size else 0
+                # On a grid the phase is absolute, so it does not depend on what came first.
+                phase = end // step if step else n_samples[k]
+                if n_samples[k] < size or (stride > 1 and phase % stride != 0):
+                    continue
+                row, window = ring[k], out_values[made]
+                split = head * v
+                window[: size * v - split] = row[split:]
+                window[size * v - split :] = row[:split]
+                if step:
+                    out_start[made] = end - (size - 1) * step
+                    out_judged[made] = end - lag * step
+                else:
+                    judged = end
+                    for r in range(lag):
+                        judged -= gap_ms[k, (n_samples[k] - 1 - r) % size]
+                    # The oldest sample's gap reaches back to one that has left the window.
+                    out_start[made] = end - (sums[k, 2] - np.int64(gap_ms[k, head]))
+                    out_judged[made] = judged
+                out_code[made] = k
+                out_end[made] = end
+                out_incomplete[made] = sums[k, 0] > limits[0] or sums[k, 1] > limits[1]
+                out_row[made] = i
+                made += 1
+            last[k] = due
+        n_pending[k] = n
+    return len(codes), made
