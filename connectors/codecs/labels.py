@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -67,25 +68,26 @@ def require_labels(codec: str, fields: FieldMap) -> None:
         raise ConfigError(msg)
 
 
+class Point(NamedTuple):
+    """One value of a series; ``message`` and ``row`` say where it stood."""
+
+    message: int
+    row: int
+    series: Identity
+    time_ms: int
+    value: float
+
+
 @dataclass(slots=True)
 class Points:
-    """Points in message order, as they are collected; one Python object a series, not a point."""
+    """Points in message order, as they are collected (as tuples: thousands a message)."""
 
     fields: FieldMap
-    series: list[Identity] = field(default_factory=list)
-    time_ms: list[int] = field(default_factory=list)
-    value: list[float] = field(default_factory=list)
-    message: list[int] = field(default_factory=list)
-    row: list[int] = field(default_factory=list)
+    taken: list[tuple[int, int, Identity, int, float]] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
 
-    def add(self, message: int, row: int, series: Identity, time_ms: int, value: float) -> None:
-        """Take one point."""
-        self.series.append(series)
-        self.time_ms.append(time_ms)
-        self.value.append(value)
-        self.message.append(message)
-        self.row.append(row)
+    def __getitem__(self, index: int) -> Point:
+        return Point(*self.taken[index])
 
     def decoded(
         self, offsets: NDArray[np.int64], broker_ms: NDArray[np.int64], explain: Explain
@@ -97,23 +99,26 @@ class Points:
 
     def _candidates(self) -> Candidates:
         fields = self.fields
-        if not self.series:
+        if not self.taken:
             return empty((*fields.tags, KIND_TAG), len(fields.variate_names))
-        time_ms = np.array(self.time_ms, np.int64)
-        value = np.array(self.value, np.float64)
-        columns = zip(*(series.tags for series in self.series), strict=True)
-        tags = dict(zip(fields.tags, columns, strict=False)) if fields.tags else {}
-        tags[KIND_TAG] = tuple(series.kind for series in self.series)
+        message, row, series, times, numbers = zip(*self.taken, strict=True)
+        time_ms = np.array(times, np.int64)
+        value = np.array(numbers, np.float64)
+        tags = {
+            name: [identity.tags[index] for identity in series]
+            for index, name in enumerate(fields.tags)
+        }
+        tags[KIND_TAG] = [identity.kind for identity in series]
         rows = Candidates(
-            keys=pl.Series("key", [series.key for series in self.series], dtype=pl.String),
+            keys=pl.Series("key", [identity.key for identity in series], dtype=pl.String),
             time_ms=np.where(plausible(time_ms), time_ms, BAD_TIME),
             values=value.reshape(-1, 1),
-            message=np.array(self.message, np.int32),
-            row=np.array(self.row, np.int32),
+            message=np.array(message, np.int32),
+            row=np.array(row, np.int32),
             tags={name: pl.Series(name, column, dtype=pl.String) for name, column in tags.items()},
         )
         if fields.variate is not None:
-            variates = pl.Series([series.variate for series in self.series], dtype=pl.String)
+            variates = pl.Series([identity.variate for identity in series], dtype=pl.String)
             spread(rows, value, variates, fields.variates)
             # Said here, because a row of a variate alone no longer shows that its value is NaN.
             rows.mark(np.isnan(value), "not_finite")

@@ -121,10 +121,9 @@ class RemoteWriteCodec:
                 self._take(request, place, points)
 
         def explain(index: int, reason: str) -> tuple[str, str, bytes | None]:
-            place, row = points.message[index], points.row[index]
-            series = points.series[index]
-            detail = f"{series.key}: {points.value[index]} at {points.time_ms[index]} ms"
-            return reason, f"{reason}: {detail}", _alone(requests[place], row)
+            point = points[index]
+            detail = f"{reason}: {point.series.key}: {point.value} at {point.time_ms} ms"
+            return reason, detail, _alone(requests[point.message], point.row)
 
         return points.decoded(offsets, broker_ms, explain)
 
@@ -139,14 +138,14 @@ class RemoteWriteCodec:
             return str(error) or type(error).__name__
 
     def _take(self, request: Any, place: int, points: Points) -> None:
-        row = 0
+        row, taken = 0, points.taken
         for series in request.timeseries:
             identity = self._identity(series.labels)
             for sample in series.samples:
                 value = sample.value
                 # NaN is the only value unlike itself; only then are its bits worth a look.
                 if value == value or np.float64(value).view(np.uint64) != STALE:  # noqa: PLR0124
-                    points.add(place, row, identity, sample.timestamp, value)
+                    taken.append((place, row, identity, sample.timestamp, value))
                 row += 1
 
     def _identity(self, labels: Sequence[bytes]) -> Identity:
