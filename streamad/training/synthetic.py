@@ -42,9 +42,9 @@ class PoolConfig:
 
     seed: int = 0
     length: int = 768
-    n_kernels: int = 600
-    paths_per_kernel: int = 12
-    n_base: int = 9_000
+    n_kernels: int = 1_200
+    paths_per_kernel: int = 8
+    n_base: int = 14_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,248 @@
+"""Fit a detector on a table of series, the way it will be used, and measure its tail honestly.
+
+Nothing here needs torch: windows come from the code that cuts them live, and the tail is measured
+on the last third of each series after a fit on the rest, through the live operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from streamad.artifacts import Manifest, SeriesShape, TrainingRange
+from streamad.config import PipelineConfig
+from streamad.detectors.base import Detector, Floats, Ints
+from streamad.errors import ConfigError
+from streamad.operators.detect import DetectOperator
+from streamad.records import SignalBatch
+from streamad.scoring.tail import TAIL_PROBABILITIES, TOP, fit_tail, level_at
+from streamad.windows.keys import KeyTable
+from streamad.windows.period import choose_size
+from streamad.windows.signals import SignalWindows, WindowPlan
+
+MAX_WINDOW_BYTES = 256 * 2**20
+"""Windows held for one fit; more series than this are cut at a longer stride."""
+TAIL_WINDOWS = 200
+"""Fewer scored windows say too little of a tail; the detector's own default is kept."""
+HELD_OUT = 3
+"""The last of this many parts of each series measures the tail."""
+MAX_SERIES_FOR_SIZE = 64
+
+Make = Callable[[int | None], Detector]
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingWindows:
+    """Windows of several series: ``values`` ``(n, size, n_variates)``, ``groups`` ``(n,)``.
+
+    names : the key of each group; keys too short for a window are no group
+    """
+
+    values: Floats
+    groups: Ints
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """A fitted detector and what its manifest has to say."""
+
+    detector: Detector
+    manifest: Manifest
+
+
+def fit_detector(
+    make: Make,
+    config: PipelineConfig,
+    batch: SignalBatch,
+    *,
+    licence: str = "",
+    created: str = "",
+    version: str = "",
+    progress: Progress = lambda _: None,
+) -> Fitted:
+    """Fit on all of ``batch``; the tail comes from a fit on its first two thirds.
+
+    make : builds the detector, unfitted, for a window size (None: the detector's default)
+    batch : rows of one or many keys in time order; each key is a group of the detector
+    """
+    if len(batch) == 0:
+        msg = "there are no rows to fit on"
+        raise ConfigError(msg)
+    detector = make(pick_size(make, config, batch))
+    progress("measuring the tail out of sample")
+    tail, n_scored = measure_tail(make, config, batch, size=detector.size)
+    progress("fitting on everything")
+    windows = cut_windows(config, detector, batch)
+    if len(windows.values) == 0:
+        longest = int(batch.keys.value_counts()["count"].max() or 0)  # type: ignore[arg-type]
+        msg = (
+            f"no training window could be cut: windows have {detector.size} samples and the longest "
+            f"series has {longest} rows; give more rows, or a smaller windows.size"
+        )
+        raise ConfigError(msg)
+    detector.fit(windows.values, groups=windows.groups)
+    manifest = Manifest(
+        detector=detector.info.name,
+        detector_version=version,
+        params=dict(config.detector.params),
+        size=detector.size,
+        stride=config.windows.stride,
+        variates=config.input.fields.variate_names,
+        fields=config.input.fields,
+        series=SeriesShape(
+            kind=config.series.kind, step=config.series.step, aggregate=config.series.aggregate
+        ),
+        config_checksum=config.decision_checksum(),
+        trained=TrainingRange(
+            rows=len(batch),
+            windows=len(windows.values),
+            from_ms=int(batch.time_ms.min()),
+            to_ms=int(batch.time_ms.max()),
+        ),
+        groups=windows.names,
+        tail=tail,
+        tail_windows=n_scored,
+        licence=licence,
+        created=created,
+    )
+    return Fitted(detector=detector, manifest=manifest)
+
+
+def pick_size(make: Make, config: PipelineConfig, batch: SignalBatch) -> int:
+    """Return the configured size, or for ``auto`` the one most series' periods ask for."""
+    if config.windows.size != "auto":
+        return config.windows.size
+    info = make(None).info
+    series = split(batch)[:MAX_SERIES_FOR_SIZE]
+    size = choose_size([one.values for one in series], default=info.default_size)
+    return max(size, info.min_size)
+
+
+def split(batch: SignalBatch) -> list[SignalBatch]:
+    """Return one batch a key, keys in order of appearance."""
+    if batch.keys.n_unique() <= 1:
+        return [batch] if len(batch) else []
+    codes, _ = KeyTable(len(batch)).encode(batch.keys)
+    order = np.argsort(codes, kind="stable")
+    bounds = np.flatnonzero(np.diff(codes[order])) + 1
+    return [rows_of(batch, rows) for rows in np.split(order, bounds)]
+
+
+def rows_of(batch: SignalBatch, rows: NDArray[np.int64]) -> SignalBatch:
+    """Return these rows of a batch, in this order."""
+    return replace(
+        batch,
+        keys=batch.keys.gather(rows),
+        time_ms=batch.time_ms[rows],
+        values=batch.values[rows],
+        message=batch.message[rows],
+        row=batch.row[rows],
+        tags={name: column.gather(rows) for name, column in batch.tags.items()},
+    )
+
+
+def cut_windows(config: PipelineConfig, detector: Detector, batch: SignalBatch) -> TrainingWindows:
+    """Return every complete window of every key, cut as they are cut live.
+
+    Where they would not fit in `MAX_WINDOW_BYTES` the stride grows, never beyond the size.
+    """
+    plan = DetectOperator(config, detector).plan
+    per_window = plan.size * plan.n_variates * 4
+    most = max(1, MAX_WINDOW_BYTES // per_window)
+    stride = min(plan.size, max(plan.stride, -(-len(batch) // most)))
+    found = {}
+    for one in split(batch):
+        cut = _windows_of(replace(plan, stride=stride), one)
+        if len(cut):
+            found[str(one.keys[0])] = cut
+    parts = list(found.values()) or [np.empty((0, plan.size, plan.n_variates), np.float32)]
+    counts = [len(part) for part in parts]
+    return TrainingWindows(
+        values=np.concatenate(parts),
+        groups=np.repeat(np.arange(len(parts), dtype=np.int32), counts),
+        names=tuple(found),
+    )
+
+
+def _windows_of(plan: WindowPlan, batch: SignalBatch) -> Floats:
+    windows = SignalWindows(plan)
+    windows.state.reserve(1)
+    codes = np.zeros(len(batch), np.int32)
+    late = np.zeros(len(batch), np.bool_)
+    parts = [np.empty((0, plan.size, plan.n_variates), np.float32)]
+    for block in windows.ingest(codes, batch.time_ms, batch.values, late):
+        parts.append(block.values[~block.incomplete])
+    return np.concatenate(parts)
+
+
+def measure_tail(
+    make: Make, config: PipelineConfig, batch: SignalBatch, *, size: int
+) -> tuple[tuple[float, float, float, float] | None, int]:
+    """Return scores at the tail probabilities, and how many windows they rest on.
+
+    Fits on the first two thirds of each key and scores the last third as it would be live, learning
+    as it goes. None: fewer than `TAIL_WINDOWS` windows could be scored.
+    """
+    heads, rests = _cut_series(batch, size)
+    detector = make(size)
+    windows = cut_windows(config, detector, heads)
+    if len(windows.values) == 0 or len(rests) == 0:
+        return None, 0
+    detector.fit(windows.values, groups=windows.groups)
+    groups = {name: number for number, name in enumerate(windows.names)}
+    operator = DetectOperator(config, detector, groups=groups)
+    scored = operator.process(operator.new_state(), rests).scores
+    scores = np.concatenate([part.score[~np.isnan(part.score)] for part in scored] or [_NONE])
+    if len(scores) < TAIL_WINDOWS:
+        return None, len(scores)
+    return tail_of(scores), len(scores)
+
+
+_NONE = np.empty(0, np.float32)
+
+
+def tail_of(scores: Floats) -> tuple[float, float, float, float]:
+    """Return the scores at `TAIL_PROBABILITIES`: counted where there are enough, fitted beyond.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> drawn = np.random.default_rng(0).exponential(size=100_000).astype(np.float32)
+    >>> [round(level) for level in tail_of(drawn)]
+    [2, 5, 7, 9]
+    """
+    n_top = min(max(TOP, len(scores) // 100), max(1, len(scores) // 10))
+    top = np.sort(scores)[::-1][:n_top].astype(np.float32)
+    fitted = np.zeros(4, np.float64)
+    fit_tail(top, float(len(scores)), 1e-9, 1e-9, fitted)
+    levels = []
+    for p in TAIL_PROBABILITIES:
+        counted = p * len(scores) >= 10
+        levels.append(float(np.quantile(scores, 1 - p) if counted else level_at(p, *fitted)))
+    rising = np.maximum.accumulate(np.array(levels) + 1e-6 * np.arange(len(levels)))
+    first, second, third, fourth = rising.tolist()
+    return first, second, third, fourth
+
+
+def _cut_series(batch: SignalBatch, size: int) -> tuple[SignalBatch, SignalBatch]:
+    """Cut each key's rows at two thirds; the rest begins ``size - 1`` rows earlier, to fill windows."""
+    codes, _ = KeyTable(len(batch)).encode(batch.keys)
+    place, length = _places(codes)
+    cut = length - length // HELD_OUT
+    head = np.flatnonzero(place < cut)
+    rest = np.flatnonzero(place >= np.maximum(cut - (size - 1), 0))
+    return rows_of(batch, head), rows_of(batch, rest)
+
+
+def _places(codes: Ints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return each row's place among its key's rows, and how many rows its key has."""
+    frame = pl.DataFrame({"code": codes}).select(
+        place=pl.int_range(pl.len()).over("code"), length=pl.len().over("code")
+    )
+    return frame["place"].to_numpy().astype(np.int64), frame["length"].to_numpy().astype(np.int64)
