@@ -1,0 +1,103 @@
+"""Show an account: a panel for eyes, or JSON for programs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.console import Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from jobs.explain import Account, Around
+from streamad.operators.wording import clock, number, numbers
+from streamad.records import as_dict
+
+BARS = "▁▂▃▄▅▆▇█"
+NOT_SCORED = "·"
+
+HEADLINES = {
+    "alert": ("an alert was opened", "bold red"),
+    "finding": ("a finding, but no alert", "bold yellow"),
+    "candidate": ("a candidate, but no finding", "yellow"),
+    "suppressed": ("strange, but suppressed", "yellow"),
+    "ordinary": ("ordinary: no finding, no alert", "green"),
+    "not_scored": ("not scored", "dim"),
+}
+
+
+def as_json(account: Account) -> dict[str, Any]:
+    """Return an account as plain JSON-ready values; what is not known is null."""
+    body: dict[str, Any] = as_dict(account)
+    around = body["around"]
+    for name in ("score", "level"):
+        around[name] = [None if math.isnan(value) else value for value in around[name]]
+    return body
+
+
+def panel(account: Account) -> Panel:
+    """Return an account as a panel: verdict, reasons, numbers, and the scores about that time."""
+    words, style = HEADLINES[account.outcome]
+    title = f"{account.key} · {clock(account.window_end_ms, dated=True)} UTC"
+    parts = [Text(words, style=style), Text()]
+    parts += [Text(f"• {reason}") for reason in account.reasons]
+    return Panel(
+        Group(*parts, Text(), _facts(account), Text(), *sparkline(account.around)),
+        title=Text(title, style="bold"),
+        title_align="left",
+        expand=False,
+    )
+
+
+def _facts(account: Account) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, value in _rows(account):
+        table.add_row(Text(name, style="dim"), value)
+    return table
+
+
+def _rows(account: Account) -> list[tuple[str, str]]:
+    rows = [(name, number(value)) for name, value in _numbers(account) if value is not None]
+    if account.p_value is not None:
+        rows.append(("p-value", f"{account.p_value:.2g}"))
+    if account.flags:
+        rows.append(("flags", ", ".join(account.flags)))
+    why = account.finding.explanation if account.finding is not None else None
+    if why is not None:
+        for name, share in sorted(why.variates.items(), key=lambda item: -item[1]):
+            observed, expected = numbers(why.observed[name], why.expected[name])
+            rows.append((name, f"{observed}, expected about {expected} ({share:.0%} of the score)"))
+    if account.finding is not None:
+        rows.append(("finding", f"{account.finding.id} ({account.finding.n_windows} windows)"))
+        rows.append(("judged by", " ".join((account.finding.detector, account.finding.artifact))))
+    return rows
+
+
+def _numbers(account: Account) -> list[tuple[str, float | None]]:
+    return [
+        ("score", account.score),
+        ("entry level", account.level),
+        ("severity", account.severity),
+    ]
+
+
+def sparkline(around: Around) -> list[Text]:
+    """Return the scores as bars, red from the level on, with a mark below the window asked for."""
+    top = max(
+        (value for value in (*around.score, *around.level) if math.isfinite(value)), default=1.0
+    )
+    bars = Text()
+    for score, level in zip(around.score, around.level, strict=True):
+        bars.append(*_bar(score, level, top))
+    mark = Text(" " * around.place + "▲", style="bold")
+    first, last = clock(around.end_ms[0]), clock(around.end_ms[-1])
+    legend = f"scores of {len(around.score)} windows, {first} to {last} UTC; red: at the level"
+    return [bars, mark, Text(legend, style="dim")]
+
+
+def _bar(score: float, level: float, top: float) -> tuple[str, str]:
+    if not math.isfinite(score):
+        return NOT_SCORED, "dim"
+    step = int(max(0.0, min(1.0, score / top if top > 0 else 0.0)) * (len(BARS) - 1) + 0.5)
+    return BARS[step], "red" if score >= level else "cyan"
