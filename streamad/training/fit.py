@@ -6,7 +6,7 @@ on the last third of each series after a fit on the rest, through the live opera
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -61,35 +61,33 @@ def fit_detector(
     config: PipelineConfig,
     batch: SignalBatch,
     *,
-    licence: str = "",
-    created: str = "",
-    version: str = "",
+    facts: Mapping[str, str] | None = None,
     progress: Progress = lambda _: None,
 ) -> Fitted:
     """Fit on all of ``batch``; the tail comes from a fit on its first two thirds.
 
     make : builds the detector, unfitted, for a window size (None: the detector's default)
     batch : rows of one or many keys in time order; each key is a group of the detector
+    facts : for the manifest: ``licence``, ``created``, ``detector_version``
     """
     if len(batch) == 0:
         msg = "there are no rows to fit on"
         raise ConfigError(msg)
     detector = make(pick_size(make, config, batch))
-    progress("measuring the tail out of sample")
+    progress("measuring the tail")
     tail, n_scored = measure_tail(make, config, batch, size=detector.size)
-    progress("fitting on everything")
+    progress("fitting")
     windows = cut_windows(config, detector, batch)
     if len(windows.values) == 0:
-        longest = int(batch.keys.value_counts()["count"].max() or 0)  # type: ignore[arg-type]
+        longest = max(len(one) for one in split(batch))
         msg = (
-            f"no training window could be cut: windows have {detector.size} samples and the longest "
-            f"series has {longest} rows; give more rows, or a smaller windows.size"
+            f"no training window could be cut: windows have {detector.size} samples and the "
+            f"longest series has {longest} rows; give more rows, or a smaller windows.size"
         )
         raise ConfigError(msg)
     detector.fit(windows.values, groups=windows.groups)
     manifest = Manifest(
         detector=detector.info.name,
-        detector_version=version,
         params=dict(config.detector.params),
         size=detector.size,
         stride=config.windows.stride,
@@ -108,9 +106,7 @@ def fit_detector(
         groups=windows.names,
         tail=tail,
         tail_windows=n_scored,
-        licence=licence,
-        created=created,
-    )
+    ).model_copy(update=dict(facts or {}))
     return Fitted(detector=detector, manifest=manifest)
 
 
@@ -176,8 +172,11 @@ def _windows_of(plan: WindowPlan, batch: SignalBatch) -> Floats:
     codes = np.zeros(len(batch), np.int32)
     late = np.zeros(len(batch), np.bool_)
     parts = [np.empty((0, plan.size, plan.n_variates), np.float32)]
-    for block in windows.ingest(codes, batch.time_ms, batch.values, late):
-        parts.append(block.values[~block.incomplete])
+    # A block's arrays are used again for the next one; choosing windows by a mask copies them.
+    parts += [
+        block.values[~block.incomplete]
+        for block in windows.ingest(codes, batch.time_ms, batch.values, late)
+    ]
     return np.concatenate(parts)
 
 
@@ -231,7 +230,7 @@ def tail_of(scores: Floats) -> tuple[float, float, float, float]:
 
 
 def _cut_series(batch: SignalBatch, size: int) -> tuple[SignalBatch, SignalBatch]:
-    """Cut each key's rows at two thirds; the rest begins ``size - 1`` rows earlier, to fill windows."""
+    """Cut each key's rows at two thirds; the rest begins early enough to fill its first window."""
     codes, _ = KeyTable(len(batch)).encode(batch.keys)
     place, length = _places(codes)
     cut = length - length // HELD_OUT

@@ -1,0 +1,165 @@
+"""From a pipeline file to the operator that judges it: detector, artifact, fallback."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from streamad.artifacts import Manifest, load_artifact, require_fit
+from streamad.config import PipelineConfig
+from streamad.detectors import DETECTORS
+from streamad.detectors.base import Detector, DetectorInfo
+from streamad.errors import ArtifactError, ConfigError, WindowError, nearest
+from streamad.operators.detect import DetectOperator
+
+FALLBACK = "robust_z"
+"""Judges where a detector that needs training cannot be loaded: it needs nothing but the window."""
+
+
+def build_detect(config: PipelineConfig, *, strict: bool = False) -> DetectOperator:
+    """Return the detect operator of a pipeline.
+
+    An artifact that does not fit the pipeline is refused. One that is missing or damaged is refused
+    when ``strict``; otherwise the detector starts without it, or `FALLBACK` judges in its place
+    where it needs training, and every finding says why (``degraded``).
+    """
+    check_detector(config)
+    if config.detector.artifact is None:
+        require_trained(config)
+        return DetectOperator(config, make_detector(config))
+    try:
+        detector, manifest = load_artifact(config.detector.artifact)
+    except ArtifactError as error:
+        if strict:
+            raise
+        return _degraded(config, str(error))
+    require_fit(manifest, config)
+    return from_artifact(config, detector, manifest)
+
+
+def from_artifact(config: PipelineConfig, detector: Detector, manifest: Manifest) -> DetectOperator:
+    """Return the operator of a detector that was loaded or just fitted."""
+    return DetectOperator(
+        config,
+        detector,
+        artifact=manifest.id,
+        groups=manifest.group_numbers,
+        tail=manifest.tail,
+    )
+
+
+def _degraded(config: PipelineConfig, why: str) -> DetectOperator:
+    info = detector_info(config.detector.name)
+    if not info.needs_training:
+        return DetectOperator(
+            config, make_detector(config), degraded=f"judging without its artifact: {why}"
+        )
+    reason = f"{FALLBACK} stands in for {info.name}: {why}"
+    return DetectOperator(config, make(FALLBACK, size=_fallback_size(config)), degraded=reason)
+
+
+def _fallback_size(config: PipelineConfig) -> int | None:
+    size = config.windows.size
+    return None if size == "auto" else max(size, detector_info(FALLBACK).min_size)
+
+
+def detector_info(name: str) -> DetectorInfo:
+    """Return what a detector declares about itself; an unknown name says the nearest right one."""
+    info: DetectorInfo = DETECTORS.load(name).info
+    return info
+
+
+def make_detector(config: PipelineConfig, *, size: int | None = None) -> Detector:
+    """Return the configured detector, not fitted; ``windows.size: auto`` is its default size."""
+    given = config.windows.size
+    chosen = size if given == "auto" else given
+    return make(config.detector.name, size=chosen, params=config.detector.params)
+
+
+def make(
+    name: str, *, size: int | None = None, params: Mapping[str, Any] | None = None
+) -> Detector:
+    """Return a detector by name; wrong parameters are told with the nearest right one."""
+    kind = DETECTORS.load(name)
+    given = dict(params or {})
+    check_params(name, given)
+    try:
+        made: Detector = kind(size=size, **given)
+    except (WindowError, ValueError, TypeError) as error:
+        msg = f"detector {name!r}: {error}"
+        raise ConfigError(msg) from error
+    return made
+
+
+def check_params(name: str, params: Mapping[str, Any]) -> None:
+    """Refuse parameters a detector does not have, or of another type than it takes."""
+    known = parameters(name)
+    for got, value in params.items():
+        if got == "size":
+            msg = "detector.params.size: the size of a window is set as windows.size"
+            raise ConfigError(msg)
+        if got not in known:
+            near = nearest(got, known)
+            listed = f"it has: {', '.join(known)}" if known else "it has none"
+            hint = f"did you mean {near!r}?" if near else listed
+            msg = f"detector.params.{got}: {name} has no such parameter; {hint}"
+            raise ConfigError(msg)
+        try:
+            # As JSON: there a list may be a tuple.
+            TypeAdapter(known[got]).validate_json(json.dumps(value, default=str), strict=True)
+        except ValidationError as error:
+            said = error.errors()[0]["msg"].replace("Input should be", "expected")
+            msg = f"detector.params.{got}: {said}, got {value!r}"
+            raise ConfigError(msg) from error
+
+
+def parameters(name: str) -> dict[str, Any]:
+    """Return the parameters of a detector and their types, ``size`` apart."""
+    kind = DETECTORS.load(name)
+    hints = typing.get_type_hints(kind.__init__)
+    signature = inspect.signature(kind.__init__)
+    return {
+        parameter.name: hints.get(parameter.name, Any)
+        for parameter in signature.parameters.values()
+        if parameter.kind == parameter.KEYWORD_ONLY and parameter.name != "size"
+    }
+
+
+def check_detector(config: PipelineConfig) -> None:
+    """Refuse a detector that cannot judge this pipeline's windows, before anything is loaded."""
+    chosen = config.detector
+    info = detector_info(chosen.name)
+    check_params(chosen.name, chosen.params)
+    names = config.input.fields.variate_names
+    if info.modality != "signals":
+        msg = f"detector.name: {info.name} judges {info.modality}, and this pipeline reads signals"
+        raise ConfigError(msg)
+    if len(names) > 1 and not info.multivariate:
+        msg = (
+            f"detector.name: {info.name} judges one variate, and input.fields has {len(names)} "
+            f"({', '.join(names)}); take one of them, or another detector"
+        )
+        raise ConfigError(msg)
+    size = config.windows.size
+    if size != "auto" and size < info.min_size:
+        msg = (
+            f"windows.size: {info.name} needs windows of at least {info.min_size} samples, got "
+            f"{size}; raise it"
+        )
+        raise ConfigError(msg)
+
+
+def require_trained(config: PipelineConfig) -> None:
+    """Refuse a detector that needs training where no artifact is named."""
+    info = detector_info(config.detector.name)
+    if info.needs_training and config.detector.artifact is None:
+        msg = (
+            f"detector.artifact: {info.name} needs training and none is named; make one with "
+            f"'streamad fit {info.name} TRAIN.csv -o DIR' and set detector.artifact: DIR"
+        )
+        raise ConfigError(msg)

@@ -1,0 +1,252 @@
+"""Artifacts: what a detector learned, as a directory that says what it is, whole and unforgeable.
+
+``manifest.json`` says which detector, trained on what; ``weights.safetensors`` holds its named
+arrays; files such as ``model.onnx`` may lie beside. Every file's SHA-256 stands in the manifest,
+and the artifact's id is the hash of it all: equal training gives equal ids. No pickle is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import fsspec
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as dump_arrays
+
+from streamad.config import FieldsConfig, PipelineConfig
+from streamad.detectors import DETECTORS
+from streamad.detectors.base import Arrays, Detector
+from streamad.errors import ArtifactError, StreamadError
+
+FORMAT: Final = 1
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+_UNIDENTIFIED = ("id", "created", "files")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrainingRange(_Part):
+    """What the detector was fitted on: how much, and from when to when (event time)."""
+
+    rows: int = 0
+    windows: int = 0
+    from_ms: int | None = None
+    to_ms: int | None = None
+
+
+class SeriesShape(_Part):
+    """The settings that give a sample its meaning; they must be those of the pipeline."""
+
+    kind: str = "gauge"
+    step: int | None = None
+    aggregate: str = "mean"
+
+
+class Manifest(_Part):
+    """What ``manifest.json`` says.
+
+    id : hash of all else but ``created``; groups : keys the detector was fitted on, in the order of
+    its groups; tail : raw scores at the tail probabilities 1e-1 to 1e-4, measured out of sample on
+    ``tail_windows`` windows (None: too few; the detector's own holds); files : name to SHA-256.
+    """
+
+    format: Literal[1] = FORMAT
+    id: str = ""
+    detector: str
+    detector_version: str = ""
+    params: dict[str, Any] = Field(default_factory=dict)
+    size: int
+    stride: int = 1
+    variates: tuple[str, ...]
+    fields: FieldsConfig = FieldsConfig()
+    series: SeriesShape = SeriesShape()
+    config_checksum: str = ""
+    trained: TrainingRange = TrainingRange()
+    groups: tuple[str, ...] = ()
+    tail: tuple[float, float, float, float] | None = None
+    tail_windows: int = 0
+    licence: str = ""
+    created: str = ""
+    files: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def group_numbers(self) -> dict[str, int]:
+        """Return the training group of each key the detector was fitted on."""
+        return {name: number for number, name in enumerate(self.groups)}
+
+
+def save_artifact(
+    url: str | Path,
+    detector: Detector,
+    manifest: Manifest,
+    *,
+    files: Mapping[str, bytes] | None = None,
+) -> Manifest:
+    """Write a fitted detector; return the manifest with its id and hashes.
+
+    On a local disk the directory appears whole or not at all. On a remote store the manifest is
+    written last: without it a reader sees no artifact.
+    """
+    arrays = {name: np.ascontiguousarray(value) for name, value in detector.state().items()}
+    parts: dict[str, bytes] = {WEIGHTS: dump_arrays(arrays), **(files or {})}
+    sealed = _seal(manifest, parts)
+    parts[MANIFEST] = (sealed.model_dump_json(indent=1) + "\n").encode()
+    fs, path = fsspec.core.url_to_fs(str(url))
+    if "file" in _protocols(fs):
+        _replace_directory(Path(path), parts)
+        return sealed
+    fs.makedirs(path, exist_ok=True)
+    for name, content in parts.items():
+        fs.pipe_file(f"{path}/{name}", content)
+    return sealed
+
+
+def load_manifest(url: str | Path) -> Manifest:
+    """Read what an artifact says of itself; ArtifactError where there is none or it is damaged."""
+    try:
+        told = json.loads(_read(str(url), MANIFEST))
+        if isinstance(told, dict) and told.get("format") != FORMAT:
+            msg = (
+                f"artifact {url}: format {told.get('format')!r} is not the one this version reads "
+                f"({FORMAT}); fit it again, or use the version that wrote it"
+            )
+            raise ArtifactError(msg)
+        return Manifest.model_validate(told)
+    except (ValidationError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        msg = f"artifact {url}: damaged, its {MANIFEST} cannot be read ({first}); fit it again"
+        raise ArtifactError(msg) from error
+
+
+def load_artifact(url: str | Path) -> tuple[Detector, Manifest]:
+    """Read an artifact back: the detector, ready to score, and its manifest."""
+    manifest = load_manifest(url)
+    parts = {name: _read(str(url), name) for name in manifest.files}
+    _require_whole(url, manifest, parts)
+    try:
+        detector: Detector = DETECTORS.load(manifest.detector)(
+            size=manifest.size, **manifest.params
+        )
+        return detector.load(_arrays(parts)), manifest
+    except (TypeError, KeyError, ValueError, IndexError, SafetensorError, StreamadError) as error:
+        msg = (
+            f"artifact {url}: {manifest.detector} cannot take it ({error}); "
+            "fit it again with this version"
+        )
+        raise ArtifactError(msg) from error
+
+
+def differences(manifest: Manifest, config: PipelineConfig) -> list[str]:
+    """Return what keeps an artifact from serving a pipeline, one sentence each; empty: it fits."""
+    chosen, series = config.detector, config.series
+    pairs: list[tuple[str, Any, Any]] = [("detector.name", manifest.detector, chosen.name)]
+    if config.windows.size != "auto":
+        pairs.append(("windows.size", manifest.size, config.windows.size))
+    names = config.input.fields.variate_names
+    pairs.append(("the variates", list(manifest.variates), list(names)))
+    for name, value in chosen.params.items():
+        pairs.append((f"detector.params.{name}", manifest.params.get(name, "the default"), value))
+    shape = manifest.series
+    pairs.append(("series.kind", shape.kind, series.kind))
+    pairs.append(("series.step", _step(shape.step), _step(series.step)))
+    if shape.step is not None:
+        pairs.append(("series.aggregate", shape.aggregate, series.aggregate))
+    return [
+        f"{what}: the artifact has {theirs}, the pipeline {ours}"
+        for what, theirs, ours in pairs
+        if theirs != ours
+    ]
+
+
+def require_fit(manifest: Manifest, config: PipelineConfig) -> None:
+    """Refuse an artifact that does not fit the pipeline, with every difference."""
+    found = differences(manifest, config)
+    if found:
+        msg = (
+            f"artifact {config.detector.artifact} does not fit pipeline {config.name!r}: "
+            f"{'; '.join(found)}. Change the pipeline, or fit an artifact for it"
+        )
+        raise ArtifactError(msg)
+
+
+def _step(step: int | None) -> str:
+    return "none" if step is None else f"{step} ms"
+
+
+def _seal(manifest: Manifest, parts: Mapping[str, bytes]) -> Manifest:
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(parts.items())}
+    return manifest.model_copy(update={"files": hashes, "id": _identity(manifest, hashes)})
+
+
+def _identity(manifest: Manifest, hashes: Mapping[str, str]) -> str:
+    told = manifest.model_dump(mode="json", exclude=set(_UNIDENTIFIED))
+    text = json.dumps([told, sorted(hashes.items())], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _require_whole(url: str | Path, manifest: Manifest, parts: Mapping[str, bytes]) -> None:
+    for name, content in parts.items():
+        if hashlib.sha256(content).hexdigest() != manifest.files[name]:
+            msg = f"artifact {url}: {name} is damaged (its SHA-256 differs); copy or fit it again"
+            raise ArtifactError(msg)
+    if WEIGHTS not in parts or _identity(manifest, manifest.files) != manifest.id:
+        msg = f"artifact {url}: {MANIFEST} was changed after it was written; copy or fit it again"
+        raise ArtifactError(msg)
+
+
+def _arrays(parts: Mapping[str, bytes]) -> Arrays:
+    # Arrays made from a buffer are read-only, and compiled code was built for writable ones.
+    return {name: np.array(value) for name, value in load_arrays(parts[WEIGHTS]).items()}
+
+
+def _read(url: str, name: str) -> bytes:
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+        content: bytes = fs.cat_file(f"{path}/{name}")
+    except (OSError, ValueError, ImportError) as error:
+        where = f"{url} holds no {name}" if isinstance(error, FileNotFoundError) else str(error)
+        msg = f"artifact {url}: cannot be read ({where}); make one with: streamad fit"
+        raise ArtifactError(msg) from error
+    return content
+
+
+def _protocols(fs: Any) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def _replace_directory(target: Path, parts: Mapping[str, bytes]) -> None:
+    """Write beside, then rename; what was there before is only deleted at the end."""
+    foreign = target.exists() and not (target / MANIFEST).exists()
+    if foreign and (not target.is_dir() or any(target.iterdir())):
+        msg = f"{target} exists and is no artifact; name another place, or remove it"
+        raise ArtifactError(msg)
+    mark = uuid.uuid4().hex[:8]
+    fresh = target.with_name(f".{target.name}.{mark}.new")
+    stale = target.with_name(f".{target.name}.{mark}.old")
+    try:
+        fresh.mkdir(parents=True)
+        for name, content in parts.items():
+            (fresh / name).write_bytes(content)
+        if target.exists():
+            target.rename(stale)
+        fresh.rename(target)
+    except OSError as error:
+        if stale.exists() and not target.exists():
+            stale.rename(target)
+        msg = f"artifact {target}: cannot be written ({error})"
+        raise ArtifactError(msg) from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(stale, ignore_errors=True)
