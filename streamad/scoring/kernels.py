@@ -145,9 +145,10 @@ def judge_windows(
             counts[k, 0] = 0
             counts[k, 3] = 0
 
-        # Refits at fixed counts of the key's own windows, each key in its own turn.
+        # Refits at fixed counts of the key's own windows, each key in its own turn; not inside an
+        # episode, where each would censor at the level the one before had raised.
         due = (count[k] + counts[k, 6]) % REFIT_EVERY == 0 or count[k] == 32 or count[k] == 64
-        if due or adopted:
+        if (due and not inside[i]) or adopted:
             n = 0
             for which in range(2):
                 for q in range(counts[k, 3 + which]):
