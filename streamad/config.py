@@ -52,12 +52,19 @@ class FieldsConfig(Section):
     """Which field of a record is what."""
 
     key: tuple[str, ...] = ("key",)
+    """The fields that name the series (entity); several are joined by ``/``."""
     time: str = "ts"
+    """The field with the event time."""
     time_unit: Literal["ms", "s", "ns", "us", "iso"] = "ms"
+    """Its unit; ``iso`` is text as in RFC 3339."""
     values: tuple[str, ...] = ("value",)
+    """The fields with the measured values, one variate each; ``value`` is read as well."""
     variate: str | None = None
+    """Long form: the field that names which variate a record is of."""
     variates: tuple[str, ...] = ()
+    """Long form: the names of the variates, in order."""
     tags: tuple[str, ...] = ()
+    """Fields kept beside the key, for ``series.select``, ``alerts.group`` and the alert itself."""
 
     @model_validator(mode="before")
     @classmethod
@@ -92,13 +99,21 @@ class InputConfig(Section):
     """Where records come from and how they are read."""
 
     topics: tuple[str, ...] = ()
+    """The topics that are read; one may be written without a list."""
     format: str = "json"
+    """How a message is read; ``streamad formats`` lists them."""
     fields: FieldsConfig = FieldsConfig()
+    """Which field is what."""
     start: str = "latest"
+    """Where a pipeline begins that has read nothing yet: ``latest``, ``earliest``, or a time."""
     on_out_of_range: Literal["fail", "earliest", "latest"] = "fail"
+    """What happens when the next record was deleted by retention: stop, or go on there."""
     repartition: bool = False
+    """Re-key the topic first; for topics whose records of one key lie in many partitions."""
     max_message_bytes: int = Field(default=4_194_304, ge=1024)
+    """A larger message becomes a dead letter."""
     max_rows_per_message: int = Field(default=100_000, ge=1)
+    """A message with more rows becomes a dead letter."""
 
     @model_validator(mode="before")
     @classmethod
@@ -112,32 +127,49 @@ class SelectConfig(Section):
     """Which series are watched: shell patterns on the key, exact or pattern on tags."""
 
     include: tuple[str, ...] = ("*",)
+    """Keys that are watched, as shell patterns."""
     exclude: tuple[str, ...] = ()
+    """Keys that are not, even if included."""
     tags: dict[str, str] = Field(default_factory=dict)
+    """Tags a key must have, as shell patterns."""
 
 
 class GapsConfig(Section):
     """What stands in for missing samples, and when a window is not scored at all."""
 
     fill: Literal["none", "previous", "linear"] = "previous"
+    """What stands in for a missing sample."""
     max_share: float = Field(default=0.2, ge=0, le=1)
+    """A window with a larger share of missing samples is not scored (``incomplete``)."""
 
 
 class SeriesConfig(Section):
     """From points to samples: metric kind, grid, lateness, silence, bounds."""
 
     kind: Literal["gauge", "counter", "delta"] = "gauge"
+    """``counter`` is turned into a rate a second (resets are handled), ``delta`` is summed."""
     step: Duration | None = None
+    """The grid samples are put on; without it every record is a sample."""
     aggregate: Literal["last", "mean", "max", "sum"] = "mean"
+    """What becomes of several records in one step."""
     lateness: Duration = 0
+    """How long a sample stays open for records that come late, in the key's event time."""
     late: Literal["drop", "topic"] = "drop"
+    """What happens to records later than that: dropped, or written to the late topic; counted always."""
     reorder: int = Field(default=64, ge=1, le=4096)
+    """Without ``step``: the most samples of a key that are held open for ``lateness``."""
     gaps: GapsConfig = GapsConfig()
+    """Missing samples."""
     silence: Duration | None = None
+    """A key without data for so long is a finding (``no_data``); unset: never."""
     ttl: Duration = 86_400_000
+    """A key without data for so long is forgotten with all that was learned of it."""
     max_keys: int = Field(default=1_000_000, ge=1)
+    """Keys held per partition; records of further keys become dead letters."""
     max_ahead: Duration = 3_600_000
+    """A record whose event time is further ahead of the broker's clock becomes a dead letter."""
     select: SelectConfig = SelectConfig()
+    """Which keys are watched."""
 
     @model_validator(mode="after")
     def _sane(self) -> SeriesConfig:
@@ -163,7 +195,9 @@ class WindowsConfig(Section):
     """How samples become windows."""
 
     size: int | Literal["auto"] = "auto"
+    """Samples a window; ``auto`` takes the artifact's or the detector's own."""
     stride: int = Field(default=1, ge=1)
+    """Samples between the ends of two windows."""
 
     @model_validator(mode="after")
     def _possible(self) -> WindowsConfig:
@@ -184,8 +218,11 @@ class DetectorConfig(Section):
     """Which detector, and from which artifact it starts."""
 
     name: str = "knn_fused"
+    """A detector of docs/detectors.md."""
     artifact: str | None = None
+    """What ``streamad fit`` made: a folder, or any URL that fsspec reads."""
     params: dict[str, Any] = Field(default_factory=dict)
+    """Parameters of the detector."""
 
     @model_validator(mode="before")
     @classmethod
@@ -197,22 +234,34 @@ class MinEffectConfig(Section):
     """What is strange but smaller than this does not matter."""
 
     absolute: float = Field(default=0.0, ge=0)
+    """The least difference from what is expected, in the unit of the input."""
     relative: float = Field(default=0.0, ge=0)
+    """The least difference as a share of what is expected."""
 
 
 class ScoringConfig(Section):
     """From score to episode, per key."""
 
     candidate: Probability = 1e-3
+    """A window whose score is this improbable for its key opens an episode."""
     exit: Probability = 1e-2
+    """An episode ends once windows are no more improbable than this."""
     min_windows: int = Field(default=32, ge=0)
+    """Windows of a key that are judged before one may open an episode."""
     min_duration: int = Field(default=1, ge=1, le=10_000)
+    """Candidates in a row it takes to open an episode."""
     cool_down: int = Field(default=5, ge=1, le=10_000)
+    """Windows in a row below the exit level it takes to end one."""
     adopt_after: int = Field(default=2_000, ge=10)
+    """An episode of so many windows is the new normal: it ends, and is said to be adopted."""
     epoch: int = Field(default=1_024, ge=64, le=1_000_000)
+    """Windows of a key its normal is made of: the current epoch and the one before."""
     update_every: int = Field(default=60, ge=1)
+    """Windows between two updates of an open episode."""
     direction: Literal["above", "below", "both"] = "both"
+    """Which side of what is expected matters."""
     min_effect: MinEffectConfig = MinEffectConfig()
+    """How far from what is expected matters."""
 
     @model_validator(mode="after")
     def _hysteresis(self) -> ScoringConfig:
@@ -229,47 +278,74 @@ class AlertsConfig(Section):
     """From finding to alert: the boundary and the life-cycle."""
 
     level: Probability = 1e-4
+    """The p-value that has severity 1.0: from there on a finding is an alert."""
     max_age: Duration = 3_600_000
+    """Alerts found later than this after the event are marked ``past``; they page nobody."""
     update_every: Duration = 60_000
+    """The least time between two updates of an alert, unless it got much worse."""
     tenant: str = "default"
+    """The record key of findings: one member sees all findings of a tenant."""
     group: str | None = None
+    """A key field or tag whose value groups alerts (a service, a team)."""
     runbook: str | None = None
+    """A link every alert carries."""
 
 
 class DeliveryConfig(Section):
     """How often outputs are committed and state is saved."""
 
     commit_interval: Duration = 500
+    """The longest time between two transactions while there is something to commit."""
     snapshot_interval: Duration = 60_000
+    """Time between two snapshots of a partition: more is cheaper, less recovers sooner."""
     snapshot_store: str = "topic"
+    """``topic``, or a folder or URL that fsspec writes."""
     on_state_mismatch: Literal["refuse", "fresh"] = "refuse"
+    """What happens to state that was made under other settings: stop, or begin afresh."""
     max_poll_records: int = Field(default=20_000, ge=1)
+    """Messages taken from the broker at once."""
     transaction_timeout: Duration = 10_000
+    """The broker aborts a transaction nobody ended after this; readers wait as long."""
 
 
 class OutputConfig(Section):
     """Names of the output topics; by default they derive from the pipeline's name."""
 
     findings: str | None = None
+    """Default ``streamad.<name>.findings``."""
     alerts: str | None = None
+    """Default ``streamad.<name>.alerts``."""
     scores: str | None = None
+    """Default ``streamad.<name>.scores``."""
     state: str | None = None
+    """Default ``streamad.<name>.state``."""
     dead_letters: str = "{topic}.dlq"
+    """What could not be used, with the reason; one topic an input."""
     late: str = "{topic}.late"
+    """Late records, where ``series.late`` is ``topic``; one topic an input."""
 
 
 class PipelineConfig(Section):
     """One pipeline: what is read, how it is judged, where the verdicts go."""
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")
+    """Part of topic names, consumer groups and ids: another name is another pipeline."""
     input: InputConfig = InputConfig()
+    """What is read."""
     series: SeriesConfig = SeriesConfig()
+    """How records become samples."""
     windows: WindowsConfig = WindowsConfig()
+    """How samples become windows."""
     detector: DetectorConfig = DetectorConfig()
+    """What judges windows."""
     scoring: ScoringConfig = ScoringConfig()
+    """When a score is a finding."""
     alerts: AlertsConfig = AlertsConfig()
+    """When a finding is an alert."""
     delivery: DeliveryConfig = DeliveryConfig()
+    """Commits and state."""
     output: OutputConfig = OutputConfig()
+    """Topics that are written."""
 
     @model_validator(mode="after")
     def _counter_needs_no_mean(self) -> PipelineConfig:
