@@ -104,8 +104,9 @@ def numbers_to_ms(time: NDArray[Any], unit: TimeUnit) -> NDArray[np.int64]:
     units are rounded down, so that a point stays inside the millisecond it was taken in.
     """
     if unit == "s":
-        scaled: NDArray[Any] = np.rint(time * 1000.0) if time.dtype.kind == "f" else time * 1000
-        fine = plausible(scaled)
+        # Judged before it is multiplied: a wrapped integer could look plausible.
+        fine = plausible(time) & (time < END_OF_TIME_MS / 1000)
+        scaled: NDArray[Any] = np.rint(np.where(fine, time, 0) * 1000.0)
     else:
         per_ms = {"ms": 1, "us": 1_000, "ns": 1_000_000}[unit]
         scaled = time if per_ms == 1 else np.floor_divide(time, per_ms)
