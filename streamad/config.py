@@ -101,7 +101,7 @@ class InputConfig(Section):
     topics: tuple[str, ...] = ()
     """The topics that are read; one may be written without a list."""
     format: str = "json"
-    """How a message is read; ``streamad formats`` lists them."""
+    """How a message is read: a name of the table of formats below."""
     fields: FieldsConfig = FieldsConfig()
     """Which field is what."""
     start: str = "latest"
@@ -155,7 +155,7 @@ class SeriesConfig(Section):
     lateness: Duration = 0
     """How long a sample stays open for records that come late, in the key's event time."""
     late: Literal["drop", "topic"] = "drop"
-    """What happens to records later than that: dropped, or written to the late topic; counted always."""
+    """What becomes of later records: dropped, or written to the late topic; counted always."""
     reorder: int = Field(default=64, ge=1, le=4096)
     """Without ``step``: the most samples of a key that are held open for ``lateness``."""
     gaps: GapsConfig = GapsConfig()
