@@ -12,11 +12,11 @@ import orjson
 import polars as pl
 
 from connectors import cloudevents, scores_log
-from connectors.kafka_log import read_until_now
 from connectors.typed_json import ShapeError, to_record
 from jobs.explain import AROUND, Account, explain_rows
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
+from streamad.ports import Log, Messages
 from streamad.records import Alert, Finding, Rejected, ScoreBatch
 
 SPAN_MS = 3_600_000
@@ -124,30 +124,36 @@ def _record(path: Path, line: int, text: bytes, kind: type[R]) -> R:
 # ---------------------------------------------------------------------- topics
 
 
-def from_topics(consumer: Any, config: PipelineConfig, *, key: str, at_ms: int) -> Evidence:
-    """Read evidence on one key from a pipeline's topics.
-
-    consumer : see `connectors.kafka.reader`
-    """
-    findings = _events(consumer, config.topic("findings"), key=key, since_ms=at_ms - EPISODE_MS)
-    alerts = _events(consumer, config.topic("alerts"), key=key, since_ms=at_ms - EPISODE_MS)
+def from_topics(log: Log, config: PipelineConfig, *, key: str, at_ms: int) -> Evidence:
+    """Read evidence on one key from a pipeline's topics."""
+    findings = _events(log, config.topic("findings"), key=key, since_ms=at_ms - EPISODE_MS)
+    alerts = _events(log, config.topic("alerts"), key=key, since_ms=at_ms - EPISODE_MS)
     return Evidence(
-        scores=_scores(consumer, config, key=key, at_ms=at_ms),
+        scores=_scores(log, config, key=key, at_ms=at_ms),
         findings=[event for event in findings if isinstance(event, Finding)],
         alerts=[event for event in alerts if isinstance(event, Alert)],
     )
 
 
-def _events(consumer: Any, topic: str, *, key: str, since_ms: int) -> list[Finding | Alert]:
+def _read_since(log: Log, topic: str, since_ms: int) -> Iterator[Messages]:
+    """Read a topic from a time to where it ends now."""
+    for source, (first, stop) in sorted(log.bounds(topic).items()):
+        start = max(first, log.offset_at(source, max(0, since_ms)))
+        yield from log.read(source, start, stop)
+
+
+def _events(log: Log, topic: str, *, key: str, since_ms: int) -> list[Finding | Alert]:
     found: list[Finding | Alert] = []
-    for record in read_until_now(consumer, topic, since_ms=since_ms):
-        event = cloudevents.decode(record.value, record.headers)
-        if not isinstance(event, Rejected) and event.key == key:
-            found.append(event)
+    for messages in _read_since(log, topic, since_ms):
+        headers = messages.headers or [()] * len(messages)
+        for payload, about in zip(messages.payloads, headers, strict=True):
+            event = cloudevents.decode(payload, about)
+            if not isinstance(event, Rejected) and event.key == key:
+                found.append(event)
     return found
 
 
-def _scores(consumer: Any, config: PipelineConfig, *, key: str, at_ms: int) -> ScoreBatch:
+def _scores(log: Log, config: PipelineConfig, *, key: str, at_ms: int) -> ScoreBatch:
     """Read the rows of a key about a time, and the names of its neighbours for a hint.
 
     A score is written after its window's time by the broker's clock, but for what
@@ -157,7 +163,7 @@ def _scores(consumer: Any, config: PipelineConfig, *, key: str, at_ms: int) -> S
     since_ms = at_ms - SPAN_MS - config.series.max_ahead
     kept, others, later = [], set[str](), 0
     far: ScoreBatch | None = None
-    for batch in _score_batches(consumer, config.topic("scores"), since_ms):
+    for batch in _score_batches(log, config.topic("scores"), since_ms):
         mine = (batch.keys == key).to_numpy()
         near = mine & (np.abs(batch.end_ms - at_ms) <= SPAN_MS)
         if near.any():
@@ -180,11 +186,12 @@ def _nearer(one: ScoreBatch | None, other: ScoreBatch, at_ms: int) -> ScoreBatch
     return _take(both, np.array([int(np.abs(both.end_ms - at_ms).argmin())]))
 
 
-def _score_batches(consumer: Any, topic: str, since_ms: int) -> Iterator[ScoreBatch]:
-    for record in read_until_now(consumer, topic, since_ms=since_ms):
-        decoded = scores_log.decode(record.value)
-        if not isinstance(decoded, Rejected):
-            yield decoded[1]
+def _score_batches(log: Log, topic: str, since_ms: int) -> Iterator[ScoreBatch]:
+    for messages in _read_since(log, topic, since_ms):
+        for payload in messages.payloads:
+            decoded = scores_log.decode(payload)
+            if not isinstance(decoded, Rejected):
+                yield decoded[1]
 
 
 def _take(batch: ScoreBatch, rows: Any) -> ScoreBatch:
