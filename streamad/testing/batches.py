@@ -62,7 +62,7 @@ def make_columns(
     broker_ms: int = -1,
     tags: dict[str, Sequence[str]] | None = None,
 ) -> SignalBatch:
-    """Return columns of equal length as a batch, a message a row; values ``(n,)`` or ``(n, v)``."""
+    """Return columns of one length as a batch, a message a row; values ``(n,)`` or ``(n, v)``."""
     n = len(keys)
     return SignalBatch(
         keys=pl.Series("key", list(keys), dtype=pl.String),

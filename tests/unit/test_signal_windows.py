@@ -23,17 +23,17 @@ def closed(plan, rows, batch=None):
             late,
         )
         for block in blocks:
-            for i in range(len(block)):
-                made.append(
-                    (
-                        int(block.codes[i]),
-                        int(block.start_ms[i]),
-                        int(block.end_ms[i]),
-                        block.values[i].copy(),
-                        bool(block.incomplete[i]),
-                        int(block.judged_ms[i]),
-                    )
+            made += [
+                (
+                    int(block.codes[i]),
+                    int(block.start_ms[i]),
+                    int(block.end_ms[i]),
+                    block.values[i].copy(),
+                    bool(block.incomplete[i]),
+                    int(block.judged_ms[i]),
                 )
+                for i in range(len(block))
+            ]
         late_rows += (np.flatnonzero(late) + start).tolist()
     return made, late_rows
 
