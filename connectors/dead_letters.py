@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from streamad.ports import Outgoing
 from streamad.records import Rejected
 
 Headers = Sequence[tuple[str, bytes | None]]
 
-SUFFIX = ".dlq"
 OWN = "streamad.error."
 CONNECT = "__connect.errors."
 MAX_DETAIL_BYTES = 1024
 
 MAX_ORIGINAL_HEADERS = 64
 MAX_ORIGINAL_HEADER_BYTES = 16 * 1024
-"""All original headers together; with the detail this keeps a dead letter near its payload's size."""
+"""All original headers together: a dead letter must fit where its original did."""
 
 SECRET_WORDS = ("authorization", "password", "secret", "token", "cookie", "credential", "api-key")
 REDACTED = b"(redacted)"
@@ -29,7 +29,7 @@ REDACTED = b"(redacted)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """The record a rejection is about, and who rejected it when (``time_ms`` is given, not read)."""
+    """The record a rejection is about, and who rejected it when."""
 
     topic: str
     partition: int
@@ -41,23 +41,11 @@ class Origin:
     time_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
-    """A record for the dead-letter topic; it keeps the original's key."""
+def to_record(rejected: Rejected, origin: Origin, *, pattern: str = "{topic}.dlq") -> Outgoing:
+    """Write one rejection; the record keeps the original's key.
 
-    topic: str
-    key: bytes | None
-    value: bytes
-    headers: tuple[tuple[str, bytes | None], ...]
-
-
-def topic_of(topic: str) -> str:
-    """Return where the dead letters of a topic go."""
-    return topic + SUFFIX
-
-
-def to_record(rejected: Rejected, origin: Origin) -> DeadLetter:
-    """Write one rejection."""
+    pattern : the dead-letter topic's name, with ``{topic}`` for the input's
+    """
     detail = rejected.detail.encode("utf-8", "replace")[:MAX_DETAIL_BYTES]
     about = {
         "reason": rejected.reason,
@@ -80,25 +68,25 @@ def to_record(rejected: Rejected, origin: Origin) -> DeadLetter:
     }
     ours = [(OWN + name, text.encode()) for name, text in about.items() if text]
     theirs = [(CONNECT + name, text.encode()) for name, text in connect.items()]
-    return DeadLetter(
-        topic=topic_of(origin.topic),
+    return Outgoing(
+        topic=pattern.replace("{topic}", origin.topic),
         key=origin.key,
         value=b"" if rejected.payload is None else rejected.payload,
         headers=(*_kept(origin.headers), *ours, *theirs),
     )
 
 
-def _kept(headers: Headers) -> list[tuple[str, bytes | None]]:
+def _kept(headers: Headers) -> list[tuple[str, bytes]]:
     """Return the original headers within bounds, without secrets and without older errors."""
-    kept: list[tuple[str, bytes | None]] = []
+    kept: list[tuple[str, bytes]] = []
     room = MAX_ORIGINAL_HEADER_BYTES
     for name, value in headers[:MAX_ORIGINAL_HEADERS]:
         if name.startswith((OWN, CONNECT)):
             # A letter that was replayed and failed again says only where it failed last.
             continue
         folded = name.lower().replace("_", "-")
-        shown = REDACTED if any(word in folded for word in SECRET_WORDS) else value
-        room -= len(name.encode()) + len(shown or b"")
+        shown = REDACTED if any(word in folded for word in SECRET_WORDS) else value or b""
+        room -= len(name.encode()) + len(shown)
         if room < 0:
             break
         kept.append((name, shown))

@@ -1,18 +1,25 @@
-"""A source and a sink in memory: what the embedded runtime and tests use, with Kafka's manners."""
+"""Topics in memory with Kafka's manners: what tests and the embedded runtime read and write.
+
+Offsets, committed progress and transactions behave as the real ones do: a commit writes all of its
+records and its progress or nothing, and what was read and not committed is read again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-Headers = tuple[tuple[str, bytes | None], ...]
+from streamad.errors import MembershipError
+from streamad.ports import Headers, Messages, Outgoing, Progress, Source
+
+READ_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryRecord:
+class Record:
     """One record of a partition; ``broker_ms`` -1 means that its time is unknown."""
 
     value: bytes | None
@@ -21,152 +28,154 @@ class MemoryRecord:
     broker_ms: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryBatch:
-    """What one poll of one partition gives.
-
-    offsets, broker_ms : int64 ``(n,)``; records hold the payloads in the same order
-    """
-
-    topic: str
-    partition: int
-    records: tuple[MemoryRecord, ...]
-    offsets: NDArray[np.int64]
-    broker_ms: NDArray[np.int64]
-
-    @property
-    def payloads(self) -> list[bytes | None]:
-        """Return the values, as a codec takes them."""
-        return [record.value for record in self.records]
-
-
 @dataclass(slots=True)
-class MemorySource:
-    """Partitions of one topic that are read in turn and commit like Kafka's.
+class MemoryTopics:
+    """A broker of one process, and the log of its topics.
 
-    What was polled and not committed comes again after ``restart``.
+    partitions : how many a topic gets that is written to before it was made; groups : what each
+    group has committed. ``capacity`` bounds a partition: the oldest records go, as by retention.
     """
 
-    topic: str = "memory"
-    partitions: list[list[MemoryRecord]] = field(default_factory=lambda: [[]])
-    committed: dict[int, int] = field(default_factory=dict)
-    _position: dict[int, int] = field(default_factory=dict)
-    _turn: int = 0
-    _closed: bool = False
+    partitions: int = 1
+    capacity: int = 1_000_000
+    groups: dict[str, dict[Source, Progress]] = field(default_factory=dict)
+    _records: dict[Source, list[Record]] = field(default_factory=dict)
+    _first: dict[Source, int] = field(default_factory=dict)
 
-    def put(
-        self, values: Iterable[bytes | None], *, partition: int = 0, broker_ms: int = -1
-    ) -> None:
-        """Append records to a partition, making it where it is not there."""
-        while len(self.partitions) <= partition:
-            self.partitions.append([])
-        self.partitions[partition].extend(
-            MemoryRecord(value=value, broker_ms=broker_ms) for value in values
+    def make(self, topic: str, partitions: int | None = None) -> None:
+        """Make a topic; one that is there stays as it is."""
+        for partition in range(self.partitions if partitions is None else partitions):
+            self._records.setdefault(Source(topic, partition), [])
+
+    def put(self, source: Source, values: Iterable[bytes | None], *, broker_ms: int = -1) -> None:
+        """Append payloads to one partition, as a producer outside of the pipeline would."""
+        self._append(source, [Record(value=value, broker_ms=broker_ms) for value in values])
+
+    def _append(self, source: Source, records: Sequence[Record]) -> int:
+        kept = self._records.setdefault(source, [])
+        first = self._first.setdefault(source, 0)
+        at = first + len(kept)
+        kept.extend(records)
+        excess = max(len(kept) - self.capacity, 0)
+        del kept[:excess]
+        self._first[source] = first + excess
+        return at
+
+    def write(self, record: Outgoing) -> int:
+        """Append one record; return its offset. Without a partition, the key decides."""
+        if not any(source.topic == record.topic for source in self._records):
+            self.make(record.topic)
+        partition = record.partition
+        if partition is None:
+            number = sum(source.topic == record.topic for source in self._records)
+            partition = zlib.crc32(record.key or b"") % number
+        row = Record(value=record.value, key=record.key, headers=record.headers)
+        return self._append(Source(record.topic, partition), [row])
+
+    def bounds(self, topic: str) -> Mapping[Source, tuple[int, int]]:
+        """Return the first and the next offset of each partition."""
+        return {
+            source: (first := self._first.get(source, 0), first + len(records))
+            for source, records in sorted(self._records.items())
+            if source.topic == topic
+        }
+
+    def offset_at(self, source: Source, time_ms: int) -> int:
+        """Return the first offset written at or after a time, the end where there is none."""
+        first = self._first.get(source, 0)
+        records = self._records.get(source, [])
+        later = (at for at, record in enumerate(records) if record.broker_ms >= time_ms)
+        return first + next(later, len(records))
+
+    def read(self, source: Source, start: int, stop: int) -> Iterator[Messages]:
+        """Read records from ``start`` until ``stop``."""
+        for at in range(start, stop, READ_AT_ONCE):
+            yield self.messages(source, at, min(at + READ_AT_ONCE, stop))
+
+    def messages(self, source: Source, start: int, stop: int) -> Messages:
+        """Return some records of a partition as a poll would."""
+        first = self._first.get(source, 0)
+        records = self._records.get(source, [])[max(start - first, 0) : max(stop - first, 0)]
+        begin = max(start, first)
+        return Messages(
+            source=source,
+            payloads=[record.value for record in records],
+            offsets=np.arange(begin, begin + len(records), dtype=np.int64),
+            broker_ms=np.array([record.broker_ms for record in records], np.int64),
+            raw=records,
         )
 
-    def poll(self, *, max_records: int = 500, timeout_s: float = 0.0) -> MemoryBatch | None:
-        """Return the next records of one partition, None where all are read. It never waits."""
-        del timeout_s
-        if self._closed:
-            return None
-        for step in range(len(self.partitions)):
-            partition = (self._turn + step) % len(self.partitions)
-            start = self._position.get(partition, self.committed.get(partition, 0))
-            records = tuple(self.partitions[partition][start : start + max_records])
-            if records:
-                self._turn = partition + 1
-                self._position[partition] = start + len(records)
-                return MemoryBatch(
-                    topic=self.topic,
-                    partition=partition,
-                    records=records,
-                    offsets=np.arange(start, start + len(records), dtype=np.int64),
-                    broker_ms=np.array([record.broker_ms for record in records], np.int64),
-                )
-        return None
+    def records(self, topic: str) -> list[Record]:
+        """Return everything a topic holds, partition by partition."""
+        sources = sorted(source for source in self._records if source.topic == topic)
+        return [record for source in sources for record in self._records[source]]
 
-    def commit(self, offsets: dict[int, int] | None = None) -> None:
-        """Remember the next offset of each partition, of all that was polled by default."""
-        self.committed.update(self._position if offsets is None else offsets)
-
-    def seek(self, partition: int, offset: int) -> None:
-        """Read a partition from ``offset`` on."""
-        self._position[partition] = offset
-
-    def restart(self) -> None:
-        """Come back as after a crash: read on from what was committed."""
-        self._position.clear()
-        self._turn, self._closed = 0, False
-
-    def close(self) -> None:
-        """End reading; closing twice is fine."""
-        self._closed = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """One record a sink was given."""
-
-    topic: str
-    value: bytes | None
-    key: bytes | None = None
-    headers: Headers = ()
+    def compacted(self, topic: str) -> dict[bytes, Record]:
+        """Return the last record of each key, as compaction leaves them: tombstones are gone."""
+        latest = {record.key: record for record in self.records(topic) if record.key is not None}
+        return {key: record for key, record in latest.items() if record.value is not None}
 
 
 @dataclass(slots=True)
-class MemorySink:
-    """Keeps what was flushed; what was written and not flushed is lost by ``crash``.
+class MemoryMember:
+    """The only member of a group: it gets every partition of its topics at once.
 
-    ``capacity`` bounds what is kept: the oldest go first, and ``n_dropped`` counts them.
+    A new member of the same group goes on where the last one committed.
     """
 
-    capacity: int = 1_000_000
-    records: list[Written] = field(default_factory=list)
-    n_dropped: int = 0
-    fail_next_flush: Exception | None = None
-    _pending: list[Written] = field(default_factory=list)
+    log: MemoryTopics
+    topics: Sequence[str]
+    group: str = "memory"
+    max_records: int = READ_AT_ONCE
+    _placed: dict[Source, int] = field(default_factory=dict)
+    _assigned: set[Source] = field(default_factory=set)
+    _fenced: bool = False
+    _closed: bool = False
 
-    def write(
-        self,
-        topic: str,
-        value: bytes | None,
-        *,
-        key: bytes | None = None,
-        headers: Sequence[tuple[str, bytes | None]] = (),
-    ) -> None:
-        """Take a record; it is durable after the next flush."""
-        self._pending.append(Written(topic=topic, value=value, key=key, headers=tuple(headers)))
+    def poll(self, timeout_ms: int) -> list[Messages]:
+        """Return new messages of placed partitions; it never waits."""
+        del timeout_ms
+        polled = []
+        for source, start in self._placed.items():
+            messages = self.log.messages(source, start, start + self.max_records)
+            if len(messages) and not self._closed:
+                self._placed[source] = int(messages.offsets[-1]) + 1
+                polled.append(messages)
+        return polled
 
-    def flush(self) -> None:
-        """Make what was written durable; a flush that fails loses nothing and may be repeated."""
-        if self.fail_next_flush is not None:
-            error, self.fail_next_flush = self.fail_next_flush, None
-            raise error
-        self.records.extend(self._pending)
-        self._pending.clear()
-        excess = max(len(self.records) - self.capacity, 0)
-        self.n_dropped += excess
-        del self.records[:excess]
+    def assigned(self) -> list[Source]:
+        """Return the partitions that came since the last call and are to be placed."""
+        every = [source for topic in self.topics for source in self.log.bounds(topic)]
+        new = [source for source in every if source not in self._assigned]
+        self._assigned.update(new)
+        return new
 
-    def crash(self) -> None:
-        """Lose what was not flushed."""
-        self._pending.clear()
+    def committed(self, source: Source) -> Progress | None:
+        """Return how far the group has worked a partition off."""
+        return self.log.groups.get(self.group, {}).get(source)
 
-    def of(self, topic: str) -> list[Written]:
-        """Return what was flushed to a topic, in order."""
-        return [record for record in self.records if record.topic == topic]
+    def place(self, source: Source, offset: int) -> None:
+        """Read a partition from here on."""
+        self._placed[source] = offset
 
-    def compacted(self, topic: str) -> dict[bytes, Written]:
-        """Return the last record of each key, as compaction would leave them."""
-        latest: dict[bytes, Written] = {}
-        for record in self.of(topic):
-            if record.key is None:
-                continue
-            latest.pop(record.key, None)
-            if record.value is not None:
-                latest[record.key] = replace(record)
-        return latest
+    def at_end(self, source: Source) -> bool:
+        """Say whether everything of a partition was polled."""
+        return self._placed.get(source, -1) >= self.log.bounds(source.topic)[source][1]
+
+    def commit(
+        self, records: Sequence[Outgoing], progress: Mapping[Source, Progress]
+    ) -> list[int] | None:
+        """Write records and progress; raises MembershipError where the member was fenced."""
+        if self._fenced or self._closed:
+            msg = f"another member of the group {self.group!r} has taken over; nothing was written"
+            raise MembershipError(msg)
+        self.log.groups.setdefault(self.group, {}).update(progress)
+        return [self.log.write(record) for record in records]
+
+    def fence(self) -> None:
+        """Let the group move on without this member, as after a long pause."""
+        self._fenced = True
 
     def close(self) -> None:
-        """Flush; closing twice is fine."""
-        self.flush()
+        """Leave; closing twice is fine."""
+        self._closed = True
