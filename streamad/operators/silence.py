@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from streamad.config import SeriesConfig
 from streamad.operators.call import Call
-from streamad.operators.findings import FindingMaker
+from streamad.operators.findings import Episode, FindingMaker, Measured
 from streamad.windows.arrays import NEVER
+
+FORGOTTEN = "forgotten after series.ttl"
 
 
 def tick_length(series: SeriesConfig) -> int:
@@ -61,7 +63,9 @@ def pass_tick(call: Call, tick_ms: int, *, series: SeriesConfig, make: FindingMa
     gone = live[seen & (clock[live] + series.ttl <= tick_ms)]
     if len(gone):
         for code in gone[silent[gone]].tolist():
-            _ended(call, code, tick_ms, "forgotten after series.ttl", make)
+            _ended(call, code, tick_ms, FORGOTTEN, make)
+        for code in gone[state.episodes.is_open(gone)].tolist():
+            _episode_ended(call, code, make)
         state.drop(gone)
         call.out.counts["forgotten"] += len(gone)
 
@@ -89,3 +93,25 @@ def _ended(call: Call, code: int, tick_ms: int, reason: str, make: FindingMaker)
             call, code, kind="no_data", state="ended", since_ms=since, now_ms=tick_ms, reason=reason
         )
     )
+
+
+def _episode_ended(call: Call, code: int, make: FindingMaker) -> None:
+    """End a forgotten key's open episode: what opened an alert must be able to close it."""
+    left = call.state.episodes.open_episode(code)
+    last_ms = int(call.state.windows.state["clock"][code])
+    episode = Episode(
+        kind="anomaly",
+        state="ended",
+        opened_ms=left.opened_ms,
+        began_ms=left.began_ms,
+        sequence=left.sequence + 1,
+        window_start_ms=last_ms,
+        window_end_ms=last_ms,
+    )
+    measured = Measured(
+        peak_score=left.peak, peak_p_value=left.peak_p, n_windows=left.n_windows, p_value=1.0
+    )
+    call.out.findings.append(
+        make.make(call, code, episode=episode, measured=measured, reason=FORGOTTEN)
+    )
+    call.out.counts["findings_ended"] += 1

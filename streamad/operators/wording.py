@@ -66,7 +66,8 @@ def _anomaly(finding: Finding, *, since: str, lasted: str, resolved: bool) -> st
     if not resolved:
         return f"{_what(finding)} ({since})"
     if finding.reason:
-        return f"{_what(finding)}: {one_line(finding.reason)} (strange from {lasted})"
+        subject = _what(finding) if finding.explanation is not None else finding.key
+        return f"{subject}: {one_line(finding.reason)} (strange from {lasted})"
     return f"{finding.key} is as usual again (strange from {lasted})"
 
 

@@ -56,6 +56,18 @@ class Judgement:
     peak_p: NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenEpisode:
+    """What is known of an episode that has not ended; ``sequence`` of its last finding."""
+
+    opened_ms: int
+    began_ms: int
+    sequence: int
+    n_windows: int
+    peak: float
+    peak_p: float
+
+
 class Episodes:
     """The tail and the open episode of each key of one shard."""
 
@@ -109,6 +121,22 @@ class Episodes:
         self.state["levels"][code] = (
             level_at(self.plan.candidate, *fitted),
             level_at(self.plan.exit, *fitted),
+        )
+
+    def is_open(self, codes: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Say which keys are in an episode."""
+        return np.asarray(self.state["episode"][codes, 0] == 1)
+
+    def open_episode(self, code: int) -> OpenEpisode:
+        """Return the open episode of a key."""
+        times, counts = self.state["times"][code], self.state["episode"][code]
+        return OpenEpisode(
+            opened_ms=int(times[0]),
+            began_ms=int(times[1]),
+            sequence=int(counts[4]),
+            n_windows=int(counts[3]),
+            peak=float(self.state["peaks"][code, 0]),
+            peak_p=float(self.state["peaks"][code, 1]),
         )
 
     def judge(
