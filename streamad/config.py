@@ -11,12 +11,20 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
-from streamad.errors import ConfigError, nearest
+from streamad.config_text import explain, line_holding, read_yaml
+from streamad.errors import ConfigError
 
 _UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*$")
@@ -38,7 +46,23 @@ def parse_duration(value: Any) -> int:
     raise ValueError(msg)
 
 
-Duration = Annotated[int, BeforeValidator(parse_duration)]
+def format_duration(value_ms: int) -> str:
+    """Return a duration as it is written in a pipeline file, in its largest whole unit.
+
+    Examples
+    --------
+    >>> format_duration(90_000), format_duration(300), format_duration(86_400_000)
+    ('90s', '300ms', '1d')
+    """
+    unit, length = next(u for u in reversed(_UNITS.items()) if value_ms % u[1] == 0)
+    return f"{value_ms // length}{unit}" if value_ms else "0s"
+
+
+Duration = Annotated[
+    int,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str, when_used="json"),
+]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -191,10 +215,18 @@ class SeriesConfig(Section):
         return self
 
 
+def _parse_size(value: Any) -> Any:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole and value != "auto" and not str(value).strip().isdigit():
+        msg = f"expected a number of samples, or auto, got {value!r}"
+        raise ValueError(msg)
+    return value
+
+
 class WindowsConfig(Section):
     """How samples become windows."""
 
-    size: int | Literal["auto"] = "auto"
+    size: Annotated[int | Literal["auto"], BeforeValidator(_parse_size)] = "auto"
     """Samples a window; ``auto`` takes the artifact's or the detector's own."""
     stride: int = Field(default=1, ge=1)
     """Samples between the ends of two windows."""
@@ -393,30 +425,25 @@ def parse_pipeline(
     text: str, *, name: str = "<pipeline>", environment: Mapping[str, str] | None = None
 ) -> PipelineConfig:
     """Validate the text of a pipeline file; see `load_pipeline`."""
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{name}:{mark.line + 1}" if mark else name
-        msg = f"{where}: not YAML: {getattr(error, 'problem', None) or error}"
-        raise ConfigError(msg) from error
-    if not isinstance(tree, dict):
-        msg = f"{name}:1: expected a mapping with at least 'name', got {type(tree).__name__}"
-        raise ConfigError(msg)
-    tree = _substitute(tree, environment or {}, name)
+    node, tree = read_yaml(text, name=name)
+    tree = _substitute(tree, environment or {}, name=name, text=text)
     try:
         return PipelineConfig.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(problem, node, name) for problem in error.errors()]
+        lines = [
+            explain(problem, node, name=name, model=PipelineConfig) for problem in error.errors()
+        ]
         raise ConfigError("\n".join(lines)) from error
 
 
-def _substitute(value: Any, environment: Mapping[str, str], name: str) -> Any:
+def _substitute(value: Any, environment: Mapping[str, str], *, name: str, text: str) -> Any:
     if isinstance(value, dict):
-        return {k: _substitute(v, environment, name) for k, v in value.items()}
+        return {
+            key: _substitute(inner, environment, name=name, text=text)
+            for key, inner in value.items()
+        }
     if isinstance(value, list):
-        return [_substitute(v, environment, name) for v in value]
+        return [_substitute(inner, environment, name=name, text=text) for inner in value]
     if not isinstance(value, str):
         return value
 
@@ -424,53 +451,12 @@ def _substitute(value: Any, environment: Mapping[str, str], name: str) -> Any:
         default: str | None = match[2]
         found = environment.get(match[1]) or default
         if found is None:
-            msg = f"{name}: ${{{match[1]}}} is not set; set it, or write ${{{match[1]}:-default}}"
+            line = line_holding(text, f"${{{match[1]}}}")
+            msg = (
+                f"{name}:{line}: ${{{match[1]}}} is not set; set it in the environment, or write "
+                f"${{{match[1]}:-default}}"
+            )
             raise ConfigError(msg)
         return found
 
     return _ENV.sub(replace, value)
-
-
-def _explain(problem: Any, root: Any, name: str) -> str:
-    path = [part for part in problem["loc"] if isinstance(part, str | int)]
-    line = _line_of(root, path)
-    dotted = ".".join(str(part) for part in path)
-    if problem["type"] == "extra_forbidden":
-        known = _known_names(path[:-1])
-        near = nearest(str(path[-1]), known)
-        hint = f"did you mean {near!r}?" if near else f"known here: {', '.join(sorted(known))}"
-        return f"{name}:{line}: unknown setting {dotted!r}; {hint}"
-    said = str(problem["msg"]).removeprefix("Value error, ")
-    got = problem.get("input")
-    shown = f", got {got!r}" if isinstance(got, str | int | float) and "got" not in said else ""
-    return f"{name}:{line}: {dotted or 'pipeline'}: {said[:1].lower()}{said[1:]}{shown}"
-
-
-def _known_names(path: list[str | int]) -> list[str]:
-    section: Any = PipelineConfig
-    for part in path:
-        fields = getattr(section, "model_fields", {})
-        if part not in fields:
-            return []
-        section = fields[part].annotation
-    return list(getattr(section, "model_fields", {}))
-
-
-def _line_of(node: Any, path: list[str | int]) -> int:
-    """Return the 1-based line of the deepest part of ``path`` that the file really has."""
-    line = 1
-    for part in path:
-        if isinstance(node, yaml.MappingNode):
-            pairs = {cast("yaml.ScalarNode", k).value: (k, v) for k, v in node.value}
-            if str(part) not in pairs:
-                break
-            key, node = pairs[str(part)]
-            line = key.start_mark.line + 1
-        elif (
-            isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value)
-        ):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
