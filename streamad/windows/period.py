@@ -21,8 +21,8 @@ NEAR_BEST = 0.9
 def period_of(values: NDArray[np.float64]) -> int:
     """Return the period of one series in samples, 0 where it has none.
 
-    It is the lag of the highest peak of the autocorrelation, from 3 samples up; the first of several
-    that rise nearly as high from the dip before them, since multiples of a period peak too.
+    It is the lag of the highest peak of the autocorrelation, from 3 samples up; the first of
+    several that rise nearly as high from the dip before them, since multiples of a period peak too.
 
     Parameters
     ----------
