@@ -257,9 +257,6 @@ def test_importing_every_base_module_loads_nothing_heavy():
     assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.skipif(
-    not (ROOT / "jobs" / "cli.py").exists(), reason="the command is not written yet"
-)
 def test_asking_the_command_for_help_loads_neither_models_nor_kafka():
     script = (
         "import sys, jobs.cli\n"
