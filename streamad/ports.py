@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamad.records import Alert, Decoded, Finding, Rejected, ScoreBatch, SignalBatch
 
 
 class Telemetry(Protocol):
@@ -32,3 +39,264 @@ class NullTelemetry:
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Do nothing."""
+
+
+class Source(NamedTuple):
+    """A partition of an input: the unit that members share, snapshot and hand over."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}"
+
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+class RawRecord(Protocol):
+    """What is left of a client's record once its value, offset and time are columns."""
+
+    @property
+    def key(self) -> bytes | None:
+        """Its key."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """Its headers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Messages:
+    """Messages of one partition in offset order.
+
+    offsets, broker_ms : int64 ``(n,)``; raw : the client's records, for those who want a key
+    """
+
+    source: Source
+    payloads: list[bytes | None]
+    offsets: NDArray[np.int64]
+    broker_ms: NDArray[np.int64]
+    raw: Sequence[RawRecord]
+
+    def __len__(self) -> int:
+        return len(self.payloads)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A record to be written; ``partition`` None leaves it to the key."""
+
+    topic: str
+    value: bytes | None
+    key: bytes | None = None
+    headers: Headers = ()
+    partition: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a partition was worked off: the next offset, and a note that travels with it."""
+
+    offset: int
+    note: str = ""
+
+
+class Decoder(Protocol):
+    """Messages to rows; total, as `connectors.codecs.Codec`."""
+
+    def decode(
+        self,
+        payloads: Sequence[bytes | None],
+        offsets: NDArray[np.int64],
+        broker_ms: NDArray[np.int64],
+    ) -> Decoded:
+        """Return usable rows and rejections, both in message order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logged:
+    """One message of the scores log: windows scored, or the time that passed in silence.
+
+    offset : the input before it had been worked off when this was decided
+    """
+
+    offset: int
+    scores: ScoreBatch | None = None
+    tick_ms: int | None = None
+
+
+class DetectRecords(Protocol):
+    """What detect yields as records to be written, and the scores log as it is read back."""
+
+    scores_topic: str
+
+    def findings(self, findings: Sequence[Finding]) -> list[Outgoing]:
+        """Return findings, keyed by tenant."""
+        ...
+
+    def scores(
+        self, source: Source, span: tuple[int, int], batches: Sequence[ScoreBatch]
+    ) -> list[Outgoing]:
+        """Return the scores of the windows that the input ``[first, next)`` closed."""
+        ...
+
+    def tick(self, source: Source, offset: int, now_ms: int) -> Outgoing:
+        """Return the note that wall-clock time passed where no input came."""
+        ...
+
+    def rejected(self, messages: Messages, rejected: Sequence[Rejected]) -> list[Outgoing]:
+        """Return dead letters."""
+        ...
+
+    def late(
+        self, messages: Messages, batch: SignalBatch, rows: NDArray[np.int64]
+    ) -> list[Outgoing]:
+        """Return late rows, for whoever wants them."""
+        ...
+
+    def read_log(self, messages: Messages, source: Source) -> Iterator[Logged]:
+        """Read what `scores` and `tick` wrote of a partition."""
+        ...
+
+
+class AlertRecords(Protocol):
+    """Findings as they are read, alerts and the state of open ones as they are written."""
+
+    def findings(self, messages: Messages) -> tuple[list[tuple[Finding, int]], list[Rejected]]:
+        """Return findings with the time their record was written, and what is no finding."""
+        ...
+
+    def alerts(self, alerts: Sequence[Alert]) -> list[Outgoing]:
+        """Return alerts, keyed by their id."""
+        ...
+
+    def rejected(self, messages: Messages, rejected: Sequence[Rejected]) -> list[Outgoing]:
+        """Return dead letters."""
+        ...
+
+    def state(
+        self, source: Source, changes: Mapping[str, Mapping[str, Any] | None], clock_ms: int
+    ) -> list[Outgoing]:
+        """Return what changed in the state of a partition's alerts."""
+        ...
+
+    def load(self, source: Source) -> tuple[dict[str, dict[str, Any] | None], int | None]:
+        """Return all that `state` wrote, the newest of each id, and the clock."""
+        ...
+
+
+class Owner(Protocol):
+    """Whoever works on the partitions of a member; called from within `Member.poll`."""
+
+    def give_up(self, sources: Sequence[Source]) -> None:
+        """Commit what these partitions have; another member gets them once this returns."""
+        ...
+
+    def lose(self, sources: Sequence[Source]) -> None:
+        """Forget these partitions: they are another member's already."""
+        ...
+
+
+class Log(Protocol):
+    """Topics as they can be read by anyone, outside of a group."""
+
+    def bounds(self, topic: str) -> Mapping[Source, tuple[int, int]]:
+        """Return the first and the next offset of each partition; open transactions count."""
+        ...
+
+    def offset_at(self, source: Source, time_ms: int) -> int:
+        """Return the first offset written at or after a time, the end where there is none."""
+        ...
+
+    def read(self, source: Source, start: int, stop: int) -> Iterator[Messages]:
+        """Read committed records from ``start`` until ``stop``, which must exist."""
+        ...
+
+
+class Member(Protocol):
+    """One process of a group that shares the partitions of an input, with transactional output."""
+
+    @property
+    def log(self) -> Log:
+        """Topics as anyone may read them."""
+        ...
+
+    def poll(self, timeout_ms: int) -> list[Messages]:
+        """Return new messages of partitions that were placed."""
+        ...
+
+    def assigned(self) -> list[Source]:
+        """Return the partitions that came to this member and are to be placed."""
+        ...
+
+    def committed(self, source: Source) -> Progress | None:
+        """Return how far the group has worked a partition off; waits for open transactions."""
+        ...
+
+    def place(self, source: Source, offset: int) -> None:
+        """Read a partition from here on."""
+        ...
+
+    def at_end(self, source: Source) -> bool:
+        """Ask the broker whether everything of a partition was polled; False where it is silent."""
+        ...
+
+    def commit(
+        self, records: Sequence[Outgoing], progress: Mapping[Source, Progress]
+    ) -> list[int] | None:
+        """Write records and progress, all or nothing; returns the records' offsets if known.
+
+        Raises MembershipError where the group has moved on: nothing was written.
+        """
+        ...
+
+    def close(self) -> None:
+        """Leave."""
+        ...
+
+
+class SnapshotStore(Protocol):
+    """Where the state of shards is kept between two lives of a job."""
+
+    def records(self, source: Source, snapshot: Snapshot) -> list[Outgoing]:
+        """Return what must go into transactions for this snapshot; the last is the manifest."""
+        ...
+
+    def save(self, source: Source, snapshot: Snapshot) -> None:
+        """Keep a snapshot outside of transactions; called after its offset was committed."""
+        ...
+
+    def load(self, source: Source, *, up_to: int, hint: int = 0) -> Snapshot | None:
+        """Return the newest whole snapshot at or before an offset.
+
+        hint : where the store said (`written`) the last snapshot begins
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A shard's state, encoded, and what it covers.
+
+    offset : the input before it; log_offset : where the scores log goes on, at the latest;
+    chunks : the state as bytes, each small enough for a record.
+    """
+
+    offset: int
+    log_offset: int
+    checksum: str
+    chunks: list[bytes] = field(repr=False)
+
+
+class Fault(Protocol):
+    """Called at the steps where tests kill the process."""
+
+    def __call__(self, step: str) -> None:
+        """Go on, or do not."""
+        ...
+
+
+def no_fault(step: str) -> None:
+    """Go on: the default of everything that takes a `Fault`."""

@@ -1,0 +1,182 @@
+"""What detect yields as Kafka records, and the scores log as recovery reads it back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import orjson
+import polars as pl
+from numpy.typing import NDArray
+
+from connectors import cloudevents, scores_log
+from connectors.alert_records import dead_letter
+from streamad.config import PipelineConfig
+from streamad.ports import Headers, Logged, Messages, Outgoing, Source
+from streamad.records import Finding, Rejected, ScoreBatch, SignalBatch
+
+KIND = "streamad-kind"
+TICK = b"tick"
+SCORES = b"scores"
+INPUT = "streamad-input"
+"""Header of the scores log: the input partition a message speaks of; most need no look."""
+
+_EMPTY = ScoreBatch(
+    keys=pl.Series("key", [], dtype=pl.String),
+    end_ms=np.empty(0, np.int64),
+    score=np.empty(0, np.float32),
+    p_value=np.empty(0, np.float32),
+    level=np.empty(0, np.float32),
+    flags=np.empty(0, np.uint8),
+)
+
+
+class KafkaDetectRecords:
+    """Records of one pipeline; ``partitions`` is the number of partitions of its scores topic."""
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        *,
+        detector: str,
+        artifact: str,
+        partitions: int,
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self._wall_ms = wall_ms
+        self._config, self._detector, self._artifact = config, detector, artifact
+        self._partitions = partitions
+        self._findings_topic = config.topic("findings")
+        self.scores_topic = config.topic("scores")
+
+    def findings(self, findings: Sequence[Finding]) -> list[Outgoing]:
+        """Return findings, keyed by tenant."""
+        made = []
+        for finding in findings:
+            event = cloudevents.encode(finding)
+            made.append(
+                Outgoing(
+                    topic=self._findings_topic,
+                    key=event.key,
+                    value=event.value,
+                    headers=event.headers,
+                )
+            )
+        return made
+
+    def scores(
+        self, source: Source, span: tuple[int, int], batches: Sequence[ScoreBatch]
+    ) -> list[Outgoing]:
+        """Return the scores of the windows that the input ``[first, next)`` closed."""
+        origin = self._origin(source, span, {})
+        return [
+            self._logged(source, value, SCORES)
+            for value in scores_log.encode(_joined(batches), origin)
+        ]
+
+    def tick(self, source: Source, offset: int, now_ms: int) -> Outgoing:
+        """Return the note that wall-clock time passed where no input came."""
+        origin = self._origin(source, (offset, offset), {"tick_ms": str(now_ms)})
+        (value,) = scores_log.encode(_EMPTY, origin)
+        return self._logged(source, value, TICK)
+
+    def rejected(self, messages: Messages, rejected: Sequence[Rejected]) -> list[Outgoing]:
+        """Return dead letters: what was refused, where it stood and why."""
+        return [
+            dead_letter(self._config, messages, one, stage="detect", time_ms=self._wall_ms())
+            for one in rejected
+            if _is_error(one)
+        ]
+
+    def late(
+        self, messages: Messages, batch: SignalBatch, rows: NDArray[np.int64]
+    ) -> list[Outgoing]:
+        """Return late rows as JSON lines under the names the input has, one record a message."""
+        topic = self._config.output.late.format(topic=messages.source.topic)
+        made = []
+        of = batch.message[rows]
+        for message in np.unique(of).tolist():
+            lines = [orjson.dumps(self._row(batch, row)) for row in rows[of == message].tolist()]
+            headers = _origin_headers(messages, message)
+            made.append(Outgoing(topic=topic, value=b"\n".join(lines), headers=headers))
+        return made
+
+    def read_log(self, messages: Messages, source: Source) -> Iterator[Logged]:
+        """Read what `scores` and `tick` wrote of a partition."""
+        wanted = str(source).encode()
+        for value, record in zip(messages.payloads, messages.raw, strict=True):
+            if dict(record.headers).get(INPUT, wanted) != wanted:
+                continue
+            read = scores_log.decode(value)
+            if isinstance(read, Rejected):
+                continue
+            origin, scores = read
+            if (origin.topic, origin.partition) != tuple(source):
+                continue
+            if tick := origin.notes.get("tick_ms"):
+                yield Logged(offset=origin.next_offset, tick_ms=int(tick))
+            else:
+                yield Logged(offset=origin.next_offset, scores=scores)
+
+    def _origin(
+        self, source: Source, span: tuple[int, int], notes: dict[str, str]
+    ) -> scores_log.ScoresOrigin:
+        return scores_log.ScoresOrigin(
+            pipeline=self._config.name,
+            detector=self._detector,
+            artifact=self._artifact,
+            topic=source.topic,
+            partition=source.partition,
+            first_offset=span[0],
+            next_offset=span[1],
+            notes=notes,
+        )
+
+    def _logged(self, source: Source, value: bytes, kind: bytes) -> Outgoing:
+        name = str(source).encode()
+        return Outgoing(
+            topic=self.scores_topic,
+            key=name,
+            value=value,
+            headers=((KIND, kind), (INPUT, name)),
+            # Not by the key's hash: a partition's log is then found without asking for a hash.
+            partition=source.partition % self._partitions,
+        )
+
+    def _row(self, batch: SignalBatch, row: int) -> dict[str, object]:
+        fields = self._config.input.fields
+        values = batch.values[row].tolist()
+        made: dict[str, object] = {
+            "key": batch.keys[row],
+            "time_ms": int(batch.time_ms[row]),
+            "values": dict(zip(fields.variate_names, values, strict=True)),
+        }
+        if batch.tags:
+            made["tags"] = {name: column[row] for name, column in batch.tags.items()}
+        return made
+
+
+def _is_error(one: Rejected) -> bool:
+    # Variates nobody configured are expected in a long-form topic: counted, not dead letters.
+    return one.reason != "unknown_variate"
+
+
+def _origin_headers(messages: Messages, message: int) -> Headers:
+    return (
+        ("streamad-topic", messages.source.topic.encode()),
+        ("streamad-partition", str(messages.source.partition).encode()),
+        ("streamad-offset", str(int(messages.offsets[message])).encode()),
+    )
+
+
+def _joined(batches: Sequence[ScoreBatch]) -> ScoreBatch:
+    if len(batches) == 1:
+        return batches[0]
+    return ScoreBatch(
+        keys=pl.concat([batch.keys for batch in batches]),
+        end_ms=np.concatenate([batch.end_ms for batch in batches]),
+        score=np.concatenate([batch.score for batch in batches]),
+        p_value=np.concatenate([batch.p_value for batch in batches]),
+        level=np.concatenate([batch.level for batch in batches]),
+        flags=np.concatenate([batch.flags for batch in batches]),
+    )

@@ -1,0 +1,79 @@
+"""Topics from outside: which there are, how they are set, and how they are made."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+from connectors.kafka import KafkaSettings, admin
+from streamad.errors import SinkUnavailableError, SourceUnavailableError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topic:
+    """A topic we write."""
+
+    name: str
+    partitions: int = 1
+    configs: Mapping[str, str] = field(default_factory=dict)
+
+
+def partition_counts(settings: KafkaSettings) -> dict[str, int]:
+    """Return the topics of the cluster and how many partitions each has."""
+    with _client(settings) as client:
+        return {topic["name"]: len(topic["partitions"]) for topic in client.describe_topics(None)}
+
+
+def topic_configs(settings: KafkaSettings, topics: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the settings in force, a topic; one whose settings may not be seen is left out."""
+    from kafka.admin import ConfigResource, ConfigResourceType  # noqa: PLC0415 - only preflight asks
+
+    with _client(settings) as client:
+        resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+        found = client.describe_configs(resources, config_filter="all")
+    return _flat(found)
+
+
+def _flat(found: Any) -> dict[str, dict[str, str]]:
+    topics = found.get("topic", found) if isinstance(found, Mapping) else {}
+    made: dict[str, dict[str, str]] = {}
+    for name, configs in topics.items():
+        made[str(name)] = {
+            key: str(one["value"] if isinstance(one, Mapping) else one)
+            for key, one in configs.items()
+        }
+    return made
+
+
+def make_topics(settings: KafkaSettings, topics: Sequence[Topic]) -> None:
+    """Create topics; those that another member made in the meantime are fine."""
+    if not topics:
+        return
+    with contextlib.closing(admin(settings)) as client:
+        try:
+            for topic in topics:
+                options = {
+                    "num_partitions": topic.partitions,
+                    "replication_factor": settings.replication_factor,
+                    "configs": dict(topic.configs),
+                }
+                with contextlib.suppress(TopicAlreadyExistsError):
+                    client.create_topics({topic.name: options})
+            client.wait_for_topics([topic.name for topic in topics])
+        except KafkaError as error:
+            msg = f"output topics cannot be made: {error!r}; make them, or grant Create on them"
+            raise SinkUnavailableError(msg) from error
+
+
+@contextlib.contextmanager
+def _client(settings: KafkaSettings) -> Iterator[Any]:
+    try:
+        with contextlib.closing(admin(settings)) as client:
+            yield client
+    except KafkaError as error:
+        msg = f"Kafka at {settings.bootstrap} does not answer: {error!r}"
+        raise SourceUnavailableError(msg) from error

@@ -1,0 +1,128 @@
+"""The plain runtime on Kafka, put together: detect and alert loops from a pipeline file."""
+
+from __future__ import annotations
+
+import time
+
+from connectors.alert_records import KafkaAlertRecords
+from connectors.codecs import Codec, FieldMap, make_codec
+from connectors.detect_records import KafkaDetectRecords
+from connectors.kafka import KafkaSettings
+from connectors.kafka_member import KafkaMember
+from connectors.snapshot_stores import FileSnapshots, TopicSnapshots
+from connectors.telemetry import DETECT_COUNTS
+from jobs.build import build_detect
+from streamad.config import PipelineConfig
+from streamad.operators.alert import AlertOperator
+from streamad.ports import Fault, SnapshotStore, Telemetry, no_fault
+from streamad.runtime.alert import AlertLoop
+from streamad.runtime.detect import Clock, DetectLoop
+
+CLOCK = Clock(seconds=time.monotonic, wall_ms=lambda: time.time_ns() // 1_000_000)
+
+
+def group_of(config: PipelineConfig, role: str) -> str:
+    """Return the consumer group of a role; it also begins the ids of its transactions."""
+    return f"streamad.{config.name}.{role}"
+
+
+def codec_of(config: PipelineConfig) -> Codec:
+    """Return the decoder of a pipeline's input."""
+    fields = config.input.fields
+    return make_codec(
+        config.input.format,
+        FieldMap(
+            key=fields.key,
+            time=fields.time,
+            time_unit=fields.time_unit,
+            values=fields.values,
+            variate=fields.variate,
+            variates=fields.variates,
+            tags=fields.tags,
+        ),
+        max_message_bytes=config.input.max_message_bytes,
+        max_rows_per_message=config.input.max_rows_per_message,
+    )
+
+
+def detect_loop(
+    config: PipelineConfig,
+    settings: KafkaSettings,
+    *,
+    member: str,
+    telemetry: Telemetry | None = None,
+    fault: Fault = no_fault,
+) -> tuple[DetectLoop, KafkaMember]:
+    """Return the detect role and its member, which is to be closed after the loop."""
+    operator = build_detect(config)
+    kafka = KafkaMember(
+        settings,
+        group=group_of(config, "detect"),
+        member=member,
+        topics=config.input.topics,
+        max_poll_records=config.delivery.max_poll_records,
+        timeout_ms=config.delivery.transaction_timeout,
+        telemetry=telemetry,
+        fault=fault,
+    )
+    loop = DetectLoop(
+        config,
+        operator,
+        member=kafka,
+        decoder=codec_of(config),
+        records=KafkaDetectRecords(
+            config,
+            detector=operator.detector.info.name,
+            artifact=operator.artifact,
+            partitions=len(kafka.log.bounds(config.topic("scores"))),
+            wall_ms=CLOCK.wall_ms,
+        ),
+        store=snapshot_store(config, kafka),
+        clock=CLOCK,
+        telemetry=telemetry,
+        counters=DETECT_COUNTS,
+        fault=fault,
+    )
+    kafka.owner = loop
+    return loop, kafka
+
+
+def alert_loop(
+    config: PipelineConfig,
+    settings: KafkaSettings,
+    *,
+    member: str,
+    telemetry: Telemetry | None = None,
+    fault: Fault = no_fault,
+) -> tuple[AlertLoop, KafkaMember]:
+    """Return the alert role and its member, which is to be closed after the loop."""
+    kafka = KafkaMember(
+        settings,
+        group=group_of(config, "alert"),
+        member=member,
+        topics=[config.topic("findings")],
+        max_poll_records=2_000,
+        timeout_ms=config.delivery.transaction_timeout,
+        telemetry=telemetry,
+        fault=fault,
+    )
+    records = KafkaAlertRecords(config, kafka.log, wall_ms=CLOCK.wall_ms)
+    loop = AlertLoop(
+        config,
+        AlertOperator(config),
+        member=kafka,
+        records=records,
+        clock=CLOCK,
+        telemetry=telemetry,
+        fault=fault,
+    )
+    kafka.owner = loop
+    return loop, kafka
+
+
+def snapshot_store(config: PipelineConfig, kafka: KafkaMember) -> SnapshotStore:
+    """Return where snapshots are kept, by ``delivery.snapshot_store``."""
+    where = config.delivery.snapshot_store
+    if where == "topic":
+        return TopicSnapshots(config.topic("state"), kafka.log)
+    return FileSnapshots(where, pipeline=config.name)

@@ -1,0 +1,157 @@
+"""Run a pipeline: its two roles in one process, or one of them, until told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Literal, Protocol
+
+from connectors.kafka import KafkaSettings, member_id
+from connectors.kafka_member import KafkaMember
+from jobs.plain import alert_loop, detect_loop
+from jobs.topics import create_topics
+from streamad.config import PipelineConfig
+from streamad.ports import Fault, Telemetry, no_fault
+
+logger = logging.getLogger(__name__)
+
+Role = Literal["both", "detect", "alert"]
+
+GRACE_S = 20.0
+"""Without a broker nothing can be committed: after this the process ends as is, and recovers."""
+
+KILL_AT = "STREAMAD_TEST_KILL_AT"
+
+
+class Loop(Protocol):
+    """What a role runs."""
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Work until ``stop``."""
+        ...
+
+
+def run(
+    config: PipelineConfig,
+    settings: KafkaSettings,
+    *,
+    role: Role = "both",
+    environment: Mapping[str, str],
+    telemetry: Telemetry | None = None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Run the roles of a pipeline in this process until SIGTERM, SIGINT or ``stop``.
+
+    What has been read is committed and saved before it returns. Raises StreamadError where a role
+    cannot go on; the other one is stopped in order first.
+    """
+    create_topics(config, settings)
+    stop = stop or threading.Event()
+    member = member_id(environment)
+    fault = kill_at(environment.get(KILL_AT, ""))
+    wanted = ["detect", "alert"] if role == "both" else [role]
+    failures: list[BaseException] = []
+    threads = [
+        threading.Thread(
+            target=_work,
+            args=(name, config, settings, member, telemetry, fault, stop, failures),
+            name=f"streamad-{name}",
+            daemon=True,
+        )
+        for name in wanted
+    ]
+    with _signals(stop):
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            # Short waits: a signal is handled between two of them.
+            for thread in threads:
+                thread.join(0.2)
+    if failures:
+        raise failures[0]
+
+
+def _work(  # noqa: PLR0913, PLR0917 - the arguments of a thread
+    role: str,
+    config: PipelineConfig,
+    settings: KafkaSettings,
+    member: str,
+    telemetry: Telemetry | None,
+    fault: Fault,
+    stop: threading.Event,
+    failures: list[BaseException],
+) -> None:
+    kafka: KafkaMember | None = None
+
+    def at(step: str) -> None:
+        fault(f"{role}.{step}")
+
+    try:
+        make = detect_loop if role == "detect" else alert_loop
+        loop: Loop
+        loop, kafka = make(config, settings, member=member, telemetry=telemetry, fault=at)
+        logger.info("%s of pipeline %s runs as %s", role, config.name, member)
+        loop.run(stop.is_set)
+    except BaseException as error:  # noqa: BLE001 - raised again by the main thread
+        logger.error("%s stopped: %s", role, error)  # noqa: TRY400 - raised again, with its trace
+        failures.append(error)
+        stop.set()
+    finally:
+        if kafka is not None:
+            kafka.close()
+
+
+class _signals:  # noqa: N801 - used like a function
+    """Set ``stop`` on SIGTERM and SIGINT; end the process if it then takes too long."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._old: dict[int, object] = {}
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._old[number] = signal.signal(number, self._handle)
+
+    def __exit__(self, *exc: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for number, handler in self._old.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._stop.set()
+        if self._timer is None:
+            self._timer = threading.Timer(GRACE_S, _end_now)
+            self._timer.daemon = True
+            self._timer.start()
+
+
+def _end_now() -> None:
+    logger.error("could not commit within %g s: ending as is; the next start recovers", GRACE_S)
+    os._exit(os.EX_TEMPFAIL)
+
+
+def kill_at(where: str) -> Fault:
+    """Return a fault that kills the process at the n-th passing of a step, for tests.
+
+    where : ``role.step:n``, such as ``detect.after_produce:3``; empty: never
+    """
+    if not where:
+        return no_fault
+    wanted, _, number = where.partition(":")
+    left = [int(number or 1)]
+
+    def fault(step: str) -> None:
+        if step == wanted:
+            left[0] -= 1
+            if left[0] <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return fault

@@ -1,0 +1,204 @@
+"""The plain alert job: findings in, alerts out, in the order of the findings' log.
+
+One transaction holds the alerts, what changed of the open ones, and the findings' offsets; so an
+alert is opened once and resolved once, however often the process dies in between.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from streamad.config import PipelineConfig
+from streamad.errors import MembershipError, SourceUnavailableError
+from streamad.operators.alert import AlertOperator, AlertState
+from streamad.ports import (
+    AlertRecords,
+    Fault,
+    Member,
+    Messages,
+    NullTelemetry,
+    Outgoing,
+    Progress,
+    Source,
+    Telemetry,
+    no_fault,
+)
+from streamad.records import Alert
+from streamad.runtime.detect import Clock
+
+logger = logging.getLogger(__name__)
+
+_RETRY_S = 1.0
+_TICK_S = 60.0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Part:
+    """One partition of the findings at work."""
+
+    source: Source
+    state: AlertState
+    position: int
+    records: list[Outgoing] = field(default_factory=list)
+    dirty: bool = False
+    tick_due_s: float = 0.0
+
+
+class AlertLoop:
+    """Work on the findings a member is given, until told to stop; see `DetectLoop`."""
+
+    def __init__(  # noqa: PLR0913 - ports, all by keyword
+        self,
+        config: PipelineConfig,
+        operator: AlertOperator,
+        *,
+        member: Member,
+        records: AlertRecords,
+        clock: Clock,
+        telemetry: Telemetry | None = None,
+        fault: Fault = no_fault,
+    ) -> None:
+        self._operator, self._member, self._records = operator, member, records
+        self._clock, self._fault = clock, fault
+        self._telemetry = telemetry or NullTelemetry()
+        self._commit_s = config.delivery.commit_interval / 1000
+        self._commit_due_s = 0.0
+        self._waiting: dict[Source, float] = {}
+        self.parts: dict[Source, _Part] = {}
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Work until ``stop``; then commit and return."""
+        while not stop():
+            self.turn()
+        self.drain()
+
+    def turn(self, timeout_ms: int = 100) -> int:
+        """Poll once, take in what came, commit where it is time; return the findings taken."""
+        self._place_assigned()
+        polled = self._member.poll(timeout_ms)
+        self._fault("after_poll")
+        for messages in polled:
+            self._take(messages)
+        if polled:
+            self._fault("after_score")
+        now_s = self._clock.seconds()
+        self._pass_time(now_s)
+        if now_s >= self._commit_due_s:
+            try:
+                self._commit(list(self.parts.values()))
+            except MembershipError as error:
+                logger.info("commit put off: %s", error)
+            self._commit_due_s = self._clock.seconds() + self._commit_s
+        return sum(map(len, polled))
+
+    def drain(self) -> None:
+        """Commit everything, as before leaving."""
+        try:
+            self._commit(list(self.parts.values()))
+        except MembershipError as error:
+            logger.warning(
+                "stopped in the middle of a rebalance; the next owner recovers: %s", error
+            )
+        self.parts.clear()
+
+    def give_up(self, sources: Sequence[Source]) -> None:
+        """Commit what these partitions have; another member gets them once this returns."""
+        try:
+            self._commit([self.parts[source] for source in sources if source in self.parts])
+        except MembershipError as error:
+            logger.warning("partitions left before their last commit; it is made anew: %s", error)
+        self.lose(sources)
+
+    def lose(self, sources: Sequence[Source]) -> None:
+        """Forget these partitions."""
+        for source in sources:
+            self.parts.pop(source, None)
+            self._waiting.pop(source, None)
+        logger.info("no longer ours: %s", ", ".join(map(str, sources)))
+
+    def _take(self, messages: Messages) -> None:
+        part = self.parts.get(messages.source)
+        if part is None:
+            return
+        findings, rejected = self._records.findings(messages)
+        alerts = self._operator.process(part.state, findings)
+        part.records += self._records.rejected(messages, rejected)
+        self._keep(part, alerts)
+        part.position = int(messages.offsets[-1]) + 1
+        for finding, _ in findings:
+            self._telemetry.count("alert_findings_total", state=finding.state)
+
+    def _keep(self, part: _Part, alerts: Sequence[Alert]) -> None:
+        part.records += self._records.alerts(alerts)
+        part.dirty = True
+        for alert in alerts:
+            self._telemetry.count("alert_alerts_total", state=alert.state)
+            if alert.past and alert.state == "opened":
+                self._telemetry.count("alert_past_total")
+
+    def _pass_time(self, now_s: float) -> None:
+        """Resolve what nobody will: its outcome is committed like that of any finding."""
+        for part in self.parts.values():
+            if now_s < part.tick_due_s:
+                continue
+            part.tick_due_s = now_s + _TICK_S
+            if len(part.state) and self._member.at_end(part.source):
+                alerts = self._operator.tick(part.state, self._clock.wall_ms())
+                if alerts:
+                    self._keep(part, alerts)
+
+    def _commit(self, parts: Sequence[_Part]) -> None:
+        dirty = [part for part in parts if part.dirty]
+        if not dirty:
+            return
+        started_s = self._clock.seconds()
+        for part in dirty:
+            changes = part.state.drain_changes()
+            if changes:
+                part.records += self._records.state(part.source, changes, part.state.clock_ms)
+        records = [record for part in dirty for record in part.records]
+        self._member.commit(records, {p.source: Progress(offset=p.position) for p in dirty})
+        self._fault("after_commit")
+        for part in dirty:
+            part.records, part.dirty = [], False
+        self._telemetry.observe("delivery_commit_seconds", self._clock.seconds() - started_s)
+        self._telemetry.count("delivery_records_total", len(records), output="alert")
+        self._telemetry.gauge("alert_open", sum(len(part.state) for part in self.parts.values()))
+
+    def _place_assigned(self) -> None:
+        now_s = self._clock.seconds()
+        self._waiting |= dict.fromkeys(self._member.assigned(), now_s)
+        for source in [source for source, due_s in self._waiting.items() if due_s <= now_s]:
+            try:
+                self._place(source)
+            except SourceUnavailableError as error:
+                logger.warning("%s cannot be recovered yet: %s", source, error)
+                self._waiting[source] = self._clock.seconds() + _RETRY_S
+            else:
+                del self._waiting[source]
+
+    def _place(self, source: Source) -> None:
+        first, after = self._member.log.bounds(source.topic)[source]
+        done = self._member.committed(source)
+        position = first if done is None else done.offset
+        if not first <= position <= after:
+            logger.error(
+                "findings of %s from %d on are gone; going on at %d", source, position, first
+            )
+            self._telemetry.count("input_offset_out_of_range_total", topic=source.topic)
+            position = first
+        part = _Part(source=source, state=self._operator.new_state(), position=position)
+        if done is not None:
+            records, clock_ms = self._records.load(source)
+            part.state.load(records)
+            if clock_ms is not None:
+                part.state.clock_ms = max(part.state.clock_ms, clock_ms)
+        part.dirty = done is None
+        part.tick_due_s = self._clock.seconds() + _TICK_S
+        self.parts[source] = part
+        self._member.place(source, position)
+        logger.info(
+            "%s goes on at offset %d with %d open alerts", source, position, len(part.state)
+        )

@@ -1,0 +1,514 @@
+"""The plain detect job: messages in, findings and scores out, one shard an input partition.
+
+State is only ever as old as the last commit plus what was read since: every `commit_interval` one
+transaction holds all that the messages read so far have yielded, and how far they go. A partition
+that comes to this member is recovered from a snapshot, the input since, and the scores log, with
+outputs muted up to the committed offset; from there it goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from streamad.config import PipelineConfig
+from streamad.errors import (
+    MembershipError,
+    OffsetOutOfRangeError,
+    SourceUnavailableError,
+    StateError,
+)
+from streamad.operators.detect import DetectOperator, DetectOutput, Position
+from streamad.operators.shard import ShardState
+from streamad.operators.silence import tick_length
+from streamad.ports import (
+    Decoder,
+    DetectRecords,
+    Fault,
+    Logged,
+    Member,
+    Messages,
+    NullTelemetry,
+    Outgoing,
+    Progress,
+    Snapshot,
+    SnapshotStore,
+    Source,
+    Telemetry,
+    no_fault,
+)
+from streamad.records import Finding, ScoreBatch
+from streamad.runtime import snapshots
+from streamad.runtime.recorded import LoggedScores
+from streamad.runtime.start import start_offset
+
+logger = logging.getLogger(__name__)
+
+_TRANSACTION_BYTES = 8 * 2**20
+"""Snapshots go out in transactions of about this size: none may outlive the broker's patience."""
+
+_SLOW_SNAPSHOT_S = 3.0
+"""A snapshot that takes longer is not made while the group waits for a partition."""
+
+_RETRY_S = 1.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Shard:
+    """One input partition at work.
+
+    position : the next offset to be taken in; committed : what the group knows of; began : where
+    this pipeline started to read the partition; dirty : there is something to commit.
+    """
+
+    source: Source
+    state: ShardState
+    position: int
+    committed: int
+    began: int
+    findings: list[Finding] = field(default_factory=list)
+    scores: list[ScoreBatch] = field(default_factory=list)
+    records: list[Outgoing] = field(default_factory=list)
+    dirty: bool = False
+    log_offset: int = 0
+    snapshot_offset: int = -1
+    snapshot_at: int = 0
+    snapshot_due_s: float = 0.0
+    heard_s: float = 0.0
+    ticked_ms: int = 0
+
+    @property
+    def at(self) -> Position:
+        """Return what findings carry of their origin."""
+        return Position(topic=self.source.topic, partition=self.source.partition)
+
+    def note(self) -> str:
+        """Return what recovery needs beside the offset; it travels with every commit."""
+        about = {"from": self.began, "log": self.log_offset, "snapshot": self.snapshot_at}
+        return json.dumps(about, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """Time as the runtime sees it: seconds that never go back, and milliseconds of the wall."""
+
+    seconds: Callable[[], float]
+    wall_ms: Callable[[], int]
+
+
+class DetectLoop:
+    """Work on the partitions a member is given, until told to stop.
+
+    Parameters
+    ----------
+    config : PipelineConfig
+        The pipeline.
+    operator : DetectOperator
+        Judges.
+    member : Member
+        Brings messages and takes records; this loop is its owner.
+    decoder, records, store
+        Bytes to rows, results to records, and the place of snapshots.
+    counters : Mapping
+        From the operator's counts to metrics and labels.
+    """
+
+    def __init__(  # noqa: PLR0913 - ports, all by keyword
+        self,
+        config: PipelineConfig,
+        operator: DetectOperator,
+        *,
+        member: Member,
+        decoder: Decoder,
+        records: DetectRecords,
+        store: SnapshotStore,
+        clock: Clock,
+        telemetry: Telemetry | None = None,
+        counters: Mapping[str, tuple[str, Mapping[str, str]]] | None = None,
+        fault: Fault = no_fault,
+    ) -> None:
+        self._config, self._operator, self._member = config, operator, member
+        self._decoder, self._records, self._store = decoder, records, store
+        self._clock, self._fault = clock, fault
+        self._telemetry = telemetry or NullTelemetry()
+        self._counters = counters or {}
+        self._checksum = config.decision_checksum()
+        self._commit_s = config.delivery.commit_interval / 1000
+        self._snapshot_s = config.delivery.snapshot_interval / 1000
+        self._keep_late = config.series.late == "topic"
+        # Reading scores back pays where making them is dear; it must cost no more than it saves.
+        self._read_scores = operator.detector.info.cost != "cheap"
+        self._tick_ms = tick_length(config.series)
+        self._commit_due_s = 0.0
+        self._snapshot_took_s = 0.0
+        self._waiting: dict[Source, float] = {}
+        self.shards: dict[Source, Shard] = {}
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Work until ``stop``; then commit, save and return."""
+        while not stop():
+            self.turn()
+        self.drain()
+
+    def turn(self, timeout_ms: int = 100) -> int:
+        """Poll once, take in what came, commit where it is time; return the messages taken."""
+        self._place_assigned()
+        began_s = self._clock.seconds()
+        wait_ms = min(timeout_ms, max(1, int((self._commit_due_s - began_s) * 1000)))
+        polled = self._member.poll(wait_ms if self._dirty() else timeout_ms)
+        self._fault("after_poll")
+        for messages in polled:
+            self._take(messages)
+        if polled:
+            self._fault("after_score")
+        now_s = self._clock.seconds()
+        if not polled:
+            self._pass_time(now_s)
+        if now_s >= self._commit_due_s and self._dirty():
+            self._commit_softly()
+        self._save_due(now_s)
+        return sum(map(len, polled))
+
+    def drain(self) -> None:
+        """Commit and save everything, as before leaving."""
+        try:
+            self._commit(list(self.shards.values()))
+            for shard in self.shards.values():
+                self._save(shard)
+        except MembershipError as error:
+            logger.warning(
+                "stopped in the middle of a rebalance; the next owner recovers: %s", error
+            )
+        self.shards.clear()
+
+    # ------------------------------------------------------------------ rows
+
+    def _take(self, messages: Messages) -> None:
+        shard = self.shards.get(messages.source)
+        if shard is None:
+            return
+        started_s = self._clock.seconds()
+        decoded = self._decoder.decode(messages.payloads, messages.offsets, messages.broker_ms)
+        decoded_s = self._clock.seconds()
+        out = self._operator.process(shard.state, decoded.batch, at=shard.at)
+        rejected = [*decoded.rejected, *out.rejected]
+        if rejected:
+            shard.records += self._records.rejected(messages, rejected)
+            for one in rejected:
+                self._telemetry.count("input_rejected_total", reason=one.reason)
+        if self._keep_late and len(out.late):
+            shard.records += self._records.late(messages, decoded.batch, out.late)
+        self._keep(shard, out)
+        shard.position = int(messages.offsets[-1]) + 1
+        shard.heard_s = self._clock.seconds()
+        topic = messages.source.topic
+        self._telemetry.count("input_messages_total", len(messages), topic=topic)
+        self._telemetry.observe("input_decode_seconds", decoded_s - started_s)
+        self._telemetry.observe("detect_score_seconds", shard.heard_s - decoded_s)
+
+    def _keep(self, shard: Shard, out: DetectOutput) -> None:
+        shard.findings += out.findings
+        shard.scores += [batch for batch in out.scores if len(batch)]
+        shard.dirty = True
+        for name, n in out.counts.items():
+            if name in self._counters:
+                metric, labels = self._counters[name]
+                self._telemetry.count(metric, n, **labels)
+
+    def _pass_time(self, now_s: float) -> None:
+        """Let wall-clock time pass where a whole partition is silent, and log that it did."""
+        every_ms, now_ms = self._tick_ms, self._clock.wall_ms()
+        for shard in self.shards.values():
+            known_ms = max(shard.ticked_ms, shard.state.partition_ms)
+            quiet = now_s - shard.heard_s >= every_ms / 1000
+            if not quiet or known_ms <= 0 or now_ms // every_ms <= known_ms // every_ms:
+                continue
+            # A broker that is away is no silence of the source.
+            if not self._member.at_end(shard.source):
+                continue
+            shard.ticked_ms = now_ms
+            self._keep(shard, self._operator.tick(shard.state, now_ms, at=shard.at))
+            shard.records.append(self._records.tick(shard.source, shard.position, now_ms))
+
+    # ------------------------------------------------------------------ commit
+
+    def _dirty(self) -> bool:
+        return any(shard.dirty for shard in self.shards.values())
+
+    def _commit_softly(self) -> None:
+        try:
+            self._commit(list(self.shards.values()))
+        except MembershipError as error:
+            # Nothing was written and nothing is lost: either the rebalance under way leaves us our
+            # partitions and the next commit holds all this, or it takes them and we are told.
+            logger.info("commit put off: %s", error)
+            self._commit_due_s = self._clock.seconds() + self._commit_s
+
+    def _commit(self, shards: Sequence[Shard]) -> None:
+        """Write what these shards have in one transaction; raises MembershipError."""
+        dirty = [shard for shard in shards if shard.dirty]
+        if not dirty:
+            return
+        started_s = self._clock.seconds()
+        records: list[Outgoing] = []
+        logs: dict[Source, int] = {}
+        for shard in dirty:
+            records += self._records.findings(shard.findings)
+            records += shard.records
+            if shard.scores:
+                logs[shard.source] = len(records)
+                span = (shard.committed, shard.position)
+                records += self._records.scores(shard.source, span, shard.scores)
+        progress = {s.source: Progress(offset=s.position, note=s.note()) for s in dirty}
+        offsets = self._member.commit(records, progress)
+        self._fault("after_commit")
+        for shard in dirty:
+            shard.findings, shard.scores, shard.records = [], [], []
+            shard.committed, shard.dirty = shard.position, False
+            if offsets is not None and shard.source in logs:
+                shard.log_offset = offsets[logs[shard.source]]
+        now_s = self._clock.seconds()
+        self._commit_due_s = now_s + self._commit_s
+        self._telemetry.observe("delivery_commit_seconds", now_s - started_s)
+        self._telemetry.count("delivery_records_total", len(records), output="detect")
+
+    # ------------------------------------------------------------------ snapshots
+
+    def _save_due(self, now_s: float) -> None:
+        for shard in list(self.shards.values()):
+            if now_s >= shard.snapshot_due_s and not shard.dirty:
+                try:
+                    self._save(shard)
+                except MembershipError as error:
+                    logger.info("snapshot of %s put off: %s", shard.source, error)
+                shard.snapshot_due_s = self._clock.seconds() + self._snapshot_s
+
+    def _save(self, shard: Shard) -> None:
+        """Write the state of a shard as of its committed offset."""
+        if shard.committed == shard.snapshot_offset:
+            return
+        started_s = self._clock.seconds()
+        snapshot = Snapshot(
+            offset=shard.committed,
+            log_offset=shard.log_offset,
+            checksum=self._checksum,
+            chunks=snapshots.encode(shard.state, checksum=self._checksum),
+        )
+        at = self._write(shard, self._store.records(shard.source, snapshot))
+        self._store.save(shard.source, snapshot)
+        shard.snapshot_offset = snapshot.offset
+        if at is not None:
+            shard.snapshot_at = at
+        self._snapshot_took_s = self._clock.seconds() - started_s
+        labels = {"topic": shard.source.topic, "partition": str(shard.source.partition)}
+        self._telemetry.observe("state_snapshot_seconds", self._snapshot_took_s)
+        self._telemetry.gauge("state_snapshot_bytes", sum(map(len, snapshot.chunks)), **labels)
+        wall_s = self._clock.wall_ms() / 1000
+        self._telemetry.gauge("state_snapshot_timestamp_seconds", wall_s, **labels)
+        self._telemetry.gauge("detect_keys", len(shard.state.keys), **labels)
+        self._telemetry.gauge("detect_key_bytes", shard.state.bytes_per_key)
+
+    def _write(self, shard: Shard, records: Sequence[Outgoing]) -> int | None:
+        """Write a snapshot's records, the manifest last and alone; return where the first went.
+
+        The offsets go along each time: they say nothing new, but a member that lost the partition
+        is refused, and cannot write over what the next one saves.
+        """
+        if not records:
+            return None
+        done = {shard.source: Progress(offset=shard.committed, note=shard.note())}
+        first: int | None = None
+        for part in [*_portions(records[:-1]), list(records[-1:])]:
+            offsets = self._member.commit(part, done)
+            first = offsets[0] if first is None and offsets else first
+            self._fault("mid_snapshot")
+        return first
+
+    # ------------------------------------------------------------------ partitions come and go
+
+    def give_up(self, sources: Sequence[Source]) -> None:
+        """Commit what these partitions have; another member gets them once this returns."""
+        leaving = [self.shards[source] for source in sources if source in self.shards]
+        try:
+            self._commit(leaving)
+            for shard in leaving:
+                if self._snapshot_took_s < _SLOW_SNAPSHOT_S:
+                    self._save(shard)
+        except MembershipError as error:
+            logger.warning("partitions left before their last commit; it is made anew: %s", error)
+        for source in sources:
+            self.shards.pop(source, None)
+            self._waiting.pop(source, None)
+        logger.info("gave up %s", ", ".join(map(str, sources)))
+
+    def lose(self, sources: Sequence[Source]) -> None:
+        """Forget these partitions: they are another member's already."""
+        for source in sources:
+            self.shards.pop(source, None)
+            self._waiting.pop(source, None)
+        logger.warning("lost %s", ", ".join(map(str, sources)))
+
+    def _place_assigned(self) -> None:
+        now_s = self._clock.seconds()
+        self._waiting |= dict.fromkeys(self._member.assigned(), now_s)
+        for source in [source for source, due_s in self._waiting.items() if due_s <= now_s]:
+            try:
+                self._place(source)
+            except SourceUnavailableError as error:
+                logger.warning("%s cannot be recovered yet: %s", source, error)
+                self._waiting[source] = self._clock.seconds() + _RETRY_S
+            else:
+                del self._waiting[source]
+
+    def _place(self, source: Source) -> None:
+        started_s = self._clock.seconds()
+        first, after = self._member.log.bounds(source.topic)[source]
+        done = self._member.committed(source)
+        if done is None:
+            shard = self._begin(source, first, after)
+        else:
+            shard = self._recover(source, done, first, after)
+        self.shards[source] = shard
+        self._member.place(source, shard.position)
+        shard.heard_s = self._clock.seconds()
+        shard.snapshot_due_s = shard.heard_s + self._snapshot_s
+        self._telemetry.observe("state_recovery_seconds", shard.heard_s - started_s)
+        self._telemetry.gauge("input_assigned_partitions", len(self.shards))
+        logger.info("%s goes on at offset %d", source, shard.position)
+
+    def _begin(self, source: Source, first: int, after: int) -> Shard:
+        at = start_offset(self._config.input.start, self._member.log, source, first, after)
+        # The start is committed at once: `latest` must mean the same place after a crash.
+        return Shard(
+            source=source, state=self._operator.new_state(), position=at, committed=at, began=at,
+            dirty=True,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------ recovery
+
+    def _recover(self, source: Source, done: Progress, first: int, after: int) -> Shard:
+        about = _read_note(done.note)
+        shard = Shard(
+            source=source, state=self._operator.new_state(), position=done.offset,
+            committed=done.offset, began=about.get("from", first),
+        )  # fmt: skip
+        shard.log_offset, shard.snapshot_at = about.get("log", 0), about.get("snapshot", 0)
+        if done.offset > after:
+            # The topic was made anew: its offsets, and our snapshots, mean something else.
+            return self._out_of_range(shard, first, after, f"it ends at {after}")
+        start, log_offset = self._restore(shard)
+        if done.offset < first:
+            return self._out_of_range(shard, first, after, f"it begins at {first}")
+        if start < first:
+            gap = f"state needs input from {start} on and the topic begins at {first}"
+            self._report(source, gap)
+        self._replay(shard, max(start, first), log_offset)
+        return shard
+
+    def _restore(self, shard: Shard) -> tuple[int, int]:
+        """Fill the state from a snapshot; return from where input and scores log are to be read."""
+        found = self._store.load(shard.source, up_to=shard.committed, hint=shard.snapshot_at)
+        if found is None:
+            return shard.began, 0
+        try:
+            snapshots.restore(shard.state, found.chunks, checksum=self._checksum)
+        except StateError as error:
+            if self._config.delivery.on_state_mismatch == "refuse":
+                msg = f"{shard.source}: {error}"
+                raise StateError(msg) from error
+            logger.warning("%s begins with fresh state, as configured: %s", shard.source, error)
+            shard.state = self._operator.new_state()
+            return shard.committed, shard.log_offset
+        shard.snapshot_offset = found.offset
+        return found.offset, found.log_offset
+
+    def _out_of_range(self, shard: Shard, first: int, after: int, why: str) -> Shard:
+        said = f"offset {shard.committed} is out of range: {why}"
+        self._report(shard.source, said)
+        shard.position = after if self._config.input.on_out_of_range == "latest" else first
+        shard.committed = shard.began = shard.position
+        shard.dirty = True
+        return shard
+
+    def _report(self, source: Source, what: str) -> None:
+        """Say that input is missing; by the policy, stop here."""
+        self._telemetry.count("input_offset_out_of_range_total", topic=source.topic)
+        policy = self._config.input.on_out_of_range
+        if policy == "fail":
+            msg = (
+                f"{source}: {what}; set input.on_out_of_range to earliest or latest to go on with "
+                "a gap, and raise the topic's retention"
+            )
+            raise OffsetOutOfRangeError(msg)
+        logger.error(
+            "%s: %s; going on with a gap, as input.on_out_of_range: %s", source, what, policy
+        )
+
+    def _replay(self, shard: Shard, start: int, log_offset: int) -> None:
+        """Take in what was taken in before, up to the committed offset, and say nothing."""
+        ticks, recorded = self._read_log(shard, start, log_offset)
+        number = 0
+        for messages in self._member.log.read(shard.source, start, shard.committed):
+            decoded = self._decoder.decode(messages.payloads, messages.offsets, messages.broker_ms)
+            batch, at = decoded.batch, 0
+            while number < len(ticks) and ticks[number].offset <= messages.offsets[-1]:
+                message = int(np.searchsorted(messages.offsets, ticks[number].offset))
+                stop = int(np.searchsorted(batch.message, message))
+                self._operator.process(
+                    shard.state, batch.take(at, stop), at=shard.at, recorded=recorded
+                )
+                self._operator.tick(shard.state, int(ticks[number].tick_ms or 0), at=shard.at)
+                number, at = number + 1, stop
+            rest = batch.take(at, len(batch))
+            self._operator.process(shard.state, rest, at=shard.at, recorded=recorded)
+        for tick in ticks[number:]:
+            self._operator.tick(shard.state, int(tick.tick_ms or 0), at=shard.at)
+
+    def _read_log(
+        self, shard: Shard, start: int, log_offset: int
+    ) -> tuple[list[Logged], LoggedScores | None]:
+        """Return the ticks and scores that were decided from an input offset on."""
+        topic = self._records.scores_topic
+        bounds = self._member.log.bounds(topic)
+        if not bounds:
+            return [], None
+        log = Source(topic, shard.source.partition % len(bounds))
+        first, after = bounds[log]
+        ticks: list[Logged] = []
+        scores: list[ScoreBatch] = []
+        for messages in self._member.log.read(log, max(first, log_offset), after):
+            for entry in self._records.read_log(messages, shard.source):
+                if not start <= entry.offset <= shard.committed:
+                    continue
+                if entry.tick_ms is not None:
+                    ticks.append(entry)
+                elif entry.scores is not None and self._read_scores:
+                    scores.append(entry.scores)
+        return ticks, LoggedScores(scores) if self._read_scores else None
+
+
+def _read_note(text: str) -> dict[str, int]:
+    try:
+        note: Any = json.loads(text)
+    except ValueError:
+        return {}
+    return {k: v for k, v in note.items() if isinstance(v, int)} if isinstance(note, dict) else {}
+
+
+def _portions(records: Sequence[Outgoing]) -> list[list[Outgoing]]:
+    made: list[list[Outgoing]] = []
+    size = _TRANSACTION_BYTES
+    for record in records:
+        if size >= _TRANSACTION_BYTES:
+            made.append([])
+            size = 0
+        made[-1].append(record)
+        size += len(record.value or b"")
+    return made
