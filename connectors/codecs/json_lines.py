@@ -19,6 +19,8 @@ from streamad.records import Rejected
 BLANK = b" \t\r\n"
 OPEN, CLOSE, BREAK = ord("{"), ord("}"), ord("\n")
 
+JSON_BEGINS = b'{["-0123456789tfn'
+
 READER_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError)
 """A panic is no Exception in polars; one bad message must not end the process."""
 
@@ -131,6 +133,9 @@ class Shape:
         """Read ``height`` lines, None where any of them cannot be read."""
         if not height:
             return self.nulls(0)
+        if joined[0] not in JSON_BEGINS:
+            # The reader would take gzip, zlib or zstd for a compressed file, and expand it.
+            return None
         try:
             frame = pl.read_ndjson(joined, schema=self._tree, ignore_errors=True)
         except READER_ERRORS:
@@ -267,7 +272,7 @@ def _unfold(text: bytes) -> list[bytes]:
     """Return the lines of a message, or its one object where it is spread over several lines."""
     if b"\n" in text and _is_json(text):
         return [text.replace(b"\n", b" ")]
-    return [line for line in text.split(b"\n") if line.strip(BLANK)]
+    return [line for each in text.split(b"\n") if (line := each.strip(BLANK))]
 
 
 def _is_json(text: bytes) -> bool:
