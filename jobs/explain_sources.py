@@ -145,9 +145,8 @@ def _read_since(log: Log, topic: str, since_ms: int) -> Iterator[Messages]:
 def _events(log: Log, topic: str, *, key: str, since_ms: int) -> list[Finding | Alert]:
     found: list[Finding | Alert] = []
     for messages in _read_since(log, topic, since_ms):
-        headers = messages.headers or [()] * len(messages)
-        for payload, about in zip(messages.payloads, headers, strict=True):
-            event = cloudevents.decode(payload, about)
+        for payload, record in zip(messages.payloads, messages.raw, strict=True):
+            event = cloudevents.decode(payload, record.headers)
             if not isinstance(event, Rejected) and event.key == key:
                 found.append(event)
     return found
