@@ -143,9 +143,8 @@ def replay(  # noqa: PLR0913 - all by keyword
     made, batch = Replay(), _Batch()
     done: dict[str, Mapping[Source, int]] = {}
     last: Found | None = None
-    for one in found:
-        if isinstance(one, Rejected) or reason not in {None, one.letter.reason}:
-            continue
+    chosen = (f for f in found if isinstance(f, Found) and reason in {None, f.letter.reason})
+    for one in chosen:
         why = one.letter.reason
         if last is not None and one.repeats(last):
             batch.add(one, None)
