@@ -1,0 +1,218 @@
+"""OTLP and Prometheus: what series are called, what kind they are, and what is no value."""
+
+from __future__ import annotations
+
+import struct
+
+import cramjam
+import numpy as np
+import orjson
+import pytest
+from google.protobuf.json_format import MessageToJson
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from connectors.codecs import FieldMap, make_codec
+from connectors.codecs.labels import canonical
+from connectors.codecs.prometheus import STALE, messages
+from streamad.errors import ConfigError
+from streamad.records import Decoded
+
+NOW_MS = 1_700_000_000_000
+NOW_NS = NOW_MS * 1_000_000
+NAN = float("nan")
+
+
+def decode(name: str, *payloads: bytes, fields: FieldMap | None = None, **bounds: int) -> Decoded:
+    offsets = np.arange(len(payloads))
+    return make_codec(name, fields or FieldMap(), **bounds).decode(payloads, offsets, offsets)
+
+
+def seen(decoded: Decoded) -> list[tuple[str, float, str]]:
+    batch = decoded.batch
+    kinds = batch.tags["kind"].to_list()
+    return list(zip(batch.keys.to_list(), batch.values[:, 0].tolist(), kinds, strict=True))
+
+
+def otlp_request() -> ExportMetricsServiceRequest:
+    request = ExportMetricsServiceRequest()
+    resource_metrics = request.resource_metrics.add()
+    for name, text in (("service.name", "shop"), ("host.name", "h1")):
+        resource_metrics.resource.attributes.add(key=name).value.string_value = text
+    scope_metrics = resource_metrics.scope_metrics.add()
+    scope_metrics.scope.name = "lib"
+
+    def metric(name: str):
+        return scope_metrics.metrics.add(name=name)
+
+    point = metric("load").gauge.data_points.add(time_unix_nano=NOW_NS, as_double=1.5)
+    point.attributes.add(key="b").value.bool_value = True
+    point.attributes.add(key="a").value.int_value = 7
+    total = metric("requests").sum
+    total.is_monotonic, total.aggregation_temporality = True, 2
+    total.data_points.add(time_unix_nano=NOW_NS, as_int=10)
+    total.data_points.add(time_unix_nano=NOW_NS, as_int=11, flags=1)
+    total.data_points.add(time_unix_nano=0, as_int=12)
+    queue = metric("queue").sum
+    queue.aggregation_temporality = 2
+    queue.data_points.add(time_unix_nano=NOW_NS, as_int=-3)
+    drops = metric("drops").sum
+    drops.is_monotonic, drops.aggregation_temporality = True, 1
+    drops.data_points.add(time_unix_nano=NOW_NS, as_double=NAN)
+    drops.data_points.add(time_unix_nano=NOW_NS, as_double=2)
+    latency = metric("latency").histogram
+    latency.aggregation_temporality = 1
+    latency.data_points.add(time_unix_nano=NOW_NS, count=4, sum=9.5)
+    latency.data_points.add(time_unix_nano=NOW_NS, count=5)
+    metric("quantiles").summary.data_points.add(time_unix_nano=NOW_NS, count=6, sum=1)
+    metric("nothing")
+    return request
+
+
+def otlp_payload(name: str, request: ExportMetricsServiceRequest) -> bytes:
+    if name == "otlp_proto":
+        return request.SerializeToString()
+    return MessageToJson(request, use_integers_for_enums=True).encode()
+
+
+OTLP = pytest.mark.parametrize("name", ["otlp_proto", "otlp_json"])
+
+
+@OTLP
+def test_every_metric_becomes_series_of_its_kind(name: str):
+    decoded = decode(name, otlp_payload(name, otlp_request()))
+    assert seen(decoded) == [
+        ('shop/load{a="7",b="true"}', 1.5, "gauge"),
+        ("shop/requests", 10, "counter"),
+        ("shop/queue", -3, "gauge"),
+        ("shop/drops", 2, "delta"),
+        ("shop/latency_count", 4, "delta"),
+        ("shop/latency_sum", 9.5, "delta"),
+        ("shop/latency_count", 5, "delta"),
+        ("shop/quantiles_count", 6, "counter"),
+        ("shop/quantiles_sum", 1, "counter"),
+    ]
+    assert set(decoded.batch.time_ms.tolist()) == {NOW_MS}
+    assert [r.reason for r in decoded.rejected] == ["bad_time", "not_finite"]
+
+
+@OTLP
+def test_a_rejected_point_replays_alone(name: str):
+    decoded = decode(name, otlp_payload(name, otlp_request()))
+    for rejected in decoded.rejected:
+        again = decode(name, rejected.payload or b"")
+        assert len(again.batch) == 0
+        assert [r.reason for r in again.rejected] == [rejected.reason]
+
+
+@OTLP
+def test_attributes_may_name_the_key_the_variate_and_tags(name: str):
+    fields = FieldMap(
+        key=("service.name", "resource.host.name"),
+        variate="metric",
+        variates=("load", "queue"),
+        tags=("scope", "a", "absent"),
+    )
+    decoded = decode(name, otlp_payload(name, otlp_request()), fields=fields)
+    assert decoded.batch.keys.to_list() == ["shop/h1", "shop/h1"]
+    np.testing.assert_array_equal(decoded.batch.values, [[1.5, np.nan], [np.nan, -3]])
+    assert decoded.batch.tags["scope"].to_list() == ["lib", "lib"]
+    assert decoded.batch.tags["a"].to_list() == ["7", ""]
+    assert decoded.batch.tags["absent"].to_list() == ["", ""]
+    assert [r.reason for r in decoded.rejected] == ["unknown_variate"]
+
+
+@OTLP
+def test_a_point_without_the_key_attribute_is_rejected(name: str):
+    decoded = decode(name, otlp_payload(name, otlp_request()), fields=FieldMap(key=("a",)))
+    assert decoded.batch.keys.to_list() == ["7"]
+    assert "missing_field" in {r.reason for r in decoded.rejected}
+
+
+def test_otlp_json_takes_numbers_as_texts_and_enums_as_names():
+    metrics = [
+        {
+            "name": "n",
+            "sum": {
+                "aggregationTemporality": "AGGREGATION_TEMPORALITY_DELTA",
+                "isMonotonic": True,
+                "dataPoints": [{"timeUnixNano": str(NOW_NS), "asInt": "9007199254740993"}],
+            },
+        }
+    ]
+    request = {"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]}
+    assert seen(decode("otlp_json", orjson.dumps(request))) == [("n", 9007199254740993.0, "delta")]
+
+
+@pytest.mark.parametrize("point", [{"asInt": []}, {"asDouble": "x"}, {"asInt": True}])
+def test_otlp_json_numbers_of_a_wrong_type_are_rejected(point: dict[str, object]):
+    points = [{"timeUnixNano": NOW_NS, **point}, {"timeUnixNano": NOW_NS, "asDouble": 1}]
+    metrics = [{"name": "n", "gauge": {"dataPoints": points}}]
+    request = {"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]}
+    decoded = decode("otlp_json", orjson.dumps(request))
+    assert seen(decoded) == [("n", 1, "gauge")]
+    assert [(r.row, r.reason) for r in decoded.rejected] == [(0, "wrong_type")]
+
+
+def write_request(*series: tuple[dict[str, str], list[tuple[float, int]]]) -> bytes:
+    request_class, label_class = messages()
+    request = request_class()
+    for labels, samples in series:
+        pairs = [label_class(name=n, value=v).SerializeToString() for n, v in labels.items()]
+        made = request.timeseries.add(labels=pairs)
+        for value, timestamp in samples:
+            made.samples.add(value=value, timestamp=timestamp)
+    return bytes(cramjam.snappy.compress_raw(request.SerializeToString()))
+
+
+UP = {"__name__": "up", "job": "api", "host": 'a"b\\c\nd'}
+
+
+def test_prometheus_series_are_named_as_prometheus_writes_them():
+    payload = write_request((UP, [(1, NOW_MS)]), ({"__name__": "http_total"}, [(2, NOW_MS)]))
+    assert seen(decode("prometheus", payload)) == [
+        ('up{host="a\\"b\\\\c\\nd",job="api"}', 1, "gauge"),
+        ("http_total", 2, "counter"),
+    ]
+
+
+def test_the_order_of_labels_does_not_change_a_key():
+    turned = dict(reversed(UP.items()))
+    decoded = decode("prometheus", write_request((UP, [(1, NOW_MS)]), (turned, [(2, NOW_MS)])))
+    assert len(set(decoded.batch.keys)) == 1
+
+
+def test_a_stale_marker_is_no_value_and_no_error_but_nan_is_one():
+    stale = struct.unpack("<d", struct.pack("<Q", STALE))[0]
+    payload = write_request((UP, [(stale, NOW_MS), (NAN, NOW_MS + 1), (3, NOW_MS + 2)]))
+    decoded = decode("prometheus", payload)
+    assert decoded.batch.values[:, 0].tolist() == [3]
+    assert [(r.row, r.reason) for r in decoded.rejected] == [(1, "not_finite")]
+    again = decode("prometheus", decoded.rejected[0].payload or b"")
+    assert [(r.row, r.reason) for r in again.rejected] == [(0, "not_finite")]
+
+
+def test_prometheus_labels_may_name_the_key_the_variate_and_tags():
+    fields = FieldMap(key=("job",), variate="__name__", variates=("up",), tags=("job",))
+    payload = write_request((UP, [(1, NOW_MS)]), ({"__name__": "x", "job": "api"}, [(2, NOW_MS)]))
+    decoded = decode("prometheus", payload, fields=fields)
+    assert decoded.batch.keys.to_list() == ["api"]
+    assert decoded.batch.tags["job"].to_list() == ["api"]
+    assert [r.reason for r in decoded.rejected] == ["unknown_variate"]
+
+
+def test_a_snappy_bomb_is_not_expanded():
+    bomb = bytes(cramjam.snappy.compress_raw(b"\0" * 1_000_000))
+    (rejected,) = decode("prometheus", bomb, max_message_bytes=60_000).rejected
+    assert rejected.reason == "invalid_remote_write"
+    assert "would expand to 1000000 bytes" in rejected.detail
+
+
+@pytest.mark.parametrize("name", ["otlp_proto", "otlp_json", "prometheus"])
+def test_several_values_a_point_are_refused_with_the_way_out(name: str):
+    with pytest.raises(ConfigError, match=r"fields\.variate"):
+        make_codec(name, FieldMap(values=("a", "b")))
+
+
+def test_canonical_names_sort_their_labels():
+    assert canonical("m", [("b", "1"), ("a", "2")]) == 'm{a="2",b="1"}'
+    assert canonical("m", []) == "m"
