@@ -30,6 +30,8 @@ from streamad.detectors.knn_kernels import (
     CLIP,
     PAD,
     WARM,
+    Counts,
+    Held,
     learn_windows,
     measure,
     run_lengths,
@@ -52,23 +54,25 @@ class KNNMemory(Memory):
     banned : uint8 ``(n_slots, capacity)``, 1 where a window was not admitted or a value is missing
     n_windows, n_samples : int64 ``(n_slots,)``, learned so far
     warm_samples : int64 ``(n_slots,)``, length of the warm-up the scale was taken from
+    stride : int64 ``(n_slots,)``, samples between a key's windows
     phase : uint8 ``(n_slots,)``, 0 cold, 1 scale known
     loc, scale : float32 ``(n_slots, n_variates)``
     """
 
     names = (
-        "samples", "banned", "n_windows", "n_samples", "warm_samples", "phase", "loc", "scale",
+        "samples", "banned", "n_windows", "n_samples", "warm_samples", "phase", "stride", "loc",
+        "scale",
     )  # fmt: skip
 
     def __init__(self, n_variates: int, capacity: int) -> None:
         self.n_variates, self.capacity = n_variates, capacity
-        self.stride = 0
         self.samples = np.zeros((0, n_variates, capacity), dtype=np.float32)
         self.banned = np.zeros((0, capacity), dtype=np.uint8)
         self.n_windows = np.zeros(0, dtype=np.int64)
         self.n_samples = np.zeros(0, dtype=np.int64)
         self.warm_samples = np.zeros(0, dtype=np.int64)
         self.phase = np.zeros(0, dtype=np.uint8)
+        self.stride = np.zeros(0, dtype=np.int64)
         self.loc = np.zeros((0, n_variates), dtype=np.float32)
         self.scale = np.zeros((0, n_variates), dtype=np.float32)
 
@@ -96,10 +100,8 @@ class KNNMemory(Memory):
             array[slots] = 0
 
     def state(self, slots: Ints) -> Arrays:
-        """Return what these slots hold, and the stride they were learned at."""
-        held: Arrays = {name: getattr(self, name)[slots] for name in self.names}
-        held["stride"] = np.full(len(slots), self.stride, dtype=np.int64)
-        return held
+        """Return what these slots hold."""
+        return {name: getattr(self, name)[slots] for name in self.names}
 
     def load(self, slots: Ints, state: Arrays) -> None:
         """Take back what ``state`` returned."""
@@ -112,7 +114,14 @@ class KNNMemory(Memory):
         self.reserve(int(np.max(slots)) + 1)
         for name in self.names:
             getattr(self, name)[slots] = state[name]
-        self.stride = max(self.stride, int(state["stride"].max()))
+
+    def held(self) -> Held:
+        """Return the arrays kernels read samples from."""
+        return self.samples, self.banned, self.loc, self.scale
+
+    def counts(self) -> Counts:
+        """Return the arrays kernels read progress from."""
+        return self.n_windows, self.n_samples, self.warm_samples, self.stride, self.phase
 
     def _arrays(self) -> list[NDArray[Any]]:
         return [getattr(self, name) for name in self.names]
@@ -294,17 +303,13 @@ class KNN(Detector):
         if len(slots):
             own.reserve(int(slots.max()) + 1)
         _check_slots(own, windows, slots)
-        if own.stride not in (0, stride):
-            msg = f"this memory was learned at stride {own.stride} and is now given {stride}"
-            raise WindowError(msg)
-        own.stride = stride
         learn_windows(
             _as_compiled(windows),
             _as_compiled(slots),
             _as_compiled(admit),
             (stride, self.info.warm_up),
-            (own.samples, own.banned, own.loc, own.scale),
-            (own.n_windows, own.n_samples, own.warm_samples, own.phase),
+            own.held(),
+            own.counts(),
         )
 
     def state(self) -> Arrays:
@@ -357,13 +362,12 @@ class KNN(Detector):
             (_as_compiled(slots), np.argsort(slots, kind="stable")),
             (samples, self._runs, max(len(self._runs) - PAD - self.size, 0)),
             (
-                (own.samples, own.banned, own.loc, own.scale),
-                (own.n_windows, own.n_samples, own.warm_samples, own.phase),
+                own.held(),
+                own.counts(),
             ),
             (
                 self.k,
                 self.size - 1 - self._lag,
-                own.stride,
                 self.info.learn_every,
                 DELAY_SIZES * self.size,
             ),

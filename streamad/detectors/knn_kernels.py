@@ -30,12 +30,13 @@ COLD, WARM = 0, 1
 
 Held = tuple[Floats, NDArray[np.uint8], Floats, Floats]
 """Of a memory: samples, banned, loc, scale."""
-Counts = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]
-"""Of a memory: n_windows, n_samples, warm_samples, phase."""
+Int64s = NDArray[np.int64]
+Counts = tuple[Int64s, Int64s, Int64s, Int64s, NDArray[np.uint8]]
+"""Of a memory: n_windows, n_samples, warm_samples, stride, phase."""
 History = tuple[Floats, Ints, int]
 """Scaled samples ``(n_variates, n + room)``, usable samples from each place on, and ``n``."""
-Plan = tuple[int, int, int, int, int]
-"""k, judged sample, stride, learn_every, delay in samples."""
+Plan = tuple[int, int, int, int]
+"""k, judged sample, learn_every, delay in samples."""
 
 
 @compiled
@@ -126,7 +127,7 @@ def learn_windows(
 
     ``settings`` is stride and warm-up, in windows.
     """
-    n_windows, n_samples, _, phase = counts
+    n_windows, n_samples, _, strides, phase = counts
     stride, warm_up = settings
     size, capacity = windows.shape[1], held[0].shape[2]
     for w in range(len(windows)):
@@ -142,6 +143,7 @@ def learn_windows(
         if not admit[w]:
             _ban(held[1][slot], n_samples[slot], size)
         n_windows[slot] += 1
+        strides[slot] = stride
         if phase[slot] == COLD and n_windows[slot] >= warm_up:
             _warm(slot, held, counts)
 
@@ -171,7 +173,7 @@ def _append(values: Floats, slot: int, at: int, held: Held, phase: int) -> None:
 def _warm(slot: int, held: Held, counts: Counts) -> None:
     """Take a key's scale from what its ring holds, and bring the ring into that scale."""
     samples, banned, loc, scale = held
-    _, n_samples, warm_samples, phase = counts
+    _, n_samples, warm_samples, _, phase = counts
     n_variates, capacity = samples.shape[1:]
     n_held = min(n_samples[slot], capacity)
     seen = np.full((n_variates, n_held), np.nan, dtype=np.float32)
@@ -226,7 +228,7 @@ def score_windows(
         w = order[j]
         slot = slots[w]
         rank = rank + 1 if j > 0 and slots[order[j - 1]] == slot else 0
-        if counts[3][slot] == COLD:
+        if counts[4][slot] == COLD:
             expected[w] = windows[w, plan[1]]
             share[w] = np.float32(1.0) / np.float32(n_variates)
             continue
@@ -255,10 +257,11 @@ def _visible(
     delay; and as many as the ring still holds when the windows up to the next multiple have been
     learned. Later windows can ban none of these: they begin after them.
     """
-    n_windows, _, warm_samples, _ = counts
-    _, _, stride, learn_every, delay = plan
+    n_windows, _, warm_samples, strides, _ = counts
+    _, _, learn_every, delay = plan
+    stride = strides[slot]
     whole = (n_windows[slot] + rank) // learn_every * learn_every
-    if whole == 0 or stride == 0:
+    if whole == 0:
         return 0, 0
     end = size + (whole - 1) * stride
     last = max(end - delay, min(warm_samples[slot], end - size))
