@@ -7,20 +7,25 @@ Gauges and sums are series; histograms and summaries give their count and sum. W
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
+from opentelemetry.proto.common.v1 import common_pb2
+from opentelemetry.proto.metrics.v1 import metrics_pb2
+from opentelemetry.proto.resource.v1 import resource_pb2
 
-from connectors.codecs.fields import BAD_TIME, FieldMap
+from connectors.codecs.fields import FieldMap
 from connectors.codecs.json_lines import admit
 from connectors.codecs.labels import (
     COUNTER,
-    DEFAULT_KEY,
     DELTA,
     GAUGE,
     Identity,
@@ -38,19 +43,33 @@ DELTA_TEMPORALITY = (1, "AGGREGATION_TEMPORALITY_DELTA")
 NO_RECORDED_VALUE = 1
 RESOURCE = "resource."
 NS_A_MS = 1_000_000
+NAN = float("nan")
+
+MAX_SERIES_REMEMBERED = 200_000
 
 Table = dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A resource and a scope, and the series of theirs that were named already."""
+
+    resource: Table
+    scope: str
+    known: dict[tuple[str, str, Hashable], Identity]
+
+
 class Reading(NamedTuple):
-    """One number of a metric: ``path`` is where its data point stands in the request."""
+    """One number of a metric: ``path`` is where its data point stands in the request.
+
+    labels : the point's attributes as they came; they are read once a series, not once a point
+    """
 
     path: tuple[int, int, int, int]
-    resource: Table
-    attributes: Table
-    scope: str
+    origin: Origin
     name: str
     kind: str
+    labels: Hashable
     time_ns: int | None
     value: float | None
 
@@ -68,8 +87,10 @@ class OtlpCodec(ABC):
     ) -> None:
         require_labels("otlp", fields)
         self._fields = fields
-        self._by_default = fields.key == DEFAULT_KEY and not (fields.variate or fields.tags)
         self._max_bytes, self._max_rows = max_message_bytes, max_rows_per_message
+        # Caches by content: what they hold never changes a result.
+        self._origins: dict[Hashable, Origin] = {}
+        self._n_known = 0
 
     @abstractmethod
     def _parse(self, text: bytes) -> Any:
@@ -78,6 +99,10 @@ class OtlpCodec(ABC):
     @abstractmethod
     def _readings(self, request: Any) -> Iterator[Reading]:
         """Yield every number of a request, in order."""
+
+    @abstractmethod
+    def _attributes(self, labels: Hashable) -> Table:
+        """Read the attributes of a point; raises ValueError or DecodeError where they are none."""
 
     @abstractmethod
     def _alone(self, request: Any, path: tuple[int, int, int, int]) -> bytes:
@@ -118,21 +143,41 @@ class OtlpCodec(ABC):
 
     def _take(self, readings: Sequence[Reading], place: int, points: Points) -> None:
         for row, reading in enumerate(readings):
-            time_ms = BAD_TIME if reading.time_ns is None else reading.time_ns // NS_A_MS
-            value = np.nan if reading.value is None else reading.value
-            points.taken.append(
-                (place, row, self._identity(reading), bounded_ms(int(time_ms) or -1), value)
-            )
+            identity = reading.origin.known.get((reading.name, reading.kind, reading.labels))
+            # No time is 0 in protobuf, and never meant to be 1970.
+            time_ms = bounded_ms((reading.time_ns or -1) // NS_A_MS)
+            value = NAN if reading.value is None else reading.value
+            points.taken.append((place, row, identity or self._identity(reading), time_ms, value))
+
+    def _origin(self, resource: Table, scope: str) -> Origin:
+        key = (scope, *resource.items())
+        if key not in self._origins:
+            self._origins[key] = Origin(_with_prefix(resource), scope, {})
+            self._n_known += 1
+        return self._origins[key]
 
     def _identity(self, reading: Reading) -> Identity:
-        fields, attributes, resource = self._fields, reading.attributes, reading.resource
+        if self._n_known >= MAX_SERIES_REMEMBERED:
+            for origin in self._origins.values():
+                origin.known.clear()
+            self._origins.clear()
+            self._n_known = 0
+        self._n_known += 1
+        identity = self._name(reading)
+        reading.origin.known[reading.name, reading.kind, reading.labels] = identity
+        return identity
+
+    def _name(self, reading: Reading) -> Identity:
+        fields, resource = self._fields, reading.origin.resource
+        try:
+            attributes = self._attributes(reading.labels)
+        except (ValueError, DecodeError):
+            return Identity(None, None, reading.kind, ("",) * len(fields.tags))
         shown = [item for item in attributes.items() if item[0] != fields.variate]
         name = "" if fields.variate == "metric" else reading.name
         service = resource.get("service.name")
         default = canonical(f"{service}/{name}" if service else name, shown)
-        if self._by_default:
-            return Identity(default, None, reading.kind, ())
-        own = {"metric": reading.name, "scope": reading.scope}
+        own = {"metric": reading.name, "scope": reading.origin.scope}
         return identify(fields, default, lookup(attributes, own, resource), reading.kind)
 
 
@@ -149,33 +194,51 @@ def _kind(temporality: object, *, cumulative: str) -> str:
     return DELTA if temporality in DELTA_TEMPORALITY else cumulative
 
 
+@cache
+def request_class() -> Any:
+    """Return ExportMetricsServiceRequest as published, but with the points' attributes as bytes.
+
+    On the wire the two are the same; unread, attributes can be looked up as they are.
+    """
+    pool = descriptor_pool.DescriptorPool()
+    for published in (common_pb2, resource_pb2, metrics_pb2, metrics_service_pb2):
+        file = descriptor_pb2.FileDescriptorProto()
+        published.DESCRIPTOR.CopyToProto(file)
+        for message in file.message_type:
+            if message.name.endswith("DataPoint"):
+                for field in message.field:
+                    if field.name == "attributes":
+                        field.type = field.TYPE_BYTES
+                        field.ClearField("type_name")
+        pool.Add(file)
+    name = metrics_service_pb2.ExportMetricsServiceRequest.DESCRIPTOR.full_name
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
+
+
 class OtlpProtoCodec(OtlpCodec):
     """Decoder of protobuf ``ExportMetricsServiceRequest`` messages (encoding ``otlp_proto``)."""
 
     def _parse(self, text: bytes) -> Any:
-        return ExportMetricsServiceRequest.FromString(text)
+        return request_class().FromString(text)
 
     def _readings(self, request: Any) -> Iterator[Reading]:
         for i, resource_metrics in enumerate(request.resource_metrics):
-            resource = _with_prefix(_attributes(resource_metrics.resource.attributes))
+            resource = _table(resource_metrics.resource.attributes)
             for j, scope_metrics in enumerate(resource_metrics.scope_metrics):
-                scope = scope_metrics.scope.name
+                origin = self._origin(resource, scope_metrics.scope.name)
                 for k, metric in enumerate(scope_metrics.metrics):
                     for m, name, kind, point, value in _numbers(metric):
-                        yield Reading(
-                            (i, j, k, m),
-                            resource,
-                            _attributes(point.attributes),
-                            scope,
-                            name,
-                            kind,
-                            point.time_unix_nano,
-                            value,
-                        )
+                        labels = tuple(point.attributes)
+                        path = (i, j, k, m)
+                        yield Reading(path, origin, name, kind, labels, point.time_unix_nano, value)
+
+    def _attributes(self, labels: Hashable) -> Table:
+        parse = common_pb2.KeyValue.FromString
+        return _table([parse(label) for label in labels])  # type: ignore[attr-defined]
 
     def _alone(self, request: Any, path: tuple[int, int, int, int]) -> bytes:
         i, j, k, m = path
-        single = ExportMetricsServiceRequest()
+        single = request_class()()
         old_resource = request.resource_metrics[i]
         old_scope = old_resource.scope_metrics[j]
         old_metric = old_scope.metrics[k]
@@ -188,7 +251,7 @@ class OtlpProtoCodec(OtlpCodec):
         chosen.CopyFrom(data.data_points[m])
         del data.data_points[:]
         data.data_points.append(chosen)
-        return single.SerializeToString()
+        return bytes(single.SerializeToString())
 
 
 def _numbers(metric: Any) -> Iterator[tuple[int, str, str, Any, float]]:
@@ -218,7 +281,7 @@ def _numbers(metric: Any) -> Iterator[tuple[int, str, str, Any, float]]:
                 yield index, f"{name}_sum", kind, point, point.sum
 
 
-def _attributes(pairs: Any) -> Table:
+def _table(pairs: Any) -> Table:
     return {pair.key: _text(pair.value) for pair in pairs}
 
 
@@ -245,21 +308,17 @@ class OtlpJsonCodec(OtlpCodec):
 
     def _readings(self, request: Any) -> Iterator[Reading]:
         for i, resource_metrics in _objects(request, "resourceMetrics"):
-            resource = _with_prefix(_json_attributes(_object(resource_metrics, "resource")))
+            resource = _json_attributes(_object(resource_metrics, "resource"))
             for j, scope_metrics in _objects(resource_metrics, "scopeMetrics"):
-                scope = _word(_object(scope_metrics, "scope"), "name")
+                origin = self._origin(resource, _word(_object(scope_metrics, "scope"), "name"))
                 for k, metric in _objects(scope_metrics, "metrics"):
                     for m, name, kind, point, value in _json_numbers(metric):
-                        yield Reading(
-                            (i, j, k, m),
-                            resource,
-                            _json_attributes(point),
-                            scope,
-                            name,
-                            kind,
-                            _integer(point.get("timeUnixNano")),
-                            value,
-                        )
+                        labels = orjson.dumps(point.get("attributes"))
+                        time_ns = _integer(point.get("timeUnixNano"))
+                        yield Reading((i, j, k, m), origin, name, kind, labels, time_ns, value)
+
+    def _attributes(self, labels: Hashable) -> Table:
+        return _json_attributes({"attributes": orjson.loads(labels)})  # type: ignore[arg-type]
 
     def _alone(self, request: Any, path: tuple[int, int, int, int]) -> bytes:
         i, j, k, m = path
