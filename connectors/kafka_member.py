@@ -267,6 +267,10 @@ class KafkaMember:
         except (KafkaError, KeyError):
             return False
 
+    def joined(self) -> bool:
+        """Say whether the group counts this member in, with partitions or without."""
+        return bool(self._consumer.group_metadata().generation_id >= 0)
+
     def lag(self, source: Source) -> int | None:
         """Return how many messages are left, as of the last fetch."""
         part = TopicPartition(*source)
@@ -360,6 +364,7 @@ class KafkaMember:
                 found = [self.log.committed(Source(*part)) for part in offsets]
             except SourceUnavailableError as error:
                 logger.warning("asking for committed offsets failed: %s", error)
+                self._telemetry.count("delivery_broker_retries_total", operation="offsets")
                 _back_off(attempt)
                 continue
             return bool(found) and all(
@@ -387,6 +392,7 @@ class KafkaMember:
                 raise _told(error) from error
             except KafkaError as error:
                 logger.warning("the producer cannot begin: %s", error)
+                self._telemetry.count("delivery_broker_retries_total", operation="producer")
                 _back_off(attempt)
                 continue
             return producer

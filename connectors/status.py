@@ -33,7 +33,9 @@ class Health:
     conditions : Iterable[str]
         What it takes to be ready, such as ``model`` and ``partitions``; none is met at first.
     stuck_after_s : float
-        Without a `beat` for so long the loop is stuck and the process should be restarted.
+        Without a `beat` for so long a loop is stuck and the process should be restarted. The
+        default is how long a consumer may stay away between two polls: later, its partitions are
+        another's anyway, and a long recovery must not be taken for a stuck loop.
     clock : Callable[[], float]
         Seconds that never go back.
     """
@@ -42,17 +44,25 @@ class Health:
         self,
         conditions: Iterable[str] = (),
         *,
-        stuck_after_s: float = 120.0,
+        stuck_after_s: float = 900.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stuck_after_s, self._clock = stuck_after_s, clock
         self._lock = threading.Lock()
         self._missing = dict.fromkeys(conditions, "not yet")
-        self._beat_s = clock()
+        self._beats_s: dict[str, float] = {"process": clock()}
 
-    def beat(self) -> None:
-        """Say that the loop turns; also to be called inside long work, as a recovery."""
-        self._beat_s = self._clock()
+    def beat(self, loop: str = "process") -> None:
+        """Say that a loop turns; from the first beat on it is expected to."""
+        # Loops that beat take over from the process as a whole, which only began.
+        if loop != "process":
+            self._beats_s.pop("process", None)
+        self._beats_s[loop] = self._clock()
+
+    def sign_of_life(self, loop: str) -> None:
+        """Let other activity of a loop that has turned before count as a beat."""
+        if loop in self._beats_s:
+            self.beat(loop)
 
     def meet(self, condition: str) -> None:
         """Say that a condition holds now."""
@@ -70,8 +80,12 @@ class Health:
 
     def stuck(self) -> str:
         """Return why the process should be restarted, or an empty string."""
-        idle_s = self._clock() - self._beat_s
-        return f"the loop has not turned for {idle_s:.0f} s" if idle_s > self._stuck_after_s else ""
+        now_s = self._clock()
+        idle = {loop: now_s - beat_s for loop, beat_s in list(self._beats_s.items())}
+        worst = max(idle, key=lambda loop: idle[loop])
+        if idle[worst] <= self._stuck_after_s:
+            return ""
+        return f"{worst}: the loop has not turned for {idle[worst]:.0f} s"
 
     def missing(self) -> str:
         """Return what is lacking to be ready, or an empty string."""

@@ -16,7 +16,6 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from streamad.errors import UnknownNameError
-from streamad.ports import Telemetry
 
 PREFIX = "streamad_"
 DISTRIBUTION = "streamad-pipeline"
@@ -61,27 +60,20 @@ _TABLE = (
     _gauge("start_time_seconds", "When the process began to work, Unix time."),
     _gauge("ready", "1 while /readyz says yes."),
     _counter("input_messages_total", "Kafka messages read.", "topic"),
-    _counter("input_bytes_total", "Bytes of the values of the messages read.", "topic"),
     _counter("input_rejected_total", "Messages or rows that could not be used.", "reason"),
-    _counter("input_dead_letters_total", "Records written to the dead-letter topic.", "reason"),
     _counter(
         "input_offset_out_of_range_total", "Positions that were no longer in the topic.", "topic"
     ),
-    _counter(
-        "input_partitions_grown_total", "Partitions added to an input while running.", "topic"
-    ),
-    _counter("input_key_in_two_partitions_total", "Keys met in a second partition.", "topic"),
     _gauge("input_lag_messages", "Messages not read yet.", "topic", "partition"),
     _gauge("input_assigned_partitions", "Partitions this member works on."),
-    _histogram("input_poll_seconds", "Time a poll took, waiting included."),
     _histogram("input_decode_seconds", "Time to decode one poll's messages."),
     _counter("detect_points_total", "Points taken in."),
     _counter("detect_points_late_total", "Points that came after their window was closed."),
     _counter("detect_points_deselected_total", "Points of keys that series.select leaves out."),
     _counter("detect_windows_total", "Windows closed."),
     _counter("detect_windows_incomplete_total", "Windows not scored: too many samples missing."),
-    _counter("detect_scores_total", "Windows scored."),
     _counter("detect_detector_errors_total", "Windows the detector failed on."),
+    _counter("detect_explain_errors_total", "Findings without an explanation: making it failed."),
     _counter("detect_findings_total", "Findings written.", "state"),
     _counter("detect_keys_silent_total", "Keys that fell silent."),
     _counter("detect_keys_forgotten_total", "Keys dropped after their ttl."),
@@ -106,9 +98,6 @@ _TABLE = (
     _gauge("state_snapshot_bytes", "Size of the last snapshot.", "topic", "partition"),
     _histogram("state_snapshot_seconds", "Time to write a snapshot.", buckets=_SLOW),
     _histogram("state_recovery_seconds", "Time until a partition worked again.", buckets=_SLOW),
-    _counter(
-        "state_retention_short_total", "Times input was about to be deleted before a snapshot."
-    ),
     _counter("telemetry_undeclared_total", "Reports under a name or label that is not declared."),
 )
 
@@ -121,8 +110,8 @@ DETECT_COUNTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "deselected": ("detect_points_deselected_total", {}),
     "windows": ("detect_windows_total", {}),
     "incomplete": ("detect_windows_incomplete_total", {}),
-    "scored": ("detect_scores_total", {}),
     "detector_errors": ("detect_detector_errors_total", {}),
+    "explain_errors": ("detect_explain_errors_total", {}),
     "silent": ("detect_keys_silent_total", {}),
     "forgotten": ("detect_keys_forgotten_total", {}),
     "findings_began": ("detect_findings_total", {"state": "began"}),
@@ -216,17 +205,6 @@ class PrometheusTelemetry:
         if name not in self._told and len(self._told) < MAX_LABEL_SETS:
             self._told.add(name)
             logger.warning("metric not declared", extra={"metric": name, "kind": kind})
-
-
-def report_counts(
-    telemetry: Telemetry,
-    counts: Mapping[str, int],
-    table: Mapping[str, tuple[str, Mapping[str, str]]] = DETECT_COUNTS,
-) -> None:
-    """Report an operator's counts under the metrics they belong to; others are left out."""
-    for count, (name, labels) in table.items():
-        if n := counts.get(count, 0):
-            telemetry.count(name, n, **labels)
 
 
 def _version() -> str:

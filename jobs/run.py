@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Literal, Protocol
 
@@ -15,7 +15,7 @@ from connectors.kafka_member import KafkaMember
 from jobs.plain import alert_loop, detect_loop
 from jobs.topics import create_topics
 from streamad.config import PipelineConfig
-from streamad.ports import Fault, Telemetry, no_fault
+from streamad.ports import Fault, Source, Telemetry, no_fault
 
 logger = logging.getLogger(__name__)
 
@@ -30,21 +30,42 @@ KILL_AT = "STREAMAD_TEST_KILL_AT"
 class Loop(Protocol):
     """What a role runs."""
 
+    @property
+    def sources(self) -> Sequence[Source]:
+        """Return the partitions at work."""
+        ...
+
+    @property
+    def settled(self) -> bool:
+        """Say whether every partition that came is at work."""
+        ...
+
     def run(self, stop: Callable[[], bool]) -> None:
         """Work until ``stop``."""
         ...
 
 
-def run(
+class Watch(Protocol):
+    """Told once a turn, in the loop's thread, how a role is."""
+
+    def turned(self, role: str, loop: Loop, member: KafkaMember) -> None:
+        """Note that the loop turned."""
+        ...
+
+
+def run(  # noqa: PLR0913 - all but the first two by keyword
     config: PipelineConfig,
     settings: KafkaSettings,
     *,
     role: Role = "both",
     environment: Mapping[str, str],
     telemetry: Telemetry | None = None,
+    watch: Watch | None = None,
     stop: threading.Event | None = None,
 ) -> None:
     """Run the roles of a pipeline in this process until SIGTERM, SIGINT or ``stop``.
+
+    watch : is told once a turn how each role is
 
     What has been read is committed and saved before it returns. Raises StreamadError where a role
     cannot go on; the other one is stopped in order first.
@@ -58,7 +79,7 @@ def run(
     threads = [
         threading.Thread(
             target=_work,
-            args=(name, config, settings, member, telemetry, fault, stop, failures),
+            args=(name, config, settings, member, telemetry, watch, fault, stop, failures),
             name=f"streamad-{name}",
             daemon=True,
         )
@@ -81,6 +102,7 @@ def _work(  # noqa: PLR0913, PLR0917 - the arguments of a thread
     settings: KafkaSettings,
     member: str,
     telemetry: Telemetry | None,
+    watch: Watch | None,
     fault: Fault,
     stop: threading.Event,
     failures: list[BaseException],
@@ -95,7 +117,7 @@ def _work(  # noqa: PLR0913, PLR0917 - the arguments of a thread
         loop: Loop
         loop, kafka = make(config, settings, member=member, telemetry=telemetry, fault=at)
         logger.info("%s of pipeline %s runs as %s", role, config.name, member)
-        loop.run(stop.is_set)
+        loop.run(_stop_of(stop, watch, role, loop, kafka))
     except BaseException as error:  # noqa: BLE001 - raised again by the main thread
         logger.error("%s stopped: %s", role, error)  # noqa: TRY400 - raised again, with its trace
         failures.append(error)
@@ -103,6 +125,19 @@ def _work(  # noqa: PLR0913, PLR0917 - the arguments of a thread
     finally:
         if kafka is not None:
             kafka.close()
+
+
+def _stop_of(
+    stop: threading.Event, watch: Watch | None, role: str, loop: Loop, member: KafkaMember
+) -> Callable[[], bool]:
+    """Return what a loop asks before each turn."""
+
+    def stopped() -> bool:
+        if watch is not None:
+            watch.turned(role, loop, member)
+        return stop.is_set()
+
+    return stopped
 
 
 class _signals:  # noqa: N801 - used like a function

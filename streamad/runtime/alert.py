@@ -68,6 +68,16 @@ class AlertLoop:
         self._waiting: dict[Source, float] = {}
         self.parts: dict[Source, _Part] = {}
 
+    @property
+    def sources(self) -> list[Source]:
+        """Return the partitions at work."""
+        return list(self.parts)
+
+    @property
+    def settled(self) -> bool:
+        """Say whether every partition that came is at work."""
+        return not self._waiting
+
     def run(self, stop: Callable[[], bool]) -> None:
         """Work until ``stop``; then commit and return."""
         while not stop():

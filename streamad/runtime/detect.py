@@ -151,6 +151,16 @@ class DetectLoop:
 
     # ------------------------------------------------------------------ the loop
 
+    @property
+    def sources(self) -> list[Source]:
+        """Return the partitions at work."""
+        return list(self.shards)
+
+    @property
+    def settled(self) -> bool:
+        """Say whether every partition that came is at work."""
+        return not self._waiting
+
     def run(self, stop: Callable[[], bool]) -> None:
         """Work until ``stop``; then commit, save and return."""
         while not stop():

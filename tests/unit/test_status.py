@@ -59,9 +59,17 @@ def test_ready_only_when_every_condition_is_met(server, health):
 def test_a_loop_that_does_not_turn_is_unhealthy_until_it_does(server, health, clock):
     assert get(server, "/healthz") == (200, "ok\n")
     clock.now_s = 61
-    assert get(server, "/healthz") == (503, "the loop has not turned for 61 s\n")
+    assert get(server, "/healthz") == (503, "process: the loop has not turned for 61 s\n")
     health.beat()
     assert get(server, "/healthz") == (200, "ok\n")
+
+
+def test_one_stuck_loop_of_two_is_enough(health, clock):
+    health.beat("detect")
+    health.beat("alert")
+    clock.now_s = 61
+    health.beat("alert")
+    assert health.stuck() == "detect: the loop has not turned for 61 s"
 
 
 def test_health_does_not_depend_on_being_ready(server, health):

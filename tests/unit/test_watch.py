@@ -1,0 +1,95 @@
+"""The watcher: ready once every partition is at work; a loop that waits is not stuck."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from connectors.status import Health
+from connectors.telemetry import PrometheusTelemetry
+from jobs.watch import LAG_EVERY_S, BeatingTelemetry, Watcher
+from streamad.ports import Source
+
+
+@dataclass
+class Loop:
+    sources: list = field(default_factory=list)
+    settled: bool = False
+
+
+@dataclass
+class Member:
+    in_group: bool = False
+    lags: dict = field(default_factory=dict)
+
+    def joined(self):
+        return self.in_group
+
+    def lag(self, source):
+        return self.lags.get(source)
+
+
+@pytest.fixture
+def now():
+    return [0.0]
+
+
+@pytest.fixture
+def health(now):
+    return Health(("detect",), stuck_after_s=60, clock=lambda: now[0])
+
+
+@pytest.fixture
+def telemetry():
+    return PrometheusTelemetry(strict=True)
+
+
+@pytest.fixture
+def watcher(health, telemetry, now):
+    return Watcher(health, telemetry, clock=lambda: now[0])
+
+
+def test_ready_comes_with_the_group_and_the_last_recovery(watcher, health, telemetry):
+    loop, member = Loop(), Member()
+    watcher.turned("detect", loop, member)
+    assert health.missing() == "detect: partitions are being recovered"
+    loop.settled = True
+    watcher.turned("detect", loop, member)
+    assert health.missing() == "detect: not in the group"
+    member.in_group = True
+    watcher.turned("detect", loop, member)
+    assert health.missing() == "", "a spare member without partitions is ready too"
+    assert b"streamad_ready 1.0" in telemetry.render()
+
+
+def test_lag_is_told_for_the_partitions_at_work_alone(watcher, telemetry, now):
+    zero, one = Source("cpu", 0), Source("cpu", 1)
+    loop = Loop(sources=[zero, one], settled=True)
+    member = Member(in_group=True, lags={zero: 5, one: 7})
+    watcher.turned("detect", loop, member)
+    assert b'streamad_input_lag_messages{partition="1",topic="cpu"} 7.0' in telemetry.render()
+    loop.sources, now[0] = [zero], LAG_EVERY_S
+    watcher.turned("detect", loop, member)
+    text = telemetry.render()
+    assert b'streamad_input_lag_messages{partition="0",topic="cpu"} 5.0' in text
+    assert b'partition="1"' not in text
+
+
+def test_a_loop_that_tries_its_broker_again_is_not_stuck(watcher, health, telemetry, now):
+    watcher.turned("detect", Loop(settled=True), Member(in_group=True))
+    beating = BeatingTelemetry(telemetry, health)
+    now[0] = 59
+    beating.count("delivery_broker_retries_total", operation="poll")
+    now[0] = 61
+    assert health.stuck() == ""
+    now[0] = 59 + 61
+    assert "has not turned for 61 s" in health.stuck()
+
+
+def test_activity_of_other_threads_is_no_sign_of_life(health, telemetry, now):
+    beating = BeatingTelemetry(telemetry, health)
+    beating.gauge("alert_open", 1)
+    beating.observe("delivery_commit_seconds", 0.1)
+    now[0] = 61
+    assert health.stuck().startswith("process")
