@@ -72,7 +72,14 @@ def pipeline_for(
     )
 
 
-def fit_table(table: Table, config: PipelineConfig, *, train_end: int | None = None) -> Fitted:
+def fit_table(
+    table: Table,
+    config: PipelineConfig,
+    *,
+    train_end: int | None = None,
+    facts: Mapping[str, str] | None = None,
+    progress: Callable[[str], None] = lambda _step: None,
+) -> Fitted:
     """Fit the configured detector on the rows before ``train_end`` (None: on all)."""
     stop = len(table) if train_end is None else train_end
     rows = np.flatnonzero(table.usable[:stop])
@@ -80,6 +87,8 @@ def fit_table(table: Table, config: PipelineConfig, *, train_end: int | None = N
         lambda size: make(config.detector.name, size=size, params=config.detector.params),
         config,
         rows_of(table.batch, rows),
+        facts=facts,
+        progress=progress,
     )
 
 

@@ -11,12 +11,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from connectors.codecs.fields import BAD_TIME, texts_to_ms
+from connectors.files import LABEL_NAMES, TIME_NAMES
 from streamad.errors import ConfigError, nearest
 from streamad.records import MAX_ABS_VALUE, SignalBatch
 
 BY_ROW = "row"
-TIME_NAMES = ("timestamp", "time", "ts", "datetime", "date", "event_time", "timestamp_ms")
-LABEL_NAMES = ("label", "labels", "is_anomaly", "anomaly", "target", "class")
 ONE_KEY = "series"
 # Times up to these magnitudes are seconds, milliseconds, microseconds; beyond, nanoseconds.
 _MAGNITUDES = ((1e11, 1_000.0), (1e14, 1.0), (1e17, 1e-3))

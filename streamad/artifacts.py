@@ -155,7 +155,9 @@ def differences(manifest: Manifest, config: PipelineConfig) -> list[str]:
     if config.windows.size != "auto":
         pairs.append(("windows.size", manifest.size, config.windows.size))
     names = config.input.fields.variate_names
-    pairs.append(("the variates", list(manifest.variates), list(names)))
+    # What a single variate is called in training data says nothing: there is no order to mistake.
+    if len(names) != 1 or len(manifest.variates) != 1:
+        pairs.append(("the variates", list(manifest.variates), list(names)))
     for name, value in chosen.params.items():
         pairs.append((f"detector.params.{name}", manifest.params.get(name, "the default"), value))
     shape = manifest.series

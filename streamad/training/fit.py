@@ -6,6 +6,7 @@ on the last third of each series after a fit on the rest, through the live opera
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -26,8 +27,13 @@ from streamad.windows.signals import SignalWindows, WindowPlan
 
 MAX_WINDOW_BYTES = 256 * 2**20
 """Windows held for one fit; more series than this are cut at a longer stride."""
+MIN_COUNTED = 10
+"""A quantile is counted where so many scores lie above it."""
 TAIL_WINDOWS = 200
 """Fewer scored windows say too little of a tail; the detector's own default is kept."""
+STEEPEST = 3.0
+"""A tail that rises this many times as steeply as the body of the scores is taken for anomalies in
+the training data: left in, they would make the level one that nothing reaches."""
 HELD_OUT = 3
 """The last of this many parts of each series measures the tail."""
 MAX_SERIES_FOR_SIZE = 64
@@ -200,33 +206,45 @@ def measure_tail(
     scores = np.concatenate([part.score[~np.isnan(part.score)] for part in scored] or [_NONE])
     if len(scores) < TAIL_WINDOWS:
         return None, len(scores)
-    return tail_of(scores), len(scores)
+    return tail_of(scores, default=detector.info.tail), len(scores)
 
 
 _NONE = np.empty(0, np.float32)
 
 
-def tail_of(scores: Floats) -> tuple[float, float, float, float]:
+def tail_of(
+    scores: Floats, *, default: tuple[float, float, float, float]
+) -> tuple[float, float, float, float]:
     """Return the scores at `TAIL_PROBABILITIES`: counted where there are enough, fitted beyond.
+
+    Training data is seldom free of anomalies, so that no level may lie higher than the body of the
+    scores (from the median up) leads to expect: three times its slope over log p. Where most scores
+    are equal there is no slope, and no level may lie above ``default``.
 
     Examples
     --------
     >>> import numpy as np
     >>> drawn = np.random.default_rng(0).exponential(size=100_000).astype(np.float32)
-    >>> [round(level) for level in tail_of(drawn)]
+    >>> [round(level) for level in tail_of(drawn, default=(1.0, 2.0, 3.0, 4.0))]
     [2, 5, 7, 9]
+    >>> drawn[:500] = 1000.0
+    >>> [round(level) for level in tail_of(drawn, default=(1.0, 2.0, 3.0, 4.0))]
+    [2, 5, 17, 24]
     """
     n_top = min(max(TOP, len(scores) // 100), max(1, len(scores) // 10))
     top = np.sort(scores)[::-1][:n_top].astype(np.float32)
     fitted = np.zeros(4, np.float64)
     fit_tail(top, float(len(scores)), 1e-9, 1e-9, fitted)
+    middle, first = (float(np.quantile(scores, 1 - p)) for p in (0.5, TAIL_PROBABILITIES[0]))
+    slope = (first - middle) / math.log(0.5 / TAIL_PROBABILITIES[0])
     levels = []
-    for p in TAIL_PROBABILITIES:
-        counted = p * len(scores) >= 10
-        levels.append(float(np.quantile(scores, 1 - p) if counted else level_at(p, *fitted)))
-    rising = np.maximum.accumulate(np.array(levels) + 1e-6 * np.arange(len(levels)))
-    first, second, third, fourth = rising.tolist()
-    return first, second, third, fourth
+    for p, usual in zip(TAIL_PROBABILITIES, default, strict=True):
+        counted = p * len(scores) >= MIN_COUNTED
+        level = float(np.quantile(scores, 1 - p) if counted else level_at(p, *fitted))
+        steepest = first + STEEPEST * slope * math.log(TAIL_PROBABILITIES[0] / p)
+        levels.append(min(level, steepest if slope > 0 else max(first, usual)))
+    rising = np.maximum.accumulate(np.array(levels)) + 1e-6 * np.arange(len(levels))
+    return tuple(rising.tolist())
 
 
 def _cut_series(batch: SignalBatch, size: int) -> tuple[SignalBatch, SignalBatch]:

@@ -1,0 +1,292 @@
+"""``streamad backtest``: which alerts a pipeline would have raised on what has already been.
+
+The two operators that run live, over the same rows. Findings are taken in the order of their event
+time and as if each had been written when its window closed, so that neither the size of batches nor
+the day of the back-test changes an alert.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import orjson
+import polars as pl
+
+from jobs.build import build_detect
+from jobs.console import Tell, bar, say
+from jobs.moments import parse_moment
+from jobs.replay import Part, between, is_file, read_file, read_topic
+from jobs.settings import environment, kafka_settings
+from jobs.tables import check_output, write_table
+from streamad.config import PipelineConfig, load_pipeline
+from streamad.operators.alert import AlertOperator
+from streamad.operators.detect import DetectOperator, Position
+from streamad.operators.wording import clock
+from streamad.records import Alert, Finding, SignalBatch
+
+DAY_MS = 86_400_000
+FLAP_WINDOWS = 2
+"""An alert that opens within so many windows' length of its key's last one is a flap."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Backtest:
+    """What a replay found.
+
+    points : rows as they were used, kept only to be drawn
+    """
+
+    alerts: list[Alert] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    keys: set[str] = field(default_factory=set)
+    first_ms: int | None = None
+    last_ms: int | None = None
+    window_ms: int = 0
+    points: list[SignalBatch] = field(default_factory=list)
+
+    @property
+    def days(self) -> float:
+        """Return how much event time was replayed."""
+        if self.first_ms is None or self.last_ms is None:
+            return 0.0
+        return max(self.last_ms - self.first_ms, 1) / DAY_MS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """The times between which an alert was open (None: it still is)."""
+
+    id: str
+    key: str
+    kind: str
+    opened_ms: int
+    resolved_ms: int | None
+    peak_severity: float
+    summary: str
+
+
+def replay(
+    operator: DetectOperator,
+    parts: Iterable[Part],
+    *,
+    begin_ms: int | None = None,
+    end_ms: int | None = None,
+    keep_points: bool = False,
+) -> Backtest:
+    """Run recorded input through detect and alert; each partition is a shard of its own."""
+    made = Backtest()
+    shards = {}
+    spacing: list[int] = []
+    for part in parts:
+        if part.source not in shards:
+            shards[part.source] = operator.new_state()
+        batch = between(part.decoded.batch, begin_ms, end_ms)
+        made.counts["rejected"] += len(part.decoded.rejected)
+        at = Position(topic=part.source.topic, partition=part.source.partition)
+        out = operator.process(shards[part.source], batch, at=at)
+        made.counts["rejected"] += len(out.rejected)
+        made.counts.update({name: n for name, n in out.counts.items() if name != "rejected"})
+        made.findings += out.findings
+        spacing += [_spacing(scores.keys, scores.end_ms) for scores in out.scores]
+        _enlarge(made, batch)
+        if keep_points:
+            made.points.append(batch)
+    known = [ms for ms in spacing if ms > 0]
+    made.window_ms = int(np.median(known)) * operator.detector.size if known else 0
+    made.findings.sort(key=lambda f: (f.window_end_ms, f.key, f.kind, f.sequence))
+    alerting = AlertOperator(operator.config)
+    state = alerting.new_state()
+    made.alerts = alerting.process(state, [(f, f.window_end_ms) for f in made.findings])
+    return made
+
+
+def _spacing(keys: pl.Series, end_ms: np.ndarray[tuple[int], np.dtype[np.int64]]) -> int:
+    """Return the median time between two windows of a key, 0 where no key has two."""
+    steps = pl.DataFrame({"key": keys, "end": end_ms}).select(pl.col("end").diff().over("key"))
+    median = steps["end"].median()
+    return int(median) if isinstance(median, float) else 0
+
+
+def _enlarge(made: Backtest, batch: SignalBatch) -> None:
+    if not len(batch):
+        return
+    first, last = int(batch.time_ms.min()), int(batch.time_ms.max())
+    made.first_ms = first if made.first_ms is None else min(made.first_ms, first)
+    made.last_ms = last if made.last_ms is None else max(made.last_ms, last)
+    made.keys.update(batch.keys.unique().to_list())
+
+
+def spans(alerts: Iterable[Alert]) -> list[Span]:
+    """Return one span an alert, in the order they opened."""
+    opened: dict[str, Alert] = {}
+    last: dict[str, Alert] = {}
+    for alert in alerts:
+        opened.setdefault(alert.id, alert)
+        last[alert.id] = alert
+    return [
+        Span(
+            id=alert.id,
+            key=alert.key,
+            kind=alert.kind,
+            opened_ms=alert.opened_ms,
+            resolved_ms=last[alert.id].resolved_ms,
+            peak_severity=last[alert.id].peak_severity,
+            summary=alert.summary,
+        )
+        for alert in opened.values()
+    ]
+
+
+def count_flaps(found: list[Span], *, within_ms: int) -> int:
+    """Return how many alerts opened right after their key's last one had been resolved."""
+    ended: dict[tuple[str, str], int] = {}
+    flaps = 0
+    for span in sorted(found, key=lambda s: s.opened_ms):
+        before = ended.get((span.key, span.kind))
+        if before is not None and span.opened_ms - before <= within_ms:
+            flaps += 1
+        if span.resolved_ms is not None:
+            ended[span.key, span.kind] = span.resolved_ms
+    return flaps
+
+
+# ------------------------------------------------------------------ the command
+
+
+def backtest_pipeline(
+    pipeline: Path,
+    source: str,
+    *,
+    begin: str | None,
+    end: str | None,
+    out: str,
+    plot: Path | None,
+) -> None:
+    """Replay, write the alerts, print the report."""
+    _check_outputs(out, plot)
+    config = load_pipeline(pipeline, environment=environment())
+    now_ms = time.time_ns() // 1_000_000
+    begin_ms = None if begin is None else parse_moment(begin, now_ms=now_ms)
+    end_ms = None if end is None else parse_moment(end, now_ms=now_ms)
+    operator = build_detect(config, strict=True)
+    with bar(f"replaying {source}") as tell:
+        parts = _told(_parts(source, config, begin_ms=begin_ms), tell)
+        made = replay(
+            operator, parts, begin_ms=begin_ms, end_ms=end_ms, keep_points=plot is not None
+        )
+    _write(made, out)
+    if plot is not None:
+        from jobs.plot import draw
+
+        plot.write_text(draw(made, config, as_html=plot.suffix == ".html"), encoding="utf-8")
+    _report(made, config, operator)
+
+
+def _check_outputs(out: str, plot: Path | None) -> None:
+    from streamad.errors import ConfigError
+
+    if out != "-":
+        check_output(Path(out))
+    if plot is not None and plot.suffix not in {".html", ".svg"}:
+        msg = f"--plot {plot}: drawings are written as .html or .svg"
+        raise ConfigError(msg)
+
+
+def _parts(source: str, config: PipelineConfig, *, begin_ms: int | None) -> Iterator[Part]:
+    if is_file(source):
+        yield from read_file(Path(source), config)
+        return
+    from connectors.kafka_member import KafkaLog
+
+    log = KafkaLog(kafka_settings(environment()), group=f"streamad.{config.name}.backtest")
+    try:
+        yield from read_topic(log, source, config, begin_ms=begin_ms)
+    finally:
+        log.close()
+
+
+def _told(parts: Iterable[Part], tell: Tell) -> Iterator[Part]:
+    done = 0
+    for part in parts:
+        yield part
+        done += len(part.decoded.batch)
+        tell(done, None)
+
+
+def _write(made: Backtest, out: str) -> None:
+    if out == "-" or not out.endswith((".csv", ".parquet")):
+        lines = b"".join(orjson.dumps(alert) + b"\n" for alert in made.alerts)
+        if out == "-":
+            sys.stdout.buffer.write(lines)
+        else:
+            Path(out).write_bytes(lines)
+        return
+    rows = spans(made.alerts)
+    schema = {
+        "id": pl.String, "key": pl.String, "kind": pl.String, "opened_ms": pl.Int64,
+        "resolved_ms": pl.Int64, "peak_severity": pl.Float64, "summary": pl.String,
+    }  # fmt: skip
+    columns = {name: [getattr(row, name) for row in rows] for name in schema}
+    frame = pl.DataFrame(columns, schema=schema)
+    moments = [
+        pl.from_epoch(name, time_unit="ms")
+        .dt.replace_time_zone("UTC")
+        .alias(name.removesuffix("_ms"))
+        for name in ("opened_ms", "resolved_ms")
+    ]
+    write_table(frame.with_columns(moments), Path(out))
+
+
+def facts(made: Backtest, operator: DetectOperator) -> list[tuple[str, str]]:
+    """Return the report as lines of a name and a value."""
+    found = spans(made.alerts)
+    per_day = len(found) / made.days if made.days else 0.0
+    name = operator.detector.info.name
+    return [
+        ("detector", f"{name} ({operator.degraded})" if operator.degraded else name),
+        ("points", f"{made.counts['points']:,} of {len(made.keys):,} keys"),
+        ("from, to", _range(made)),
+        ("windows", f"{made.counts['windows']:,}, {made.counts['incomplete']:,} incomplete"),
+        ("rejected, late", f"{made.counts['rejected']:,}, {made.counts['late']:,}"),
+        ("alerts", f"{len(found):,}: {per_day:.2f} a day"),
+        ("flaps", f"{count_flaps(found, within_ms=FLAP_WINDOWS * made.window_ms):,}"),
+        ("longest", _longest(found)),
+        ("still open", f"{sum(span.resolved_ms is None for span in found):,}"),
+    ]
+
+
+def _range(made: Backtest) -> str:
+    if made.first_ms is None or made.last_ms is None:
+        return "nothing"
+    first, last = clock(made.first_ms, dated=True), clock(made.last_ms, dated=True)
+    return f"{first} to {last} UTC ({made.days:.2f} days)"
+
+
+def _longest(found: list[Span]) -> str:
+    ended = [span for span in found if span.resolved_ms is not None]
+    if not ended:
+        return "none"
+    longest = max(ended, key=lambda span: (span.resolved_ms or 0) - span.opened_ms)
+    hours = ((longest.resolved_ms or 0) - longest.opened_ms) / 3_600_000
+    return f"{hours:.2f} h, {longest.key} at {clock(longest.opened_ms, dated=True)}"
+
+
+def _report(made: Backtest, config: PipelineConfig, operator: DetectOperator) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"back-test of {config.name}", show_header=False, box=None)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name, value in facts(made, operator):
+        table.add_row(name, value)
+    Console(stderr=True).print(table)
+    if made.counts["points"] == 0:
+        say("nothing was replayed: see --from, --to and input.fields")

@@ -1,0 +1,458 @@
+"""The ``streamad`` command: arguments in, one call out; whatever is heavy is imported on the way.
+
+Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 it failed
+while running, 2 the command or a configuration is wrong and nothing was started.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="streamad",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help=(
+        "Watch Kafka topics, find what is not normal while there is still time to act, and say why."
+    ),
+    epilog=(
+        "Begin here:\n\n\b\n"
+        "  streamad demo                                    see an alert in a minute, no broker\n"
+        "  streamad score metrics.csv -o scores.csv         score a file you have\n"
+        "  streamad validate pipeline.yaml                  check a pipeline before it runs\n"
+        "  streamad run pipeline.yaml                       run it"
+    ),
+)
+
+
+def _examples(*lines: str) -> str:
+    return "Examples:\n\n\b\n" + "\n".join(f"  {line}" for line in lines)
+
+
+# --- scoring and fitting ------------------------------------------------------------------------
+
+_File = Annotated[
+    Path, typer.Argument(help="CSV, Parquet or JSON lines; one row a sample.", metavar="FILE")
+]
+_Columns = Annotated[
+    str, typer.Option(help="Columns to judge, as a,b,c. Default: all numbers but labels.")
+]
+_Time = Annotated[
+    str | None,
+    typer.Option(help="Column of times, or 'row' for the row number. Default: a usual name."),
+]
+_Key = Annotated[str | None, typer.Option(help="Column that says which series a row belongs to.")]
+_Size = Annotated[
+    int | None, typer.Option(help="Samples a window. Default: the period of the training part.")
+]
+_Params = Annotated[
+    list[str] | None,
+    typer.Option("--params", "-p", help="A parameter of the detector, as name=value. Repeatable."),
+]
+
+
+@app.command(
+    epilog=_examples(
+        "streamad score cpu.csv -o scores.csv",
+        "streamad score cpu.parquet --detector knn --columns v0 --train-end 2000 -o scores.parquet",
+        "streamad score hosts.csv --key host --time ts --artifact models/hosts -o scores.jsonl",
+    )
+)
+def score(  # noqa: PLR0913 - one argument an option
+    file: _File,
+    *,
+    detector: Annotated[
+        str | None, typer.Option("--detector", "-d", help="Which one; default: knn_fused.")
+    ] = None,
+    artifact: Annotated[
+        str | None, typer.Option(help="A fitted detector: directory or URL (see 'streamad fit').")
+    ] = None,
+    columns: _Columns = "",
+    time: _Time = None,
+    key: _Key = None,
+    train_end: Annotated[
+        int | None,
+        typer.Option(
+            help="Rows before this one may be fitted on; later rows only come one by one."
+        ),
+    ] = None,
+    size: _Size = None,
+    params: _Params = None,
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="CSV, Parquet or JSON lines by suffix; '-': CSV out.")
+    ] = "-",
+) -> None:
+    """Score a file, row by row, exactly as it would be scored live.
+
+    The output has one row for every input row, in the same order: row, time, score (higher is
+    stranger), p_value (how rare such a score is), severity (1.0 and more would alert), alert (an
+    alert was open), incomplete (no window judged this row: it carries its series' last score).
+
+    Nothing is used before it came: the score of row t uses no row after t + lag, and the lag (at
+    most a window; 'streamad detectors' lists it) is printed.
+    """
+    from jobs.commands import score_file
+
+    score_file(
+        file,
+        out=out,
+        detector=detector,
+        artifact=artifact,
+        columns=_listed(columns),
+        time=time,
+        key=key,
+        train_end=train_end,
+        size=size,
+        params=_parameters(params),
+    )
+
+
+@app.command(
+    epilog=_examples(
+        "streamad fit knn_fused lastmonth.parquet --key host -o models/hosts",
+        "streamad fit pca pumps.csv --columns flow,pressure,heat --size 96 -o models/pumps",
+        "streamad fit lof history.jsonl --pipeline pipeline.yaml -o s3://models/checkout",
+    )
+)
+def fit(  # noqa: PLR0913 - one argument an option
+    detector: Annotated[
+        str, typer.Argument(help="Which detector; 'streamad detectors' lists them.")
+    ],
+    train: _File,
+    *,
+    out: Annotated[str, typer.Option("--out", "-o", help="Directory or URL to write to.")],
+    columns: _Columns = "",
+    time: _Time = None,
+    key: _Key = None,
+    size: _Size = None,
+    params: _Params = None,
+    pipeline: Annotated[
+        Path | None,
+        typer.Option(help="Read the file as this pipeline would, and fit for it."),
+    ] = None,
+    licence: Annotated[str, typer.Option(help="Under which licence the data may be used.")] = "",
+) -> None:
+    """Fit a detector on ordinary data and keep it as an artifact.
+
+    The tail (how high scores go on ordinary data) is measured honestly: on the last third of each
+    series, after a fit on the rest. Name the artifact as detector.artifact in a pipeline, or give
+    it to 'streamad score --artifact'.
+    """
+    from jobs.commands import fit_file
+
+    fit_file(
+        detector,
+        train,
+        out=out,
+        columns=_listed(columns),
+        time=time,
+        key=key,
+        size=size,
+        params=_parameters(params),
+        pipeline=pipeline,
+        licence=licence,
+    )
+
+
+@app.command(
+    short_help="List the detectors: what each judges, needs and costs.",
+    epilog=_examples("streamad detectors", "streamad detectors --json | jq '.[].name'"),
+)
+def detectors(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """List the detectors: what each judges, needs, costs, and how far its scores trail."""
+    from jobs.catalogue import print_detectors
+
+    print_detectors(as_json=as_json)
+
+
+# --- pipelines ----------------------------------------------------------------------------------
+
+_Pipeline = Annotated[Path, typer.Argument(help="The pipeline file, YAML.", metavar="PIPELINE")]
+
+
+@app.command(
+    short_help="Check a pipeline, and print what would run.",
+    epilog=_examples(
+        "streamad validate pipeline.yaml",
+        "TOPIC=metrics streamad validate pipeline.yaml     # ${TOPIC} in the file is replaced",
+    ),
+)
+def validate(
+    pipeline: _Pipeline,
+) -> None:
+    """Check a pipeline, and print what would run: settings, topics, memory, detector.
+
+    Every mistake is told with its line, what was expected and the nearest right name. Secrets are
+    not printed.
+    """
+    from jobs.validate import validate_pipeline
+
+    validate_pipeline(pipeline)
+
+
+@app.command(
+    short_help="Replay a file or a topic: which alerts would there have been?",
+    epilog=_examples(
+        "streamad backtest pipeline.yaml lastmonth.jsonl -o alerts.jsonl",
+        "streamad backtest pipeline.yaml lastmonth.csv -o alerts.csv --plot alerts.html",
+        "streamad backtest pipeline.yaml metrics --from 2026-03-01 --to 2026-03-08 -o alerts.jsonl",
+    ),
+)
+def backtest(
+    pipeline: _Pipeline,
+    source: Annotated[
+        str, typer.Argument(help="A file (CSV, Parquet, JSON lines) or a topic.", metavar="SOURCE")
+    ],
+    *,
+    begin: Annotated[
+        str | None, typer.Option("--from", help="From this time on: ISO 8601, or '7d ago'.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Up to this time.")] = None,
+    out: Annotated[
+        str,
+        typer.Option("--out", "-o", help="Alerts, as JSON lines, CSV or Parquet; '-': JSON out."),
+    ] = "-",
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the series and the alerts: .html or .svg.")
+    ] = None,
+) -> None:
+    """Replay a file or a topic through a pipeline, and tell which alerts it would have raised.
+
+    The same code runs over the same rows as live, so the same alerts come out, however often and
+    in whatever batches. The report counts alerts a day, the longest and the flapping ones: read it
+    before the pipeline may page anyone.
+    """
+    from jobs.backtest import backtest_pipeline
+
+    backtest_pipeline(pipeline, source, begin=begin, end=end, out=out, plot=plot)
+
+
+@app.command(
+    epilog=_examples(
+        "streamad run pipeline.yaml",
+        "streamad run pipeline.yaml --role detect --health-port 8080 --log-format json",
+    )
+)
+def run(  # noqa: PLR0913 - one argument an option
+    pipeline: _Pipeline,
+    *,
+    role: Annotated[
+        str, typer.Option(help="Which part runs in this process: both, detect or alert.")
+    ] = "both",
+    health_port: Annotated[
+        int | None,
+        typer.Option(help="Where /metrics, /healthz and /readyz answer. Default: nowhere."),
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="text or json. Default: text.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="Default: INFO.")] = None,
+) -> None:
+    """Run a pipeline on Kafka until it is told to stop.
+
+    The cluster is named by the environment (KAFKA_BOOTSTRAP_SERVERS and so on), the member by
+    STREAMAD_MEMBER (default: the host's name). Output topics that are missing are created. SIGTERM
+    and Ctrl-C commit what was read and leave; a process that is killed loses nothing either.
+    """
+    from jobs.serve import serve
+    from jobs.settings import environment
+
+    given = {"HEALTH_PORT": health_port, "LOG_FORMAT": log_format, "LOG_LEVEL": log_level}
+    options = {f"STREAMAD_{name}": str(one) for name, one in given.items() if one is not None}
+    serve(pipeline, role=role, environment=environment(), options=options)
+
+
+# --- looking into a pipeline ----------------------------------------------------------------------
+
+
+@app.command(
+    epilog=_examples(
+        "streamad explain web-1/cpu pipeline.yaml --at '10m ago'",
+        "streamad explain web-1/cpu pipeline.yaml --at 2026-03-01T12:00:00Z --json",
+        "streamad explain web-1/cpu --at 1772366400000 --scores scores.parquet",
+    )
+)
+def explain(  # noqa: PLR0913 - one argument an option
+    key: Annotated[str, typer.Argument(help="The series, as findings and alerts name it.")],
+    pipeline: Annotated[
+        Path | None, typer.Argument(help="The pipeline file, YAML.", metavar="[PIPELINE]")
+    ] = None,
+    *,
+    at: Annotated[
+        str, typer.Option(help="When: ISO 8601, milliseconds since 1970, '10m ago', 'now'.")
+    ],
+    scores: Annotated[
+        Path | None,
+        typer.Option(help="Read a scores log from a file (Parquet, Arrow), not a topic."),
+    ] = None,
+    findings: Annotated[
+        Path | None, typer.Option(help="With --scores: findings, JSON lines.")
+    ] = None,
+    alerts: Annotated[Path | None, typer.Option(help="With --scores: alerts, JSON lines.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Say why there was an alert about a key, or none.
+
+    Shows the score of that window beside the key's own level, what decided, what was expected, and
+    the scores about that time. Reads the scores log, findings and alerts; changes nothing.
+    """
+    from jobs.explain_command import explain_window
+
+    explain_window(
+        key,
+        pipeline,
+        at=at,
+        scores=scores,
+        findings=findings,
+        alerts=alerts,
+        to_json=as_json,
+    )
+
+
+dlq = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Show and replay dead letters: what could not be used.",
+)
+app.add_typer(dlq, name="dlq")
+
+
+@dlq.command(epilog=_examples("streamad dlq show pipeline.yaml --limit 20 --payloads"))
+def show(
+    pipeline: _Pipeline,
+    *,
+    limit: Annotated[int, typer.Option(min=0, help="Show the last so many.")] = 5,
+    payloads: Annotated[
+        bool, typer.Option("--payloads", help="Also show the start of each payload.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Count the dead letters of a pipeline by reason, and show the last ones."""
+    from jobs.dlq_commands import show_letters
+
+    show_letters(pipeline, limit=limit, to_json=as_json, payloads=payloads)
+
+
+@dlq.command(
+    name="replay",
+    epilog=_examples(
+        "streamad dlq replay pipeline.yaml --dry-run",
+        "streamad dlq replay pipeline.yaml --reason invalid_json --limit 1000",
+    ),
+)
+def replay_dead_letters(
+    pipeline: _Pipeline,
+    *,
+    reason: Annotated[
+        str | None, typer.Option(help="Only these; 'streamad dlq show' lists the reasons.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only, send nothing.")] = False,
+    max_attempts: Annotated[
+        int, typer.Option(min=1, help="Leave alone what failed again so often.")
+    ] = 3,
+) -> None:
+    """Send dead letters back to the topics they came from, each once.
+
+    How far a replay came is committed together with what it sent, reason by reason: run it again
+    after a failure, or with another --reason, and nothing is sent twice.
+    """
+    from jobs.dlq_commands import replay_letters
+
+    replay_letters(pipeline, reason=reason, limit=limit, dry_run=dry_run, max_attempts=max_attempts)
+
+
+@app.command(epilog=_examples("streamad version"))
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as version_of
+
+    typer.echo(f"streamad {version_of('streamad-pipeline')}")
+
+
+# --- the door -----------------------------------------------------------------------------------
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _parameters(given: list[str] | None) -> dict[str, Any]:
+    """Read ``name=value`` pairs; a value is what YAML takes it for."""
+    import yaml
+
+    from streamad.errors import ConfigError
+
+    found = {}
+    for pair in given or []:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            msg = f"--params: expected name=value, got {pair!r}"
+            raise ConfigError(msg)
+        try:
+            found[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            found[name.strip()] = value
+    return found
+
+
+# Typer brings its own copy of click from some version on; both know usage errors by this class.
+_ClickError = typer.BadParameter.__mro__[2]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return its exit code, having told any error in one line."""
+    from jobs.settings import environment
+
+    try:
+        code = app(args=arguments, prog_name="streamad", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or 0)
+    except (KeyboardInterrupt, typer.Abort):
+        return _told("interrupted", 130)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; the interpreter must not complain at exit either.
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        if environment().get("STREAMAD_DEBUG", "") not in {"", "0", "false"}:
+            raise
+        return _failed(error)
+
+
+def _failed(error: Exception) -> int:
+    from streamad.errors import ArtifactError, ConfigError, StreamadError
+
+    if isinstance(error, _ClickError):
+        shown: Any = error
+        context = getattr(shown, "ctx", None)
+        hint = f"; see: {context.command_path} --help" if context is not None else ""
+        # No arguments at all: click has printed the help already.
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(shown.format_message(), err=True)
+            return 2
+        return _told(f"{str(shown.format_message()).rstrip('.')}{hint}", 2)
+    if isinstance(error, ConfigError | ArtifactError):
+        return _told(str(error), 2)
+    if isinstance(error, StreamadError | OSError):
+        return _told(str(error), 1)
+    name = type(error).__name__
+    return _told(f"unexpected {name}: {error}; STREAMAD_DEBUG=1 shows where", 1)
+
+
+def _told(text: str, code: int) -> int:
+    for line in text.splitlines() or [""]:
+        sys.stderr.write(f"streamad: error: {line}\n")
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,143 @@
+"""What ``streamad score`` and ``streamad fit`` do with their arguments."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jobs.build import check_detector, make
+from jobs.console import bar, say, status
+from jobs.replay import joined, read_file
+from jobs.score import describe, fit_table, pipeline_for, score_table
+from jobs.settings import environment
+from jobs.tables import Table, check_output, read_table, write_table
+from streamad.artifacts import load_manifest, save_artifact
+from streamad.config import load_pipeline
+from streamad.errors import ConfigError
+from streamad.training.fit import Fitted, fit_detector
+
+DEFAULT_DETECTOR = "knn_fused"
+
+
+def score_file(  # noqa: PLR0913 - one argument an option, all by keyword
+    file: Path,
+    *,
+    out: str,
+    detector: str | None,
+    artifact: str | None,
+    columns: Sequence[str],
+    time: str | None,
+    key: str | None,
+    train_end: int | None,
+    size: int | None,
+    params: Mapping[str, Any],
+) -> None:
+    """Score a file and write the scores."""
+    if detector is not None and artifact is not None:
+        msg = "give --detector or --artifact, not both: an artifact knows its detector"
+        raise ConfigError(msg)
+    if out != "-":
+        check_output(Path(out))
+    name = detector or DEFAULT_DETECTOR
+    if artifact is not None:
+        manifest = load_manifest(artifact)
+        name, columns = manifest.detector, columns or _known_columns(manifest.variates, file, key)
+    table = read_table(file, columns=columns, time=time, key=key)
+    _tell_reading(table, file)
+    config = pipeline_for(table, detector=name, params=params, size=size, artifact=artifact)
+    with bar("scoring") as tell:
+        scored = score_table(table, config, train_end=train_end, progress=tell)
+    if out == "-":
+        sys.stdout.write(scored.frame.write_csv())
+    else:
+        write_table(scored.frame, Path(out))
+    say(describe(scored, train_end=train_end))
+    if scored.n_errors:
+        say(f"{scored.n_errors} windows could not be scored: the detector failed on them")
+
+
+def _known_columns(variates: Sequence[str], file: Path, key: str | None) -> Sequence[str]:
+    """Return the artifact's own columns where the file has them all."""
+    held = read_table(file, key=key).columns
+    return variates if set(variates) <= set(held) else ()
+
+
+def _tell_reading(table: Table, file: Path) -> None:
+    time = f"time {table.time}" if table.time else "the row number as time"
+    key = f", keys {table.key}" if table.key else ""
+    say(f"{file.name}: {len(table)} rows of {', '.join(table.columns)}; {time}{key}")
+    if table.n_unreadable:
+        say(f"{table.n_unreadable} cells are no finite number and count as missing")
+    lost = int((~table.usable).sum())
+    if lost:
+        say(f"{lost} rows have no readable time or no key and are marked incomplete")
+
+
+def fit_file(  # noqa: PLR0913 - one argument an option, all by keyword
+    detector: str,
+    train: Path,
+    *,
+    out: str,
+    columns: Sequence[str],
+    time: str | None,
+    key: str | None,
+    size: int | None,
+    params: Mapping[str, Any],
+    pipeline: Path | None,
+    licence: str,
+) -> None:
+    """Fit a detector on a file and write the artifact."""
+    facts = {
+        "licence": licence,
+        "created": now_text(),
+        "detector_version": version("streamad-pipeline"),
+    }
+    if pipeline is not None:
+        if columns or time or key or size or params:
+            msg = "--pipeline says columns, time, key, size and params; give it alone"
+            raise ConfigError(msg)
+        fitted = _fit_for_pipeline(detector, train, pipeline, facts)
+    else:
+        table = read_table(train, columns=columns, time=time, key=key)
+        _tell_reading(table, train)
+        config = pipeline_for(table, detector=detector, params=params, size=size)
+        check_detector(config)
+        with status(f"fitting {detector}") as tell:
+            fitted = fit_table(table, config, facts=facts, progress=tell)
+    manifest = save_artifact(out, fitted.detector, fitted.manifest)
+    tail = "its default tail" if manifest.tail is None else "a tail measured out of sample"
+    say(
+        f"{manifest.detector} fitted on {manifest.trained.windows} windows of {manifest.size} "
+        f"samples, {len(manifest.groups)} series, {tail}; artifact {manifest.id} in {out}"
+    )
+
+
+def _fit_for_pipeline(
+    detector: str, train: Path, pipeline: Path, facts: Mapping[str, str]
+) -> Fitted:
+    config = load_pipeline(pipeline, environment=environment())
+    if config.detector.name != detector:
+        msg = f"{pipeline} names the detector {config.detector.name!r}, not {detector!r}"
+        raise ConfigError(msg)
+    check_detector(config)
+    parts = [part.decoded for part in read_file(train, config)]
+    lost = sum(len(part.rejected) for part in parts)
+    if lost:
+        say(f"{lost} rows could not be read and are left out")
+    with status(f"fitting {detector}") as tell:
+        return fit_detector(
+            lambda chosen: make(detector, size=chosen, params=config.detector.params),
+            config,
+            joined([part.batch for part in parts]),
+            facts=facts,
+            progress=tell,
+        )
+
+
+def now_text() -> str:
+    """Return the moment, for the record: nothing is decided by it."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,57 @@
+"""What a command says while it works: to standard error, bars only where somebody watches."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Tell = Callable[[int, int | None], None]
+
+
+def say(text: str) -> None:
+    """Write a line to standard error: standard output is for results."""
+    sys.stderr.write(f"{text}\n")
+
+
+def is_watched() -> bool:
+    """Say whether a person is at the other end of standard error."""
+    return sys.stderr.isatty()
+
+
+@contextmanager
+def bar(label: str) -> Iterator[Tell]:
+    """Show a progress bar, told by ``(done, all)``; nothing where nobody watches."""
+    if not is_watched():
+        yield lambda _done, _all: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(label, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def status(label: str) -> Iterator[Callable[[str], None]]:
+    """Show what is being done, one step after another; nothing where nobody watches."""
+    if not is_watched():
+        yield lambda _step: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(label) as shown:
+        yield lambda step: shown.update(f"{label}: {step}")

@@ -1,0 +1,154 @@
+"""Records that were there before, as the pipeline would read them: from a file or a topic."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from connectors.codecs import Codec, FieldMap, make_codec
+from connectors.files import SUFFIXES, one_series, read_series
+from streamad.config import PipelineConfig
+from streamad.errors import ConfigError
+from streamad.ports import Log, Source
+from streamad.records import Decoded, SignalBatch
+from streamad.training.fit import rows_of
+
+LINES = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Some input of one partition, in offset order; a file is one partition."""
+
+    source: Source
+    decoded: Decoded
+
+
+def field_map(config: PipelineConfig) -> FieldMap:
+    """Return which field is what, in the decoders' terms."""
+    fields = config.input.fields
+    return FieldMap(
+        key=fields.key,
+        time=fields.time,
+        time_unit=fields.time_unit,
+        values=fields.values,
+        variate=fields.variate,
+        variates=fields.variates,
+        tags=fields.tags,
+    )
+
+
+def codec_of(config: PipelineConfig) -> Codec:
+    """Return the decoder of a pipeline's input."""
+    return make_codec(
+        config.input.format,
+        field_map(config),
+        max_message_bytes=config.input.max_message_bytes,
+        max_rows_per_message=config.input.max_rows_per_message,
+    )
+
+
+def is_file(source: str) -> bool:
+    """Say whether a source is meant as a file; else it is a topic."""
+    return source.removesuffix(".gz").endswith(SUFFIXES) or Path(source).exists()
+
+
+def read_file(path: Path, config: PipelineConfig) -> Iterator[Part]:
+    """Read a file through the pipeline's own field map: columns by name, lines as messages.
+
+    A CSV or Parquet file without the pipeline's key column is one series, named after the file.
+    """
+    source = Source(path.name, 0)
+    fields = field_map(config)
+    if path.name.removesuffix(".gz").endswith((".csv", ".parquet")):
+        batches = read_series(path, _with_key(path, fields))
+    else:
+        batches = _read_messages(path, codec_of(config))
+    for decoded in batches:
+        yield Part(source=source, decoded=decoded)
+
+
+def _with_key(path: Path, fields: FieldMap) -> FieldMap:
+    if len(fields.key) > 1 or fields.key[0] in _columns(path):
+        return fields
+    return one_series(fields)
+
+
+def _columns(path: Path) -> list[str]:
+    try:
+        if path.suffix == ".parquet":
+            return list(pl.read_parquet_schema(path))
+        return pl.read_csv(path, n_rows=0).columns
+    except (OSError, pl.exceptions.PolarsError) as error:
+        msg = f"{path}: cannot be read ({str(error).splitlines()[0]})"
+        raise ConfigError(msg) from error
+
+
+def _read_messages(path: Path, codec: Codec) -> Iterator[Decoded]:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            lines = (line.rstrip(b"\r\n") for line in file if line.strip())
+            start = 0
+            while batch := list(islice(lines, LINES)):
+                offsets = np.arange(start, start + len(batch), dtype=np.int64)
+                yield codec.decode(batch, offsets, np.full(len(batch), -1, np.int64))
+                start += len(batch)
+    except OSError as error:
+        msg = f"{path}: cannot be read ({error.strerror or error})"
+        raise ConfigError(msg) from error
+
+
+def read_topic(
+    log: Log, topic: str, config: PipelineConfig, *, begin_ms: int | None
+) -> Iterator[Part]:
+    """Read a topic, a partition after the other, from a time to where each ends now."""
+    bounds = log.bounds(topic)
+    if not bounds:
+        msg = f"there is no file and no topic {topic!r}"
+        raise ConfigError(msg)
+    codec = codec_of(config)
+    for source, (first, stop) in sorted(bounds.items()):
+        start = first
+        if begin_ms is not None:
+            # Records may be written up to max_ahead before the time they speak of.
+            start = max(first, log.offset_at(source, max(0, begin_ms - config.series.max_ahead)))
+        for part in log.read(source, start, stop):
+            decoded = codec.decode(part.payloads, part.offsets, part.broker_ms)
+            yield Part(source=source, decoded=decoded)
+
+
+def between(batch: SignalBatch, begin_ms: int | None, end_ms: int | None) -> SignalBatch:
+    """Return the rows of a batch with an event time in ``[begin_ms, end_ms)``."""
+    if begin_ms is None and end_ms is None:
+        return batch
+    keep = np.ones(len(batch), np.bool_)
+    if begin_ms is not None:
+        keep &= batch.time_ms >= begin_ms
+    if end_ms is not None:
+        keep &= batch.time_ms < end_ms
+    return rows_of(batch, np.flatnonzero(keep))
+
+
+def joined(batches: Sequence[SignalBatch]) -> SignalBatch:
+    """Return batches of one partition as one; tags are left out."""
+    if not batches:
+        msg = "there is nothing to read"
+        raise ConfigError(msg)
+    before = np.cumsum([0, *(len(batch.offsets) for batch in batches)])
+    return SignalBatch(
+        keys=pl.concat([batch.keys for batch in batches]),
+        time_ms=np.concatenate([batch.time_ms for batch in batches]),
+        values=np.concatenate([batch.values for batch in batches]),
+        message=np.concatenate(
+            [batch.message + n for batch, n in zip(batches, before[:-1], strict=True)]
+        ).astype(np.int32),
+        row=np.concatenate([batch.row for batch in batches]),
+        offsets=np.concatenate([batch.offsets for batch in batches]),
+        broker_ms=np.concatenate([batch.broker_ms for batch in batches]),
+    )

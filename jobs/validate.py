@@ -1,0 +1,112 @@
+"""``streamad validate``: whether a pipeline is right, and what it would run."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from connectors.codecs import CODECS
+from jobs.build import build_detect, check_detector, require_trained
+from jobs.console import say
+from jobs.logs import redacted, secrets_of
+from jobs.replay import field_map
+from jobs.settings import environment
+from streamad.config import PipelineConfig, load_pipeline
+from streamad.config_text import line_of, read_yaml
+from streamad.errors import ConfigError
+from streamad.operators.detect import DetectOperator
+
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a valid pipeline would do."""
+
+    settings: dict[str, Any]
+    topics: dict[str, Any]
+    detector: dict[str, Any]
+    memory: dict[str, Any]
+
+
+def validate_pipeline(path: Path) -> None:
+    """Check a pipeline file and print what would run, as YAML."""
+    config = load_pipeline(path, environment=environment())
+    operator = check(path, config)
+    told = describe(config, operator)
+    tree = {
+        "settings": redacted(told.settings, secrets_of(environment())),
+        "topics": told.topics,
+        "detector": told.detector,
+        "memory": told.memory,
+    }
+    sys.stdout.write(yaml.safe_dump(tree, sort_keys=False, width=100, allow_unicode=True))
+    say(f"{path}: valid" + (f", but {operator.degraded}" if operator.degraded else ""))
+
+
+def check(path: Path, config: PipelineConfig) -> DetectOperator:
+    """Check what only the plug-ins know; a mistake is told with its line in the file."""
+    try:
+        CODECS[config.input.format]
+        field_map(config)
+        check_detector(config)
+        require_trained(config)
+        return build_detect(config)
+    except ConfigError as error:
+        raise ConfigError(_placed(path, config, str(error))) from error
+
+
+def _placed(path: Path, config: PipelineConfig, said: str) -> str:
+    """Put file and line before a mistake, as far as the setting it speaks of can be told."""
+    root, _ = read_yaml(path.read_text(encoding="utf-8"), name=str(path))
+    dotted = said.partition(":")[0]
+    if said.startswith("no detector is called"):
+        dotted = "detector.name"
+    elif said.startswith("no codec is called"):
+        dotted = "input.format"
+    elif said.startswith("fields"):
+        dotted = "input.fields"
+    known = dotted.split(".")[0] in type(config).model_fields
+    line = line_of(root, list(dotted.split("."))) if known else 1
+    shown = said if said.startswith(dotted) or not known else f"{dotted}: {said}"
+    return f"{path}:{line}: {shown}"
+
+
+def describe(config: PipelineConfig, operator: DetectOperator) -> Told:
+    """Return settings, topics, detector and memory of a pipeline, ready to print."""
+    info = operator.detector.info
+    per_key = operator.new_state().bytes_per_key
+    inputs = list(config.input.topics)
+    return Told(
+        settings=config.model_dump(mode="json", exclude_none=True),
+        topics={
+            "read": inputs,
+            "written": [
+                config.topic("findings"), config.topic("alerts"), config.topic("scores"),
+                config.topic("state"),
+                *(config.output.dead_letters.format(topic=topic) for topic in inputs),
+                *(
+                    config.output.late.format(topic=topic)
+                    for topic in inputs if config.series.late == "topic"
+                ),
+            ],
+        },
+        detector={
+            "name": info.name,
+            "windows": f"{operator.detector.size} samples of {operator.plan.n_variates} variates",
+            "lag": f"{operator.detector.lag} samples",
+            "warm_up": f"{info.warm_up} windows of a key no artifact covers",
+            "cost": info.cost,
+            "artifact": operator.artifact or "none",
+            **({"degraded": operator.degraded} if operator.degraded else {}),
+        },
+        memory={
+            "bytes_per_key": per_key,
+            "mebibytes_per_1000_keys": round(1000 * per_key / MEBIBYTE, 1),
+            "gibibytes_at_max_keys": round(config.series.max_keys * per_key / MEBIBYTE / 1024, 2),
+        },
+    )  # fmt: skip
