@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import orjson
-import polars as pl
 
-from connectors.codecs.fields import BAD_TIME, FieldMap, look_up, times_to_ms
+from connectors.codecs.fields import FieldMap, look_up
 from connectors.codecs.rows import shorten
 from streamad.errors import nearest
 
@@ -22,7 +22,7 @@ def diagnose(text: bytes, reason: str, fields: FieldMap) -> tuple[str, str]:
     for name in (*fields.key, fields.variate):
         if name is not None and (found := _not_text(record, name)):
             return found
-    return _not_time(record, fields) or _not_values(record, fields) or (reason, "")
+    return _not_time(record, fields, reason) or _not_values(record, fields) or (reason, "")
 
 
 def _not_text(record: dict[str, Any], name: str) -> tuple[str, str] | None:
@@ -34,7 +34,7 @@ def _not_text(record: dict[str, Any], name: str) -> tuple[str, str] | None:
     return None
 
 
-def _not_time(record: dict[str, Any], fields: FieldMap) -> tuple[str, str] | None:
+def _not_time(record: dict[str, Any], fields: FieldMap, reason: str) -> tuple[str, str] | None:
     value, name = look_up(record, fields.time), fields.time
     if value is None:
         return "missing_field", _absent(record, name)
@@ -42,8 +42,7 @@ def _not_time(record: dict[str, Any], fields: FieldMap) -> tuple[str, str] | Non
     if not (isinstance(value, str) if iso else _is_number(value)):
         wanted = "an ISO 8601 text" if iso else f"a number ({fields.time_unit})"
         return "wrong_type", f"{name}: expected {wanted}, got {_kind(value)} {_show(value)}"
-    time = pl.Series([value], dtype=pl.String if iso else None)
-    if times_to_ms(time, fields.time_unit)[0] == BAD_TIME:
+    if reason == "bad_time":
         wanted = "a time" if iso else f"whole {fields.time_unit}"
         return "bad_time", f"{name}: expected {wanted} from 1970 to 2200, got {_show(value)}"
     return None
@@ -60,11 +59,15 @@ def _not_values(record: dict[str, Any], fields: FieldMap) -> tuple[str, str] | N
 
 
 def _absent(record: dict[str, Any], name: str) -> str:
-    if name in record:
-        return f"{name} is null"
-    near = nearest(name, record)
+    return f"{name} is null" if name in record else _among(name, tuple(record))
+
+
+@lru_cache(maxsize=64)
+def _among(name: str, fields: tuple[str, ...]) -> str:
+    # Kept: where the map names a wrong field, every row of the topic comes here.
+    near = nearest(name, fields)
     hint = f"; did you mean {near!r}?" if near else ""
-    return shorten(f"no field {name!r} among {sorted(record)}{hint}")
+    return shorten(f"no field {name!r} among {sorted(fields)}{hint}")
 
 
 def _is_number(value: object) -> bool:

@@ -26,7 +26,6 @@ REASONS: Mapping[str, str] = {
     "invalid_arrow": "not an Arrow IPC stream or file, or damaged",
     "invalid_otlp": "not an OTLP ExportMetricsServiceRequest",
     "invalid_remote_write": "not a snappy-compressed Prometheus WriteRequest",
-    "invalid_file": "a file whose bytes cannot be read in its format",
     "wrong_type": "a field holds another type than it must",
     "missing_field": "a field that must be there is absent or null",
     "unequal_arrays": "the arrays of a columnar message differ in length",
@@ -36,7 +35,6 @@ REASONS: Mapping[str, str] = {
     "empty_key": "the key is an empty text",
     "key_too_long": "the key is longer than 512 bytes",
     "unknown_variate": "the row names a variate that is not configured (counted, not an error)",
-    "unsupported_metric": "a metric type that has no single value a moment",
 }
 """Every reason a codec gives. They are stable: dashboards and replays select by them."""
 
