@@ -238,136 +238,179 @@ def backtest(
 
 
 @app.command(
+    short_help="Run a pipeline until told to stop.",
     epilog=_examples(
         "streamad run pipeline.yaml",
         "streamad run pipeline.yaml --role detect --health-port 8080 --log-format json",
-    )
+        "KAFKA_BOOTSTRAP_SERVERS=broker:9092 streamad run pipeline.yaml --strict",
+    ),
 )
-def run(  # noqa: PLR0913 - one argument an option
+def run(
     pipeline: _Pipeline,
     *,
     role: Annotated[
-        str, typer.Option(help="Which part runs in this process: both, detect or alert.")
+        str, typer.Option(help="detect, alert, or both in one process.", metavar="ROLE")
     ] = "both",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse to start with a fallback for the detector.")
+    ] = False,
     health_port: Annotated[
-        int | None,
-        typer.Option(help="Where /metrics, /healthz and /readyz answer. Default: nowhere."),
+        int | None, typer.Option(help="Answer /healthz, /readyz and /metrics here.")
     ] = None,
-    log_format: Annotated[str | None, typer.Option(help="text or json. Default: text.")] = None,
-    log_level: Annotated[str | None, typer.Option(help="Default: INFO.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="text or json.", metavar="FORMAT")] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.", metavar="LEVEL")
+    ] = None,
 ) -> None:
-    """Run a pipeline on Kafka until it is told to stop.
+    """Run a pipeline until SIGTERM or Ctrl-C; what has been read is committed first.
 
-    The cluster is named by the environment (KAFKA_BOOTSTRAP_SERVERS and so on), the member by
-    STREAMAD_MEMBER (default: the host's name). Output topics that are missing are created. SIGTERM
-    and Ctrl-C commit what was read and leave; a process that is killed loses nothing either.
+    The cluster is named by KAFKA_BOOTSTRAP_SERVERS and other KAFKA_* variables; a secret may come
+    as NAME_FILE, the path of a file that holds it. Add members by starting more of the same.
+    Options win over STREAMAD_HEALTH_PORT, STREAMAD_LOG_FORMAT and STREAMAD_LOG_LEVEL.
     """
-    from jobs.serve import serve
-    from jobs.settings import environment
+    from jobs.commands import run_pipeline
 
-    given = {"HEALTH_PORT": health_port, "LOG_FORMAT": log_format, "LOG_LEVEL": log_level}
-    options = {f"STREAMAD_{name}": str(one) for name, one in given.items() if one is not None}
-    serve(pipeline, role=role, environment=environment(), options=options)
-
-
-# --- looking into a pipeline ----------------------------------------------------------------------
+    options = {"health_port": health_port, "log_format": log_format, "log_level": log_level}
+    run_pipeline(pipeline, role=role, strict=strict, options=options)
 
 
 @app.command(
+    short_help="Tell why there was an alert, or none.",
     epilog=_examples(
-        "streamad explain web-1/cpu pipeline.yaml --at '10m ago'",
-        "streamad explain web-1/cpu pipeline.yaml --at 2026-03-01T12:00:00Z --json",
-        "streamad explain web-1/cpu --at 1772366400000 --scores scores.parquet",
-    )
+        "streamad explain web-1/cpu pipeline.yaml --at 2026-03-01T12:00:00Z",
+        "streamad explain web-1/cpu --scores scores.parquet --at '10m ago'",
+    ),
 )
 def explain(  # noqa: PLR0913 - one argument an option
-    key: Annotated[str, typer.Argument(help="The series, as findings and alerts name it.")],
+    key: Annotated[str, typer.Argument(help="Which series, as alerts name it.", metavar="KEY")],
     pipeline: Annotated[
         Path | None, typer.Argument(help="The pipeline file, YAML.", metavar="[PIPELINE]")
     ] = None,
     *,
     at: Annotated[
         str, typer.Option(help="When: ISO 8601, milliseconds since 1970, '10m ago', 'now'.")
-    ],
+    ] = "now",
     scores: Annotated[
-        Path | None,
-        typer.Option(help="Read a scores log from a file (Parquet, Arrow), not a topic."),
+        Path | None, typer.Option(help="Read scores from a file instead of the topic.")
     ] = None,
-    findings: Annotated[
-        Path | None, typer.Option(help="With --scores: findings, JSON lines.")
-    ] = None,
-    alerts: Annotated[Path | None, typer.Option(help="With --scores: alerts, JSON lines.")] = None,
+    findings: Annotated[Path | None, typer.Option(help="Findings, as JSON lines.")] = None,
+    alerts: Annotated[Path | None, typer.Option(help="Alerts, as JSON lines.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
-    """Say why there was an alert about a key, or none.
+    """Tell what became of one window of one series, and why there was an alert, or none.
 
-    Shows the score of that window beside the key's own level, what decided, what was expected, and
-    the scores about that time. Reads the scores log, findings and alerts; changes nothing.
+    Read from the scores log, so it is what was decided then, not what would be decided now.
     """
     from jobs.explain_command import explain_window
 
     explain_window(
-        key,
-        pipeline,
-        at=at,
-        scores=scores,
-        findings=findings,
-        alerts=alerts,
-        to_json=as_json,
+        key, pipeline, at=at, scores=scores, findings=findings, alerts=alerts, to_json=as_json
     )
 
 
-dlq = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Show and replay dead letters: what could not be used.",
+topics = typer.Typer(help="Make the topics of a pipeline.", no_args_is_help=True)
+app.add_typer(topics, name="topics", epilog=_examples("streamad topics create pipeline.yaml"))
+
+
+@topics.callback()
+def _topics() -> None:
+    """Make the topics of a pipeline."""
+
+
+@topics.command(epilog=_examples("streamad topics create pipeline.yaml"))
+def create(pipeline: _Pipeline) -> None:
+    """Create the output topics that are missing, with the settings they need.
+
+    'streamad run' does the same when it starts; this is for clusters where jobs may not.
+    """
+    from jobs.commands import make_topics
+
+    make_topics(pipeline)
+
+
+dlq = typer.Typer(help="Look at dead letters, and replay them.", no_args_is_help=True)
+app.add_typer(dlq, name="dlq", epilog=_examples("streamad dlq show pipeline.yaml"))
+
+
+@dlq.command(
+    epilog=_examples(
+        "streamad dlq show pipeline.yaml",
+        "streamad dlq show pipeline.yaml --limit 3 --payloads",
+    )
 )
-app.add_typer(dlq, name="dlq")
-
-
-@dlq.command(epilog=_examples("streamad dlq show pipeline.yaml --limit 20 --payloads"))
 def show(
     pipeline: _Pipeline,
     *,
-    limit: Annotated[int, typer.Option(min=0, help="Show the last so many.")] = 5,
+    limit: Annotated[int, typer.Option(help="How many of the last to show.", min=0)] = 10,
     payloads: Annotated[
-        bool, typer.Option("--payloads", help="Also show the start of each payload.")
+        bool, typer.Option("--payloads", help="Show what the letters hold.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
-    """Count the dead letters of a pipeline by reason, and show the last ones."""
+    """Say what could not be used, how often and why."""
     from jobs.dlq_commands import show_letters
 
     show_letters(pipeline, limit=limit, to_json=as_json, payloads=payloads)
 
 
 @dlq.command(
-    name="replay",
     epilog=_examples(
         "streamad dlq replay pipeline.yaml --dry-run",
-        "streamad dlq replay pipeline.yaml --reason invalid_json --limit 1000",
-    ),
+        "streamad dlq replay pipeline.yaml --reason bad_time",
+    )
 )
-def replay_dead_letters(
+def replay(
     pipeline: _Pipeline,
     *,
-    reason: Annotated[
-        str | None, typer.Option(help="Only these; 'streamad dlq show' lists the reasons.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only, send nothing.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Only letters of this reason.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many.", min=1)] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
+    ] = False,
     max_attempts: Annotated[
-        int, typer.Option(min=1, help="Leave alone what failed again so often.")
+        int, typer.Option(help="Leave letters that failed so often.", min=1)
     ] = 3,
 ) -> None:
     """Send dead letters back to the topics they came from, each once.
 
-    How far a replay came is committed together with what it sent, reason by reason: run it again
-    after a failure, or with another --reason, and nothing is sent twice.
+    Do this after the cause is mended: a letter that fails again comes back with one attempt more.
     """
     from jobs.dlq_commands import replay_letters
 
     replay_letters(pipeline, reason=reason, limit=limit, dry_run=dry_run, max_attempts=max_attempts)
+
+
+@app.command(
+    short_help="See an alert in a minute: no broker, no file, this machine.",
+    epilog=_examples("streamad demo", "streamad demo --keep-going --out alerts.jsonl"),
+)
+def demo(
+    *,
+    seconds: Annotated[float, typer.Option(help="Give up after so long; at least 60.")] = 90.0,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Go on watching until Ctrl-C.")
+    ] = False,
+    no_disturbance: Annotated[
+        bool, typer.Option("--no-disturbance", help="Only watch; cause nothing.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where the alerts are written.")
+    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="Save the screen as SVG.")] = None,
+) -> int:
+    """Watch this machine, disturb it on purpose, and show the alert and its end.
+
+    Nothing is staged: the readings are the machine's own and the disturbance is real work.
+    """
+    from jobs.demo import run_demo
+
+    return run_demo(
+        seconds=seconds,
+        keep_going=keep_going,
+        no_disturbance=no_disturbance,
+        out=out,
+        picture=picture,
+    )
 
 
 @app.command(epilog=_examples("streamad version"))

@@ -13,7 +13,7 @@ from jobs.build import check_detector, make
 from jobs.console import bar, say, status
 from jobs.replay import joined, read_file
 from jobs.score import describe, fit_table, pipeline_for, score_table
-from jobs.settings import environment
+from jobs.settings import environment, kafka_settings
 from jobs.tables import Table, check_output, read_table, write_table
 from streamad.artifacts import load_manifest, save_artifact
 from streamad.config import load_pipeline
@@ -136,6 +136,28 @@ def _fit_for_pipeline(
             facts=facts,
             progress=tell,
         )
+
+
+def run_pipeline(pipeline: Path, *, role: str, strict: bool, options: Mapping[str, object]) -> None:
+    """Run a pipeline, having told every mistake of its file before anything starts."""
+    from jobs.serve import serve
+    from jobs.validate import check
+
+    given = environment()
+    if role != "alert":
+        check(pipeline, load_pipeline(pipeline, environment=given), strict=strict)
+    wanted = {f"STREAMAD_{n.upper()}": str(v) for n, v in options.items() if v is not None}
+    serve(pipeline, role=role, environment=given, options=wanted)
+
+
+def make_topics(pipeline: Path) -> None:
+    """Create the output topics of a pipeline."""
+    from jobs.topics import create_topics
+
+    config = load_pipeline(pipeline, environment=environment())
+    made = create_topics(config, kafka_settings(environment()))
+    sys.stdout.writelines(f"{name}\n" for name in made)
+    say(f"{len(made)} topics created" if made else "all topics are there already")
 
 
 def now_text() -> str:

@@ -48,14 +48,14 @@ def validate_pipeline(path: Path) -> None:
     say(f"{path}: valid" + (f", but {operator.degraded}" if operator.degraded else ""))
 
 
-def check(path: Path, config: PipelineConfig) -> DetectOperator:
+def check(path: Path, config: PipelineConfig, *, strict: bool = False) -> DetectOperator:
     """Check what only the plug-ins know; a mistake is told with its line in the file."""
     try:
         CODECS[config.input.format]
         field_map(config)
         check_detector(config)
         require_trained(config)
-        return build_detect(config)
+        return build_detect(config, strict=strict)
     except ConfigError as error:
         raise ConfigError(_placed(path, config, str(error))) from error
 
