@@ -29,8 +29,9 @@ from streamad.ports import Source
 from streamad.records import Finding
 from streamad.testing.kafka_broker import KafkaBroker
 
+# Processes that may be killed are forked from one that has everything loaded: a start takes seconds.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["jobs.run", "streamad.detectors.robust_z"])
+FORKS.set_forkserver_preload(["tests.integration.warm_kernels"])
 
 STEP_MS = 1_000
 Rows = list[tuple[str, int, float]]

@@ -1,0 +1,36 @@
+"""Loaded once by the server that test processes are forked from: compiled kernels load slowly.
+
+No polars here: its threads would not live on in a fork.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+import jobs.run  # noqa: F401 - what the processes will run
+from jobs.build import build_detect
+from streamad.config import PipelineConfig
+from streamad.windows import keys
+
+_CONFIG = {"name": "warm", "detector": "robust_z", "windows": {"size": 16}}
+
+
+def warm() -> None:
+    operator = build_detect(PipelineConfig.model_validate(_CONFIG))
+    state = operator.new_state()
+    hashes = np.arange(4, dtype=np.uint64)
+    state.keys._insert(1, 1, 0)
+    keys._probe(hashes, hashes, state.keys._slots, state.keys._first, state.keys._second)
+    state.add([0], [True], [{}]) if state.keys.names else None
+    n = 100
+    state.windows.state.reserve(1)
+    state.episodes.state.reserve(1)
+    codes, late = np.zeros(n, np.int32), np.zeros(n, np.bool_)
+    values = np.random.default_rng(0).normal(size=(n, 1))
+    for block in state.windows.ingest(codes, np.arange(n) * 1000, values, late):
+        scores = operator.detector.score(block.values)
+        state.episodes.begin([0], [1])
+        state.episodes.judge(block.codes, scores, block.end_ms, np.zeros(len(block), np.bool_))
+
+
+warm()
