@@ -36,7 +36,7 @@ from streamad.detectors.knn_kernels import (
     measure,
     run_lengths,
     score_windows,
-    stitch,
+    strides_of,
 )
 from streamad.errors import ArtifactError, NotFittedError, WindowError
 
@@ -229,7 +229,7 @@ class KNN(Detector):
         room = max(self.reference // len(kept), self.size)
         pieces = []
         for group in np.unique(of_group):
-            series, usable = stitch(windows[of_group == group])
+            series, usable = _stitched(windows[of_group == group])
             self._loc[group], self._scale[group] = _loc_and_scale(series)
             if group in kept:
                 scaled = _scaled(series, self._loc[group], self._scale[group])
@@ -445,6 +445,21 @@ def _check_slots(memory: KNNMemory, windows: Floats, slots: Ints) -> None:
     if len(slots) and not 0 <= int(slots.min()) <= int(slots.max()) < len(memory):
         msg = f"slots must lie in 0 .. {len(memory) - 1}; reserve() more first"
         raise WindowError(msg)
+
+
+def _stitched(windows: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """Turn the windows of a group back into a series ``(n, n_variates)`` and a mask of use.
+
+    Windows that do not overlap are parted by one unusable sample.
+    """
+    size = windows.shape[1]
+    strides = strides_of(windows)
+    is_new = np.arange(size) >= size - strides[:, None]
+    series = windows[is_new]
+    begins = np.cumsum(strides) - strides
+    gaps = begins[1:][strides[1:] == size]
+    series = np.insert(series, gaps, np.float32(np.nan), axis=0)
+    return series, ~np.isnan(series).any(axis=1)
 
 
 def _loc_and_scale(series: Floats) -> tuple[Floats, Floats]:

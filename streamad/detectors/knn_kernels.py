@@ -35,6 +35,8 @@ Counts = tuple[Int64s, Int64s, Int64s, Int64s, NDArray[np.uint8]]
 """Of a memory: n_windows, n_samples, warm_samples, stride, phase."""
 History = tuple[Floats, Ints, int]
 """Scaled samples ``(n_variates, n + room)``, usable samples from each place on, and ``n``."""
+Part = tuple[int, int, int]
+"""Of a query: first sample of a stretch, one past its last, and how many are present in it."""
 Plan = tuple[int, int, int, int]
 """k, judged sample, learn_every, delay in samples."""
 
@@ -45,21 +47,51 @@ def measure(series: Floats, loc: Floats, scale: Floats) -> None:
 
     Sums run in float64 and in one order, the same for ``fit`` and for a key's warm-up.
     """
+    present = np.empty(series.shape[1], dtype=np.float32)
     for v in range(len(series)):
-        present = series[v][~np.isnan(series[v])]
-        if len(present) == 0:
-            continue
-        middle = np.median(present)
+        n = 0
         mean = 0.0
-        for value in present:
-            mean += value
-        mean /= len(present)
+        for i in range(series.shape[1]):
+            value = series[v, i]
+            if not np.isnan(value):
+                present[n] = value
+                mean += value
+                n += 1
+        if n == 0:
+            continue
+        mean /= n
         spread = 0.0
-        for value in present:
-            spread += (value - mean) * (value - mean)
-        floor = max(np.sqrt(spread / len(present)), SCALE_SHARE * abs(middle))
+        for i in range(n):
+            spread += (present[i] - mean) * (present[i] - mean)
+        middle = (np.float64(_nth(present, n, (n - 1) // 2)) + _nth(present, n, n // 2)) / 2.0
+        floor = max(np.sqrt(spread / n), SCALE_SHARE * abs(middle))
         loc[v] = middle
         scale[v] = floor if floor > TINIEST else 1.0
+
+
+@compiled
+def _nth(values: Floats, n: int, rank: int) -> np.float32:
+    """Return the value of a rank among the first ``n``, which are put in another order (Hoare)."""
+    low, high = 0, n - 1
+    while low < high:
+        pivot = values[(low + high) // 2]
+        i, j = low, high
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while values[j] > pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if rank <= j:
+            high = j
+        elif rank >= i:
+            low = i
+        else:
+            break
+    return np.float32(values[rank])
 
 
 @compiled
@@ -74,41 +106,24 @@ def run_lengths(usable: NDArray[np.bool_]) -> Ints:
 
 
 @compiled
-def stitch(windows: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Turn the windows of a group back into a series ``(n, n_variates)`` and a mask of use.
-
-    Windows that do not overlap are parted by one unusable sample.
-    """
-    n_windows, size, n_variates = windows.shape
-    series = np.empty((n_windows * (size + 1), n_variates), dtype=np.float32)
-    usable = np.zeros(n_windows * (size + 1), dtype=np.bool_)
-    end = 0
-    for w in range(n_windows):
-        stride = size if w == 0 else _overlap(windows[w - 1], windows[w])
-        if w > 0 and stride == size:
-            series[end] = np.nan
-            end += 1
-        for i in range(size - stride, size):
-            series[end] = windows[w, i]
-            usable[end] = not np.isnan(windows[w, i]).any()
-            end += 1
-    return series[:end].copy(), usable[:end].copy()
+def strides_of(windows: Floats) -> Ints:
+    """Return by how many samples each window follows the one before (size: they do not overlap)."""
+    n_windows, size, _ = windows.shape
+    strides = np.full(n_windows, size, dtype=np.int32)
+    for w in range(1, n_windows):
+        stride = 1
+        while stride < size and not _overlap(windows, w, stride):
+            stride += 1
+        strides[w] = stride
+    return strides
 
 
 @compiled
-def _overlap(one: Floats, other: Floats) -> int:
-    """Return the smallest stride at which two windows overlap with equal values (else size)."""
-    for stride in range(1, len(one)):
-        if _continues(one[stride:], other):
-            return stride
-    return len(one)
-
-
-@compiled
-def _continues(tail: Floats, other: Floats) -> bool:
-    for i in range(len(tail)):
-        for v in range(tail.shape[1]):
-            a, b = tail[i, v], other[i, v]
+def _overlap(windows: Floats, w: int, stride: int) -> bool:
+    _, size, n_variates = windows.shape
+    for i in range(size - stride):
+        for v in range(n_variates):
+            a, b = windows[w - 1, i + stride, v], windows[w, i, v]
             if a != b and not (np.isnan(a) and np.isnan(b)):
                 return False
     return True
@@ -299,37 +314,40 @@ def _fused(
     k, judged = plan[0], plan[1]
     near = np.empty(k, dtype=np.float32)
     places = np.empty(k, dtype=np.int64)
+    nothing = np.zeros(query.shape, dtype=np.float32)
     total = np.float32(0.0)
     n_used = 0
-    for start, length in stretches:
-        x = query[:, start : start + length]
-        n_present = _count_present(x)
-        if n_present == 0:
+    for s in range(len(stretches)):
+        start, stop = stretches[s, 0], stretches[s, 0] + stretches[s, 1]
+        part = (start, stop, _count_present(query, start, stop))
+        if part[2] == 0:
             continue
-        near[:] = np.inf
-        places[:] = -1
-        _nearest(x, lived, near, places, 0)
-        _nearest(x, reference, near, places, lived[2])
-        if places[0] < 0:  # nothing to compare with: the distance is that to the median
-            neighbour = np.zeros_like(x)
-        elif places[0] < lived[2]:
-            neighbour = lived[0][:, places[0] :]
-        else:
-            neighbour = reference[0][:, places[0] - lived[2] :]
-        apart = _compare(x, neighbour, judged - start, told)
+        for i in range(k):
+            near[i] = np.inf
+            places[i] = -1
+        offset = 0
+        for history in (lived, reference):  # one call, or the kernel would be compiled in twice
+            _nearest(query, part, history, near, places, offset)
+            offset += history[2]
+        neighbour, at = nothing, 0  # with nothing to compare with: the distance to the median
+        if places[0] >= lived[2]:
+            neighbour, at = reference[0], places[0] - lived[2]
+        elif places[0] >= 0:
+            neighbour, at = lived[0], places[0]
+        apart = _compare(query, part, neighbour, at - start, judged, told)
         if places[0] < 0:
             near[0] = apart
-        total += _mean_root(near, n_present)
+        total += _mean_root(near, part[2])
         n_used += 1
     return total * np.float32(len(stretches)) / np.float32(max(n_used, 1))
 
 
 @compiled
-def _count_present(x: Floats) -> int:
+def _count_present(query: Floats, start: int, stop: int) -> int:
     n = 0
-    for v in range(len(x)):
-        for i in range(x.shape[1]):
-            n += not np.isnan(x[v, i])
+    for v in range(len(query)):
+        for i in range(start, stop):
+            n += not np.isnan(query[v, i])
     return n
 
 
@@ -338,136 +356,160 @@ def _mean_root(near: Floats, n_present: int) -> np.float32:
     """Return the mean over the neighbours found of the root mean square difference."""
     total = np.float32(0.0)
     n_found = 0
-    for squares in near:
-        if squares < np.inf:
-            total += np.sqrt(squares / np.float32(n_present))
+    for i in range(len(near)):
+        if near[i] < np.inf:
+            total += np.sqrt(near[i] / np.float32(n_present))
             n_found += 1
     return total / np.float32(n_found)
 
 
 @compiled
-def _compare(x: Floats, neighbour: Floats, judged: int, told: tuple[Floats, Floats]) -> np.float32:
+def _compare(
+    query: Floats,
+    part: Part,
+    neighbour: Floats,
+    shift: int,
+    judged: int,
+    told: tuple[Floats, Floats],
+) -> np.float32:
     """Write the neighbour's judged sample and each variate's share of the squared difference.
 
-    Returns the summed squared difference.
+    Sample ``i`` of the query stands beside ``i + shift`` of the neighbour. Returns the summed
+    squared difference.
     """
     expected, share = told
     total = np.float32(0.0)
-    for v in range(len(x)):
-        expected[v] = neighbour[v, judged]
+    for v in range(len(query)):
+        expected[v] = neighbour[v, judged + shift]
         share[v] = 0.0
-        for i in range(x.shape[1]):
-            if not np.isnan(x[v, i]):
-                apart = x[v, i] - neighbour[v, i]
+        for i in range(part[0], part[1]):
+            if not np.isnan(query[v, i]):
+                apart = query[v, i] - neighbour[v, i + shift]
                 share[v] += apart * apart
         total += share[v]
-    for v in range(len(x)):
-        share[v] = share[v] / total if total > 0.0 else np.float32(1.0) / np.float32(len(x))
+    for v in range(len(query)):
+        share[v] = share[v] / total if total > 0.0 else np.float32(1.0) / np.float32(len(query))
     return total
 
 
 @compiled
 def _nearest(
-    x: Floats, history: History, near: Floats, places: NDArray[np.int64], offset: int
+    query: Floats,
+    part: Part,
+    history: History,
+    near: Floats,
+    places: NDArray[np.int64],
+    offset: int,
 ) -> None:
     """Improve the k smallest squared distances, and their places, by those in one history.
 
     Exact: a block of places is given up only where none of them can be among the k nearest.
     """
     samples, runs, n_places = history
+    farthest = len(near) - 1
+    length = part[1] - part[0]
     sums = np.empty(BLOCK, dtype=np.float32)
-    whole = not np.isnan(x).any()
     for first in range(0, n_places, BLOCK):
         for q in range(BLOCK):
-            sums[q] = 0.0 if runs[first + q] >= x.shape[1] else np.inf
-        step = _add_block(sums, x, samples[:, first:], near[-1], whole)
+            sums[q] = 0.0 if runs[first + q] >= length else np.inf
+        step = _add_block(sums, query, part, samples, first, near[farthest])
         for q in range(BLOCK):
-            if sums[q] < near[-1]:
-                total = _finish(sums[q], x, samples[:, first + q :], step, near[-1])
-                if total < near[-1]:
-                    _insert(near, places, total, offset + first + q)
+            if sums[q] < near[farthest]:
+                place = first + q
+                total = _finish((sums[q], near[farthest]), query, part, samples, place, step)
+                if total < near[farthest]:
+                    _insert(near, places, total, offset + place)
 
 
 @compiled
 def _add_block(
-    sums: Floats,
-    x: Floats,
-    samples: Floats,
-    limit: np.float32,
-    whole: bool,  # noqa: FBT001
+    sums: Floats, query: Floats, part: Part, samples: Floats, first: int, limit: np.float32
 ) -> int:
     """Add differences until few places are below the limit; return how many steps were made."""
-    n_variates, length = x.shape
-    n_steps = (length + CHUNK - 1) // CHUNK
+    start, stop, n_present = part
+    n_steps = (stop - start + CHUNK - 1) // CHUNK
+    whole = n_present == len(query) * (stop - start)
     step = 0
-    while step < n_variates * n_steps and _count_below(sums, limit) > FEW:
-        v, begin = step // n_steps, step % n_steps * CHUNK
-        here = samples[v, begin : begin + BLOCK + CHUNK]
-        if whole and begin + CHUNK <= length:
-            _add(sums, x[v, begin : begin + CHUNK], here)
+    while step < len(query) * n_steps and _count_below(sums, limit) > FEW:
+        v, begin = step // n_steps, start + step % n_steps * CHUNK
+        if whole and begin + CHUNK <= stop:
+            _add(sums, query, begin, samples, v, first + begin - start)
         else:
-            _add_some(sums, x[v, begin : min(begin + CHUNK, length)], here)
+            for i in range(begin, min(begin + CHUNK, stop)):
+                if not np.isnan(query[v, i]):
+                    _add_one(sums, query[v, i], samples, v, first + i - start)
         step += 1
     return step
 
 
 @compiled
 def _finish(
-    begun: np.float32, x: Floats, samples: Floats, step: int, limit: np.float32
+    begun: tuple[np.float32, np.float32],
+    query: Floats,
+    part: Part,
+    samples: Floats,
+    place: int,
+    step: int,
 ) -> np.float32:
-    """Add what is missing to the sum of one place, from ``step`` on, in the order of `_add`."""
-    n_variates, length = x.shape
-    n_steps = (length + CHUNK - 1) // CHUNK
-    total = begun
-    while step < n_variates * n_steps and total < limit:
-        v, begin = step // n_steps, step % n_steps * CHUNK
-        for i in range(begin, min(begin + CHUNK, length)):
-            if not np.isnan(x[v, i]):
-                apart = x[v, i] - samples[v, i]
+    """Add what is missing to the sum of one place, from ``step`` on, in the order of `_add`.
+
+    ``begun`` is the sum so far, and the limit at which it is of no more interest.
+    """
+    start, stop, _ = part
+    n_steps = (stop - start + CHUNK - 1) // CHUNK
+    total, limit = begun
+    while step < len(query) * n_steps and total < limit:
+        v, begin = step // n_steps, start + step % n_steps * CHUNK
+        for i in range(begin, min(begin + CHUNK, stop)):
+            if not np.isnan(query[v, i]):
+                apart = query[v, i] - samples[v, place + i - start]
                 total += apart * apart
         step += 1
     return total
 
 
 @compiled
-def _add(sums: Floats, x: Floats, history: Floats) -> None:
-    """Add ``CHUNK`` squared differences to the sum of each place.
+def _add(sums: Floats, query: Floats, begin: int, samples: Floats, v: int, at: int) -> None:
+    """Add ``CHUNK`` squared differences to the sum of each place, from ``at`` on.
 
-    Written out so that a sum is loaded and stored once for all of them; the unsigned index saves
-    the check for a negative one, which would keep LLVM from using vector instructions.
+    Written out so that a sum is loaded and stored once for all of them; unsigned indices save the
+    check for negative ones, which would keep LLVM from using vector instructions.
     """
-    x0, x1, x2, x3, x4, x5, x6, x7 = x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]
+    x0, x1, x2, x3 = query[v, begin], query[v, begin + 1], query[v, begin + 2], query[v, begin + 3]
+    b = begin + 4
+    x4, x5, x6, x7 = query[v, b], query[v, b + 1], query[v, b + 2], query[v, b + 3]
+    row, base = np.uint64(v), np.uint64(at)
     for place in range(BLOCK):
         q = np.uint64(place)
+        i = base + q
         total = sums[q]
-        apart = x0 - history[q]
+        apart = x0 - samples[row, i]
         total += apart * apart
-        apart = x1 - history[q + np.uint64(1)]
+        apart = x1 - samples[row, i + np.uint64(1)]
         total += apart * apart
-        apart = x2 - history[q + np.uint64(2)]
+        apart = x2 - samples[row, i + np.uint64(2)]
         total += apart * apart
-        apart = x3 - history[q + np.uint64(3)]
+        apart = x3 - samples[row, i + np.uint64(3)]
         total += apart * apart
-        apart = x4 - history[q + np.uint64(4)]
+        apart = x4 - samples[row, i + np.uint64(4)]
         total += apart * apart
-        apart = x5 - history[q + np.uint64(5)]
+        apart = x5 - samples[row, i + np.uint64(5)]
         total += apart * apart
-        apart = x6 - history[q + np.uint64(6)]
+        apart = x6 - samples[row, i + np.uint64(6)]
         total += apart * apart
-        apart = x7 - history[q + np.uint64(7)]
+        apart = x7 - samples[row, i + np.uint64(7)]
         total += apart * apart
         sums[q] = total
 
 
 @compiled
-def _add_some(sums: Floats, x: Floats, history: Floats) -> None:
-    """Do as `_add` for fewer samples, or where some are missing."""
-    for i in range(len(x)):
-        if np.isnan(x[i]):
-            continue
-        for q in range(BLOCK):
-            apart = x[i] - history[i + q]
-            sums[q] += apart * apart
+def _add_one(sums: Floats, x: np.float32, samples: Floats, v: int, at: int) -> None:
+    """Do as `_add` for one sample: where some are missing, and at a stretch's end."""
+    row, base = np.uint64(v), np.uint64(at)
+    for place in range(BLOCK):
+        q = np.uint64(place)
+        apart = x - samples[row, base + q]
+        sums[q] += apart * apart
 
 
 @compiled

@@ -2,10 +2,12 @@
 
     python tests/bench/quality.py --data ../shared/data/signals
 
-Protocol: univariate sets, and ``v0`` alone of nasa; fit on the rows before ``train_end``, then
-score and learn window by window in order; only rows from ``train_end`` on count, of series with an
-anomaly there. VUS buffers go up to the series' window in ``index.csv``. Two rows frame the table:
-a random score and ``|z|``, one line of code.
+Protocol: univariate sets, and ``v0`` alone of nasa; fit on the rows before ``train_end`` (on one
+window where they are fewer), then score and learn window by window in order, everything admitted;
+only rows from ``train_end`` on count, of series with an anomaly there. A window is as long as the
+period of the training part, within 32 to 125 and an eighth of the series; VUS buffers go up to the
+series' window in ``index.csv``. Two rows frame the table: a random score and ``|z|``, one line of
+code.
 
 A detector that fails on a series is missing there, and said to be; it is not a 0.
 """
@@ -204,17 +206,23 @@ def _cell(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:,.0f}" if value > 1 else f"{value:.3f}".lstrip("0")
+        return f"{value:,.0f}" if value > 1 else f"{value:.3f}"
     return str(value)
 
 
 def _show(console: Console, table: pl.DataFrame) -> None:
-    shown = Table(title="mean over series, rows after train_end; sets: VUS-PR")
-    for column in table.columns:
-        shown.add_column(column, justify="right", no_wrap=True)
-    for row in table.iter_rows():
-        shown.add_row(*map(_cell, row))
-    console.print(shown)
+    """Print the means, and below them those of each set: together they are too wide."""
+    n_means = table.columns.index("failed") + 1
+    for title, columns in (
+        ("mean over series, rows after train_end", table.columns[:n_means]),
+        ("VUS-PR by set", ["detector", *table.columns[n_means:]]),
+    ):
+        shown = Table(title=title)
+        for column in columns:
+            shown.add_column(column, justify="right", no_wrap=True)
+        for row in table.select(columns).iter_rows():
+            shown.add_row(*map(_cell, row))
+        console.print(shown)
 
 
 def run_all(todo: list[Task], n_jobs: int, on_result: Callable[[Result], None]) -> None:
