@@ -20,11 +20,13 @@ from streamad.errors import ArtifactError
 
 CLIP: Final = 12.0
 """Scaled samples end here: the encoder was trained on such, and finite in is finite out."""
-BATCHES: Final = (8, 64)
+BATCHES: Final = (4, 16, 64)
 """Batch shapes the runtime ever sees; what falls short is filled up with empty windows."""
 TOO_FLAT: Final = 1e-5
 """Below this deviation (in training scales) a window has no shape of its own to speak of."""
 SHIPPED: Final = "shipped"
+FEATURES, EMBEDDINGS = "features.onnx", "model.onnx"
+"""Files of a trained encoder: short vectors of its first block, and all of it."""
 
 
 class Encoder(Protocol):
@@ -56,7 +58,7 @@ def own_scale(series: Floats) -> Floats:
     loc = filled.sum(axis=1, keepdims=True) / n_seen
     gap = np.where(seen, filled - loc, 0.0)
     scale = np.sqrt((gap * gap).sum(axis=1, keepdims=True) / n_seen)
-    # Rounding alone makes a flat row look alive: what is below float32 next to the level is no shape.
+    # Rounding alone makes a flat row look alive; below float32 next to the level is no shape.
     flat = scale <= np.maximum(TOO_FLAT, 1e-6 * np.abs(loc))
     scaled = np.where(flat, 0.0, gap / np.where(flat, 1.0, scale))
     return np.where(seen, scaled, np.nan).astype(np.float32)
@@ -96,7 +98,7 @@ class OnnxEncoder:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         if not Path(path).is_file():
-            msg = f"no ONNX encoder at {path}; name a directory with features.onnx, or {SHIPPED!r}"
+            msg = f"no ONNX encoder at {path}; name a directory that holds one, or {SHIPPED!r}"
             raise ArtifactError(msg)
         self._session = onnxruntime.InferenceSession(
             path, options, providers=["CPUExecutionProvider"]
@@ -144,7 +146,7 @@ class HubEncoder:
     (Johnson and Lindenstrauss, 1984), so that memory a key does not grow with the model.
 
     Chronos-Bolt is shown windows in training scale. T5-Chronos and Chronos-2 normalise every
-    window themselves: ``keeps_scale`` is false, and the detector adds level and size to the patches.
+    window themselves: ``keeps_scale`` is false, and the detector adds level and size.
     """
 
     def __init__(self, model: str, *, width: int = 32, patch_size: int = 16) -> None:
@@ -203,11 +205,11 @@ class HubEncoder:
             short = n_patches * self.patch_size - len(each)
             padded = np.concatenate([np.repeat(each[:1], short, axis=0), each])
             made.append(padded.reshape(n_patches, self.patch_size, -1).mean(axis=1))
-        return np.stack(made).astype(np.float32)
+        return np.asarray(np.stack(made), dtype=np.float32)
 
 
 def _torch_and_chronos(model: str) -> tuple[Any, Any]:
-    """Import what a model of the user's own needs; a missing extra answers with the line to type."""
+    """Import what a user's own model needs; a missing extra answers with the line to type."""
     try:
         import torch  # noqa: PLC0415 an extra: scoring with shipped weights never loads it
         from chronos import BaseChronosPipeline  # noqa: PLC0415
@@ -223,13 +225,14 @@ def _torch_and_chronos(model: str) -> tuple[Any, Any]:
 
 
 @lru_cache(maxsize=4)
-def load_encoder(model: str) -> Encoder:
+def load_encoder(model: str, kind: str = FEATURES) -> Encoder:
     """Return the encoder called ``model``, loaded once a process.
 
     model : ``"shipped"``; a directory the training script wrote (it holds ``features.onnx``); else
         the directory or hub id of any Chronos model, which needs the extra ``train``
+    kind : ``FEATURES`` (shallow, short vectors) or ``EMBEDDINGS`` (the whole encoder)
     """
     if model == SHIPPED:
-        return OnnxEncoder(str(files("streamad.detectors") / "weights" / "themis" / "features.onnx"))
-    local = Path(model) / "features.onnx"
+        return OnnxEncoder(str(files("streamad.detectors") / "weights" / "themis" / kind))
+    local = Path(model) / kind
     return OnnxEncoder(str(local)) if local.is_file() else HubEncoder(model)

@@ -1,0 +1,1 @@
+"""Torch modules that are forward and nothing else."""

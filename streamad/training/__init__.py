@@ -1,0 +1,1 @@
+"""What makes models: seeded data, training loops, exports. Serving never imports it."""

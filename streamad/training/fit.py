@@ -218,7 +218,7 @@ def tail_of(
     """Return the scores at `TAIL_PROBABILITIES`: counted where there are enough, fitted beyond.
 
     Training data is seldom free of anomalies, so that no level may lie higher than the body of the
-    scores (from the median up) leads to expect: three times its slope over log p. Where most scores
+    scores (the third quarter) leads to expect: three times its slope over log p. Where most scores
     are equal there is no slope, and no level may lie above ``default``.
 
     Examples
@@ -229,20 +229,20 @@ def tail_of(
     [2, 5, 7, 9]
     >>> drawn[:500] = 1000.0
     >>> [round(level) for level in tail_of(drawn, default=(1.0, 2.0, 3.0, 4.0))]
-    [2, 5, 17, 24]
+    [2, 5, 18, 25]
     """
     n_top = min(max(TOP, len(scores) // 100), max(1, len(scores) // 10))
     top = np.sort(scores)[::-1][:n_top].astype(np.float32)
     fitted = np.zeros(4, np.float64)
     fit_tail(top, float(len(scores)), 1e-9, 1e-9, fitted)
-    middle, first = (float(np.quantile(scores, 1 - p)) for p in (0.5, TAIL_PROBABILITIES[0]))
-    slope = (first - middle) / math.log(0.5 / TAIL_PROBABILITIES[0])
+    middle, upper = (float(np.quantile(scores, q)) for q in (0.5, 0.75))
+    slope = (upper - middle) / math.log(2)
     levels = []
     for p, usual in zip(TAIL_PROBABILITIES, default, strict=True):
         counted = p * len(scores) >= MIN_COUNTED
         level = float(np.quantile(scores, 1 - p) if counted else level_at(p, *fitted))
-        steepest = first + STEEPEST * slope * math.log(TAIL_PROBABILITIES[0] / p)
-        levels.append(min(level, steepest if slope > 0 else max(first, usual)))
+        steepest = upper + STEEPEST * slope * math.log(0.25 / p)
+        levels.append(min(level, steepest if slope > 0 else max(upper, usual)))
     rising = np.maximum.accumulate(np.array(levels)) + 1e-6 * np.arange(len(levels))
     return tuple(rising.tolist())
 

@@ -2,9 +2,9 @@
 
 Three sources, as published for the Chronos family and ChatTS, in numpy alone:
 
-* *KernelSynth* (Ansari et al. 2024, arXiv 2403.07815, section 4.2): paths of Gaussian processes whose
-  kernel is a random sum and product out of a bank. Factorising a kernel is what costs, so several
-  paths are drawn from each.
+* *KernelSynth* (Ansari et al. 2024, arXiv 2403.07815, section 4.2): paths of Gaussian processes
+  whose kernel is a random sum and product out of a bank. Factorising a kernel is what costs, so
+  several paths are drawn from each.
 * *Base series* in the manner of ChatTS (Xie et al. 2024, arXiv 2412.03104): trend + season + noise,
   and what telemetry looks like besides: states that switch, counts, rare bursts, levels that drift.
 * *TSMixup* (arXiv 2403.07815, section 4.1): convex mixes of one to three scaled series.
@@ -18,6 +18,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +27,9 @@ from numpy.typing import NDArray
 
 Kernel = NDArray[np.float64]
 
-PERIODS: Final = (24, 48, 96, 168, 336, 672, 7, 14, 30, 60, 365, 730, 4, 26, 52, 4, 6, 12, 4, 40, 10)
+PERIODS: Final = (
+    24, 48, 96, 168, 336, 672, 7, 14, 30, 60, 365, 730, 4, 26, 52, 4, 6, 12, 4, 40, 10,
+)  # fmt: skip
 """Seasonal periods of KernelSynth's bank, in samples."""
 
 GRID: Final = 1024
@@ -51,14 +54,14 @@ class PoolConfig:
 class WindowBatch:
     """One training batch, already scaled; NaN marks values that are missing.
 
-    ``context`` is float32 ``(n_windows, context_length)``, ``target`` float32 ``(n_windows, horizon)``.
+    ``context`` is float32 ``(n_windows, context_length)``, ``target`` ``(n_windows, horizon)``.
     """
 
     context: NDArray[np.float32]
     target: NDArray[np.float32]
 
 
-# KernelSynth ---------------------------------------------------------------------------------------
+# KernelSynth -------------------------------------------------------------------------------------
 
 
 def kernel_bank(length: int) -> list[Callable[[], Kernel]]:
@@ -89,13 +92,14 @@ def kernel_bank(length: int) -> list[Callable[[], Kernel]]:
     def constant() -> Kernel:
         return np.ones((length, length))
 
-    bank: list[Callable[[], Kernel]] = [lambda p=p: periodic(float(p)) for p in PERIODS]
-    bank += [lambda s=s: linear(s) for s in (0.0, 1.0, 10.0)]
-    bank += [lambda s=s: squared_exponential(s) for s in (0.1, 1.0, 10.0)]
-    bank += [lambda a=a: rational_quadratic(a) for a in (0.1, 1.0, 10.0)]
-    bank += [lambda v=v: white(v) for v in (0.1, 1.0)]
-    bank += [constant] * 3
-    return bank
+    return [
+        *(partial(periodic, float(period)) for period in PERIODS),
+        *(partial(linear, sigma) for sigma in (0.0, 1.0, 10.0)),
+        *(partial(squared_exponential, scale) for scale in (0.1, 1.0, 10.0)),
+        *(partial(rational_quadratic, alpha) for alpha in (0.1, 1.0, 10.0)),
+        *(partial(white, level) for level in (0.1, 1.0)),
+        *([constant] * 3),
+    ]
 
 
 def kernel_paths(
@@ -121,7 +125,7 @@ def kernel_paths(
     return np.asarray((root @ noise).T, dtype=np.float32)
 
 
-# base series ---------------------------------------------------------------------------------------
+# base series -------------------------------------------------------------------------------------
 
 
 def _season(length: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -208,7 +212,7 @@ def _states(length: int, rng: np.random.Generator) -> NDArray[np.float64]:
 def _counts(length: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Count events whose rate has a season: requests, errors, logins."""
     rate = np.exp(rng.uniform(-1.0, 4.0) + rng.uniform(0.0, 1.0) * _season(length, rng))
-    return rng.poisson(np.clip(rate, 0.0, 1e4)).astype(np.float64)
+    return np.asarray(rng.poisson(np.clip(rate, 0.0, 1e4)), dtype=np.float64)
 
 
 def _bursts(length: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -237,18 +241,21 @@ def base_series(length: int, rng: np.random.Generator) -> NDArray[np.float32]:
     return np.asarray(out, dtype=np.float32)
 
 
-# pool ----------------------------------------------------------------------------------------------
+# pool --------------------------------------------------------------------------------------------
 
 
 def make_pool(config: PoolConfig) -> Iterator[NDArray[np.float32]]:
-    """Yield the pool's series in a fixed order, in arrays ``(some, length)`` of standardised rows."""
+    """Yield the pool in a fixed order, in arrays ``(some, length)`` of standardised rows."""
     bank = kernel_bank(config.length)
     for i in range(config.n_kernels):
         rng = np.random.default_rng([config.seed, 1, i])
         yield _standardise(kernel_paths(bank, n_paths=config.paths_per_kernel, rng=rng))
     for start in range(0, config.n_base, 250):
-        rows = range(start, min(start + 250, config.n_base))
-        made = [base_series(config.length, np.random.default_rng([config.seed, 2, i])) for i in rows]
+        rngs = (
+            np.random.default_rng([config.seed, 2, i])
+            for i in range(start, min(start + 250, config.n_base))
+        )
+        made = [base_series(config.length, rng) for rng in rngs]
         yield _standardise(np.stack(made))
 
 
@@ -289,7 +296,7 @@ def load_pool(
     return loaded
 
 
-# windows -------------------------------------------------------------------------------------------
+# windows -----------------------------------------------------------------------------------------
 
 
 def mixup(

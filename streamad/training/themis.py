@@ -5,8 +5,9 @@ Run it again with the same ``--out`` to go on from the last checkpoint::
     python -m streamad.training.themis --out build/themis --steps 8000 --minutes 45 --seed 0
 
 The directory then holds ``config.json`` and ``model.safetensors``, which
-``chronos.BaseChronosPipeline.from_pretrained`` reads, ``model.onnx`` (the encoder alone, for
-serving without torch), and ``training.json`` (seed, steps, loss curve).
+``chronos.BaseChronosPipeline.from_pretrained`` reads; for serving without torch, ``model.onnx``
+(the whole encoder) and ``features.onnx`` (its first block, whitened by ``whitening.safetensors``);
+and ``training.json`` (seed, steps, loss curve).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,14 +27,22 @@ from chronos.chronos_bolt import ChronosBoltModelForForecasting, InstanceNorm
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import save_file
 from transformers import T5Config
 
-from streamad.networks.bolt_encoder import BoltEncoder
+from streamad.detectors.embeddings import to_patches
+from streamad.networks.bolt_encoder import BoltEncoder, BoltFeatures, first_blocks
 from streamad.training.synthetic import PoolConfig, load_pool, sample_windows
 
 CHECKPOINT: Final = "checkpoint.pt"
 LOG_EVERY: Final = 50
-SAVE_EVERY: Final = 250
+SAVE_EVERY: Final = 100
+N_BLOCKS: Final = 1
+"""Encoder blocks the features come from; measured: one is better than two or all three."""
+WIDTH: Final = 24
+"""Values a patch keeps after whitening."""
+FLOOR: Final = 3e-4
+"""Added to every variance, as a share of the largest: directions of pure noise must not count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +101,9 @@ def build_model(shape: BoltShape) -> ChronosBoltModelForForecasting:
         dropout_rate=0.0,
         pad_token_id=0,
         eos_token_id=1,
-        decoder_start_token_id=0,
         architectures=["ChronosBoltModelForForecasting"],
     )
+    config.decoder_start_token_id = 0
     config.reg_token_id = 1
     config.chronos_pipeline_class = "ChronosBoltPipeline"
     config.chronos_config = {
@@ -109,7 +119,7 @@ def build_model(shape: BoltShape) -> ChronosBoltModelForForecasting:
     return ChronosBoltModelForForecasting(config)
 
 
-# training ------------------------------------------------------------------------------------------
+# training ----------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True, kw_only=True)
@@ -221,48 +231,110 @@ def train(
             return
 
 
-# export --------------------------------------------------------------------------------------------
+# export ------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def whitening(
+    model: ChronosBoltModelForForecasting, pool: NDArray[np.float32], *, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return centre ``(d,)`` and whitening axes ``(d, WIDTH)`` of the first block's output.
+
+    Measured on synthetic windows: the leading principal directions, each scaled to about one
+    deviation, together to one.
+    """
+    encoder = first_blocks(model, n_blocks=N_BLOCKS)
+    patch_size = model.chronos_config.input_patch_size
+    tokens = []
+    for i in range(24):
+        batch = sample_windows(
+            pool,
+            n_windows=64,
+            context_length=8 * patch_size,
+            horizon=model.chronos_config.prediction_length,
+            rng=np.random.default_rng([seed, 4, i]),
+        )
+        patches = to_patches(batch.context, patch_size=patch_size)
+        hidden = encoder(torch.from_numpy(patches))[:, :-1].numpy()
+        tokens.append(hidden[patches[:, :, patch_size:].all(axis=2)])
+    rows = np.concatenate(tokens).astype(np.float64)
+    values, vectors = np.linalg.eigh(np.cov(rows.T))
+    values, vectors = values[::-1][:WIDTH], vectors[:, ::-1][:, :WIDTH]
+    spread = values + FLOOR * values[0]
+    axes = vectors / np.sqrt(spread) / np.sqrt((values / spread).sum())
+    return torch.tensor(rows.mean(axis=0)).float(), torch.tensor(axes.copy()).float()
 
 
 def export_encoder(model: ChronosBoltModelForForecasting, path: Path) -> None:
-    """Write the encoder as ONNX; the number of windows and of patches stay free."""
-    model.eval()
-    model.config._attn_implementation = "eager"  # noqa: SLF001
-    model.encoder.config._attn_implementation = "eager"  # noqa: SLF001
+    """Write the whole encoder as ONNX; the number of windows and of patches stay free."""
+    _export(BoltEncoder(model), path, model=model, output="embeddings")
+
+
+def export_features(
+    model: ChronosBoltModelForForecasting,
+    path: Path,
+    *,
+    centre: torch.Tensor,
+    axes: torch.Tensor,
+) -> None:
+    """Write the first block and its whitening as ONNX: what detectors are served by."""
+    network = BoltFeatures(model, centre=centre, axes=axes, n_blocks=N_BLOCKS)
+    _export(network, path, model=model, output="features")
+
+
+def _export(
+    network: torch.nn.Module, path: Path, *, model: ChronosBoltModelForForecasting, output: str
+) -> None:
     settings = model.chronos_config
-    patch_size = settings.input_patch_size
-    n_patches = settings.context_length // patch_size
-    example = torch.ones(3, n_patches, 2 * patch_size)
-    torch.onnx.export(
-        BoltEncoder(model).eval(),
-        (example,),
-        str(path),
-        dynamo=True,
-        external_data=False,
-        input_names=["patches"],
-        output_names=["embeddings"],
-        dynamic_shapes=({0: torch.export.Dim("n_windows"), 1: torch.export.Dim("n_patches")},),
-        verbose=False,
-    )
+    n_patches = settings.context_length // settings.input_patch_size
+    example = torch.ones(3, n_patches, 2 * settings.input_patch_size)
+    for part in network.modules():
+        if hasattr(part, "config"):
+            part.config._attn_implementation = "eager"  # noqa: SLF001
+    with warnings.catch_warnings():
+        # The exporter warns of deprecations inside torch itself.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network.eval(),
+            (example,),
+            str(path),
+            dynamo=True,
+            external_data=False,
+            input_names=["patches"],
+            output_names=[output],
+            dynamic_shapes=({0: torch.export.Dim("n_windows"), 1: torch.export.Dim("n_patches")},),
+            verbose=False,
+        )
 
 
-def save_model(run: Run, out: Path, *, facts: dict[str, Any]) -> None:
-    """Write weights, configuration, ONNX encoder and the facts of the training into ``out``."""
+def save_model(
+    model: ChronosBoltModelForForecasting,
+    out: Path,
+    *,
+    pool: NDArray[np.float32],
+    seed: int,
+    facts: dict[str, Any],
+) -> None:
+    """Write weights, configuration, both ONNX files and the facts of the training into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
-    run.model.instance_norm = InstanceNorm()
-    run.model.save_pretrained(out)
-    export_encoder(run.model, out / "model.onnx")
-    (out / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
+    model.eval()
+    model.instance_norm = InstanceNorm()
+    model.save_pretrained(out)
+    export_encoder(model, out / "model.onnx")
+    centre, axes = whitening(model, pool, seed=seed)
+    save_file({"centre": centre, "axes": axes}, out / "whitening.safetensors")
+    export_features(model, out / "features.onnx", centre=centre, axes=axes)
+    (out / "training.json").write_text(json.dumps(facts) + "\n")
 
 
-# command line --------------------------------------------------------------------------------------
+# command line ------------------------------------------------------------------------------------
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="streamad.training.themis", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="directory to write the model to")
     parser.add_argument("--work", type=Path, help="directory of pool and checkpoint; default --out")
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--steps", type=int, default=Recipe().steps)
     parser.add_argument("--minutes", type=float, help="stop after this long and save what there is")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -289,7 +361,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     work.mkdir(parents=True, exist_ok=True)
     shape, recipe = BoltShape(), Recipe(steps=given.steps, seed=given.seed)
     pool_config = PoolConfig(seed=given.seed)
-    settings = {"shape": asdict(shape), "recipe": asdict(recipe), "pool": asdict(pool_config)}
+    # The number of steps may change between runs: it only bends the fall of the learning rate.
+    kept_recipe = {name: value for name, value in asdict(recipe).items() if name != "steps"}
+    settings = {"shape": asdict(shape), "recipe": kept_recipe, "pool": asdict(pool_config)}
     run = start_run(shape, recipe)
     if (work / CHECKPOINT).exists():
         load_checkpoint(run, work / CHECKPOINT, settings=settings)
@@ -312,12 +386,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     save_checkpoint(run, work / CHECKPOINT, settings=settings)
     facts = {
         **settings,
+        "planned_steps": recipe.steps,
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "steps": run.step,
         "steps_per_s": round((run.step - first_step) / (time.monotonic() - begun), 2),
         "loss": [[step, round(loss, 4)] for step, loss in run.losses],
     }
-    save_model(run, given.out, facts=facts)
+    save_model(run.model, given.out, pool=pool, seed=given.seed, facts=facts)
     return 0
 
 
