@@ -1,0 +1,155 @@
+"""The course of the demo: learn, disturb, recover; and what came of it. Pure: time comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from streamad.records import Alert
+
+Phase = Literal["learning", "disturbing", "recovering", "watching", "over"]
+
+_DRIVEN: Final = ("disturbance.", "cpu", "disk_write")
+"""Beginnings of the metrics a disturbance moves, the surest first."""
+_PATIENCE_MS: Final = 6_000
+"""After the disturbance, how long an alert for it may still come."""
+_LINGER_MS: Final = 3_000
+"""How long the end stays on the screen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to happen.
+
+    needed : readings until the pipeline judges; interval_ms : between readings; longest_ms : after
+    which it ends whatever has happened; keep_going : watch on after it all, until interrupted.
+    """
+
+    needed: int
+    interval_ms: int
+    longest_ms: int
+    burst_ms: int = 9_000
+    disturb: bool = True
+    keep_going: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caused:
+    """An alert of the disturbance: when it was raised and, perhaps, resolved."""
+
+    alert: Alert
+    opened_ms: int
+    resolved_ms: int | None = None
+
+
+class Script:
+    """Where the demo stands; `step` with every reading and the alerts it made."""
+
+    def __init__(self, plan: Plan, *, start_ms: int) -> None:
+        self.plan, self.start_ms, self.now_ms = plan, start_ms, start_ms
+        self.phase: Phase = "learning"
+        self.n_readings = 0
+        self.began_ms: int | None = None
+        self.caused: dict[str, Caused] = {}
+        self.others: dict[str, Alert] = {}
+        self.deadline_ms = start_ms + plan.longest_ms
+        self._over_ms: int | None = None
+
+    def step(self, now_ms: int, alerts: Iterable[Alert]) -> Phase:
+        """Return the phase after a reading; ``disturbing`` is entered once, where work begins."""
+        self.now_ms = now_ms
+        self.n_readings += 1
+        for alert in alerts:
+            self._note(alert)
+        self.phase = self._next()
+        return self.phase
+
+    @property
+    def burst_end_ms(self) -> int | None:
+        """Return when the disturbance ends, None where it has not begun."""
+        return None if self.began_ms is None else self.began_ms + self.plan.burst_ms
+
+    @property
+    def main(self) -> Caused | None:
+        """Return the surest alert the disturbance raised: that of the process itself, if any."""
+        for beginning in _DRIVEN:
+            for caused in self.caused.values():
+                if _metric(caused.alert).startswith(beginning):
+                    return caused
+        return None
+
+    @property
+    def left_s(self) -> float:
+        """Return the seconds this phase will last, as far as one knows."""
+        if self.phase == "learning":
+            return max(self.plan.needed - self.n_readings, 0) * self._pace_ms() / 1000
+        end_ms = self.burst_end_ms if self.phase == "disturbing" else self.deadline_ms
+        return max((end_ms or self.now_ms) - self.now_ms, 0) / 1000
+
+    @property
+    def progress(self) -> float:
+        """Return how much of this phase is done, 0 to 1."""
+        if self.phase == "learning":
+            return min(self.n_readings / self.plan.needed, 1.0)
+        if self.phase == "disturbing":
+            return min(1.0 - self.left_s * 1000 / self.plan.burst_ms, 1.0)
+        return 1.0
+
+    def _pace_ms(self) -> float:
+        """Return the time a reading takes: more than asked for on a machine that is too busy."""
+        made = self.now_ms - self.start_ms
+        return max(made / max(self.n_readings, 1), self.plan.interval_ms)
+
+    def _next(self) -> Phase:
+        if self.now_ms >= self.deadline_ms and not self.plan.keep_going:
+            return "over"
+        if self.phase == "learning":
+            return self._after_learning()
+        if self.phase == "disturbing":
+            return "recovering" if self.now_ms >= (self.burst_end_ms or 0) else "disturbing"
+        if self.phase == "recovering":
+            return self._after_recovering()
+        return self.phase
+
+    def _after_learning(self) -> Phase:
+        if self.n_readings < self.plan.needed:
+            return "learning"
+        if not self.plan.disturb:
+            return "watching"
+        self.began_ms = self.now_ms
+        return "disturbing"
+
+    def _after_recovering(self) -> Phase:
+        main = self.main
+        late = self.now_ms >= (self.burst_end_ms or 0) + _PATIENCE_MS
+        if self._over_ms is None and ((main is None and late) or (main and main.resolved_ms)):
+            self._over_ms = self.now_ms + _LINGER_MS
+        if self._over_ms is None or self.now_ms < self._over_ms:
+            return "recovering"
+        return "watching" if self.plan.keep_going else "over"
+
+    def _note(self, alert: Alert) -> None:
+        if alert.id in self.caused:
+            before = self.caused[alert.id]
+            resolved = self.now_ms if alert.state == "resolved" else before.resolved_ms
+            self.caused[alert.id] = Caused(
+                alert=alert, opened_ms=before.opened_ms, resolved_ms=resolved
+            )
+        elif self._is_caused(alert):
+            self.caused[alert.id] = Caused(alert=alert, opened_ms=self.now_ms)
+        else:
+            self.others[alert.id] = alert
+
+    def _is_caused(self, alert: Alert) -> bool:
+        return (
+            self.phase in {"disturbing", "recovering"}
+            and alert.state == "opened"
+            and alert.kind == "anomaly"
+            and alert.opened_ms <= (self.burst_end_ms or 0)
+            and _metric(alert).startswith(_DRIVEN)
+        )
+
+
+def _metric(alert: Alert) -> str:
+    return alert.key.partition("/")[2]
