@@ -1,0 +1,78 @@
+"""Members that come, go, and come back from the dead share the work without a trace in the output."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+
+from jobs.plain import detect_loop
+
+
+def test_partitions_move_under_load_and_a_zombie_writes_nothing(pipeline, rows):
+    job = pipeline(partitions=4, settings={"session_timeout_ms": 3_000})
+    job.tree["delivery"] |= {"max_poll_records": 50}
+    series = rows(points=500, keys=8)
+    job.create()
+    done = threading.Event()
+
+    def feed() -> None:
+        # All along: partitions change hands while there is something to lose.
+        step = len(series) // 40
+        for at in range(0, len(series), step):
+            job.send(series[at : at + step])
+            done.wait(0.5)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    first = job.start("a")
+    job.until(lambda: len(job.scores()) > 50, what="the first member works")
+    second = job.start("b")
+    time.sleep(4)
+    assert first.is_alive()
+    assert second.is_alive()
+    os.kill(first.pid, signal.SIGSTOP)
+    time.sleep(6)  # its session ends, and its partitions move while it holds an open end of work
+    os.kill(first.pid, signal.SIGCONT)
+    time.sleep(3)
+    first.terminate()
+    first.join(20)
+    assert first.exitcode == 0
+    feeder.join()
+    job.until(job.done, what="the second member ends the work")
+    second.terminate()
+    second.join(20)
+    assert second.exitcode == 0
+    job.check()
+
+
+def test_a_member_hands_a_partition_over_with_a_snapshot_of_its_last_word(pipeline, rows):
+    job = pipeline(partitions=2)
+    job.tree["delivery"] |= {"snapshot_interval": "1h"}
+    job.create()
+    job.send(rows())
+    loops = []
+    with contextlib.ExitStack() as closing:
+        for name in ("a", "b"):
+            loop, kafka = detect_loop(job.config, job.settings, member=name)
+            closing.callback(kafka.close)
+            loops.append(loop)
+            deadline = time.monotonic() + 40
+            # Both poll, as two processes would: a rebalance needs every member.
+            while sum(len(one.shards) for one in loops) < 2 or not loop.shards:
+                threads = [threading.Thread(target=one.turn, args=(100,)) for one in loops]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                assert time.monotonic() < deadline
+            if name == "a":
+                job.turn(loop, "detect")
+        (shard,) = loops[1].shards.values()
+        assert shard.snapshot_offset == shard.position > 0, "nothing was left to be read again"
+        for one in loops:
+            one.drain()
+    expected = job.expected()
+    assert job.findings() == expected.findings
