@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from connectors.codecs.fields import BAD_TIME, texts_to_ms
-from connectors.files import LABEL_NAMES, TIME_NAMES
+from connectors.files import LABEL_NAMES, MAX_SHARE_UNREAD, TIME_NAMES
 from streamad.errors import ConfigError, nearest
 from streamad.records import MAX_ABS_VALUE, SignalBatch
 
@@ -150,17 +150,16 @@ def _value_columns(
 ) -> list[str]:
     for name in given:
         _require(frame, name, "--columns")
-        if not (frame[name].dtype.is_numeric() or frame[name].dtype == pl.Boolean):
-            msg = f"--columns: {name!r} holds {frame[name].dtype}, and a variate must be numbers"
+        if not _is_numeric(frame[name]):
+            held = "texts" if frame[name].dtype == pl.String else str(frame[name].dtype)
+            msg = f"--columns: {name!r} holds {held}, and a variate must be numbers"
             raise ConfigError(msg)
     if given:
         return list(dict.fromkeys(given))
     chosen = [
         name
         for name in frame.columns
-        if name not in taken
-        and name.lower() not in LABEL_NAMES
-        and (frame[name].dtype.is_numeric() or frame[name].dtype == pl.Boolean)
+        if name not in taken and name.lower() not in LABEL_NAMES and _is_numeric(frame[name])
     ]
     if not chosen:
         msg = f"the file has no numeric column to judge; it has: {', '.join(frame.columns)}"
@@ -168,8 +167,17 @@ def _value_columns(
     return chosen
 
 
+def _is_numeric(column: pl.Series) -> bool:
+    if column.dtype != pl.String:
+        return column.dtype.is_numeric() or column.dtype == pl.Boolean
+    # A few bad cells are missing values; they do not make a column of measurements one of texts.
+    given = column.drop_nulls()
+    bad = given.cast(pl.Float64, strict=False).null_count()
+    return not given.is_empty() and bad <= MAX_SHARE_UNREAD * len(given)
+
+
 def _values(frame: pl.DataFrame, columns: list[str]) -> tuple[NDArray[np.float64], int]:
-    parts = [frame[name].cast(pl.Float64).to_numpy() for name in columns]
+    parts = [frame[name].cast(pl.Float64, strict=False).to_numpy() for name in columns]
     values = np.column_stack(parts).astype(np.float64)
     bad = ~(np.abs(values) <= MAX_ABS_VALUE)
     values[bad] = np.nan
@@ -186,7 +194,12 @@ def _times(frame: pl.DataFrame, name: str | None) -> NDArray[np.int64]:
         return np.arange(len(frame), dtype=np.int64)
     column = frame[name]
     if column.dtype == pl.String:
-        return texts_to_ms(column)
+        numbers = column.str.strip_chars().cast(pl.Float64, strict=False)
+        whole = column.str.strip_chars().cast(pl.Int64, strict=False)
+        first = column.is_not_null().arg_max() or 0
+        if len(column) == 0 or numbers[first] is None:
+            return texts_to_ms(column)
+        column = whole if whole.null_count() == numbers.null_count() else numbers
     if column.dtype.is_temporal():
         physical = column.cast(pl.Datetime("ms")).to_physical()
         return physical.fill_null(BAD_TIME).to_numpy().astype(np.int64)

@@ -1,5 +1,7 @@
 """Fitting from tables: windows of each key, an honest tail, and facts for the manifest."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -71,7 +73,7 @@ def test_the_tail_is_out_of_sample_ascending_and_deterministic():
     tail, n = measure_tail(knn, CONFIG, two_hosts(), size=32)
     assert n == 600
     assert tail is not None
-    assert all(a < b for a, b in zip(tail, tail[1:], strict=False))
+    assert all(a < b for a, b in pairwise(tail))
     assert (tail, n) == measure_tail(knn, CONFIG, two_hosts(), size=32)
 
 
@@ -89,7 +91,7 @@ def test_too_few_windows_say_nothing_of_a_tail():
 
 def test_scores_that_are_all_equal_still_make_a_rising_tail():
     tail = tail_of(np.zeros(1000, np.float32), default=(1.0, 2.0, 3.0, 4.0))
-    assert all(a < b for a, b in zip(tail, tail[1:], strict=False))
+    assert all(a < b for a, b in pairwise(tail))
     assert np.isfinite(tail).all()
 
 
