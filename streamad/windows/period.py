@@ -26,7 +26,7 @@ def period_of(values: NDArray[np.float64]) -> int:
 
     Parameters
     ----------
-    values : ``(n,)``, evenly spaced; missing samples count as the mean
+    values : ``(n,)``, evenly spaced; missing samples are drawn in from their neighbours
 
     Examples
     --------
@@ -43,7 +43,9 @@ def period_of(values: NDArray[np.float64]) -> int:
     peaks = peaks[(peaks >= MIN_PERIOD) & (rise[peaks] >= MIN_RISE)]
     if len(peaks) == 0:
         return 0
-    return int(peaks[rise[peaks] >= NEAR_BEST * rise[peaks].max()][0])
+    first = int(peaks[rise[peaks] >= NEAR_BEST * rise[peaks].max()][0])
+    # Noise makes small peaks on the flank of the real one: climb on, short of the next multiple.
+    return first + int(np.argmax(acf[first : first + first // 2]))
 
 
 def choose_size(
@@ -78,7 +80,9 @@ def _autocorrelation(values: NDArray[np.float64], n_lags: int) -> NDArray[np.flo
     present = np.isfinite(values)
     if not present.any():
         return np.zeros(n_lags)
-    centred = np.where(present, values - values[present].mean(), 0.0)
+    rows = np.arange(len(values))
+    filled = np.interp(rows, rows[present], values[present])
+    centred = filled - filled.mean()
     peak = np.abs(centred).max()
     if peak == 0.0:
         return np.zeros(n_lags)
