@@ -154,7 +154,10 @@ lock: $(BIN)/uv ## resolve anew into requirements/*.txt (LOCK_ARGS=--upgrade tak
 	@if grep -nE '(https?|file|git[+][a-z]*)://|@ ' requirements/*.txt; then \
 	  echo "a lock names a host; only names, versions and hashes may stand in it" >&2; exit 1; fi
 
-.PHONY: format clean
+.PHONY: docs format clean
+docs: $(VENV)/.level-dev ## write the reference pages of docs/ from what they describe
+	@$(BIN)/python -m jobs.docs
+
 format: $(VENV)/.level-dev ## format the code and fix what can be fixed
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .

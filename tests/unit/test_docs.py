@@ -1,0 +1,170 @@
+"""What the documents say is so: pages are current, commands run, examples work, names exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.main import get_command
+
+from connectors.kafka import _NUMBERS, _TEXTS
+from connectors.telemetry import METRICS, PREFIX
+from jobs.cli import app, main
+from jobs.docs import _sections, described, files
+from jobs.docs_alerts import FIELDS, example
+from jobs.docs_cli import spoken
+from streamad.config import PipelineConfig, parse_pipeline
+from streamad.records import Alert, Finding
+from streamad.testing.checks import yield_detector_checks
+
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/adr").glob("*.md"))]
+names = [path.relative_to(ROOT).as_posix() for path in PAGES]
+ROOMS = "input|series|windows|detector|scoring|alerts|delivery|output"
+# Kafka's own, or of the process itself.
+OTHER_VARIABLES = {"KAFKA_SSL_CHECK_HOSTNAME"}
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(), flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[Path, str]:
+    return files()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", *(f"docs/{n}.md" for n in ("alerts", "cli", "detectors", "metrics", "pipeline"))],
+)
+def test_a_generated_page_is_what_it_is_made_from(made, name):
+    assert (ROOT / name).read_text() == made[ROOT / name], "run `make docs`"
+
+
+def test_every_setting_says_what_it_does():
+    for path, section in _sections():
+        missing = section.model_fields.keys() - described(section).keys()
+        assert not missing, f"{path}: give {sorted(missing)} a line below its declaration"
+
+
+def test_every_field_of_findings_and_alerts_is_described_and_shown():
+    declared = {field.name for kind in (Finding, Alert) for field in fields(kind)}
+    assert FIELDS.keys() == declared
+    findings, alerts = example()
+    assert [finding.state for finding in findings] == ["began", "ended"]
+    assert [alert.state for alert in alerts] == ["opened", "resolved"]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=names)
+def test_every_command_exists_with_its_options(path):
+    for line in spoken(path.read_text()):
+        words = shlex.split(line)[1:]
+        command = get_command(app)
+        while hasattr(command, "commands"):
+            assert words, f"{line}: names no command"
+            assert words[0] in command.commands, f"{line}: no such command"
+            command = command.commands[words.pop(0)]
+        # Raises where an option or an argument is wrong; runs nothing.
+        command.make_context(line, words)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=names)
+def test_every_link_leads_somewhere(path):
+    for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
+        if "://" not in target:
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=names)
+def test_every_setting_metric_and_variable_named_exists(path):
+    text = path.read_text()
+    for dotted in set(re.findall(rf"`((?:{ROOMS})\.[a-z_.]+?)(?::[^`]*)?`", text)):
+        section = PipelineConfig
+        for part in dotted.split("."):
+            assert part in getattr(section, "model_fields", {}), f"{path.name}: no setting {dotted}"
+            section = section.model_fields[part].annotation
+    rooms = "|".join({name.partition("_")[0] for name in METRICS})
+    for metric in set(re.findall(rf"\b{PREFIX}((?:{rooms})(?:_[a-z]+)*)\b", text)):
+        base = re.sub(r"_(bucket|count|sum)$", "", metric)
+        assert {metric, base} & METRICS.keys(), f"{path.name}: no metric {PREFIX}{metric}"
+    for variable in set(re.findall(r"\bKAFKA_[A-Z_]+", text)):
+        known = _TEXTS.keys() | _NUMBERS.keys() | OTHER_VARIABLES
+        if not variable.endswith("_"):
+            assert variable.removesuffix("_FILE") in known or variable in known, variable
+
+
+@pytest.mark.parametrize("path", [README, ROOT / "docs/add-a-detector.md"], ids=lambda p: p.name)
+def test_every_pipeline_shown_is_valid(path):
+    for text in blocks(path, "yaml"):
+        parse_pipeline(text, name=path.name)
+
+
+def test_the_readme_is_short_and_opens_with_what_it_is():
+    lines = README.read_text().splitlines()
+    assert len(lines) <= 160
+    assert lines[0] == "# streamad"
+    assert lines[2].startswith("streamad watches Kafka topics")
+
+
+# Not to be run here: they want a broker or a minute. `make` targets are CI's.
+NOT_RUN = ("streamad run", "streamad explain", "streamad demo")
+
+
+def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pipeline.yaml").write_text(blocks(README, "yaml")[0])
+    n = 600
+    wave = np.sin(np.arange(n) / 9) + np.random.default_rng(0).normal(scale=0.1, size=n)
+    pl.DataFrame({"ts": np.arange(n) * 10_000, "cpu": wave}).write_csv("cpu.csv")
+    keyed = {"host": "web-1", "metric": "cpu", "ts": 1_772_366_400_000 + np.arange(n) * 10_000}
+    pl.DataFrame(keyed | {"value": wave}).write_parquet("lastmonth.parquet")
+    run = [line for line in spoken(README.read_text()) if not line.startswith(NOT_RUN)]
+    assert len(run) >= 5
+    for line in run:
+        code = main(shlex.split(line)[1:])
+        assert code == 0, f"{line}: {capsys.readouterr().err}"
+    assert (tmp_path / "scores.csv").exists()
+    assert (tmp_path / "models/hosts/manifest.json").exists()
+
+
+def test_the_python_of_the_readme_raises_an_alert_and_ends_it(tmp_path):
+    (script,) = blocks(README, "python")
+    (tmp_path / "embedded.py").write_text(script)
+    told = subprocess.run(
+        [sys.executable, "embedded.py"], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    states = [line.split()[0] for line in told.stdout.splitlines()]
+    assert states == ["opened", "resolved"]
+
+
+DETECTOR = ROOT / "docs" / "add-a-detector.md"
+
+
+@pytest.fixture(scope="module")
+def jump():
+    code, test = blocks(DETECTOR, "python")
+    compile(test, "test_jump.py", "exec")
+    made: dict[str, object] = {"__name__": "my_package.jump"}
+    exec(compile(code, "jump.py", "exec"), made)  # noqa: S102 - our own page
+    return made["Jump"]
+
+
+@pytest.mark.parametrize("check", list(yield_detector_checks()), ids=lambda check: check.__name__)
+def test_the_detector_of_the_page_keeps_the_contract(jump, check):
+    check(jump)
+
+
+def test_the_entry_point_of_the_page_is_in_the_group_that_is_read():
+    (text,) = blocks(DETECTOR, "toml")
+    points = tomllib.loads(text)["project"]["entry-points"]
+    assert points == {"streamad.detectors": {"jump": "my_package.jump:Jump"}}
