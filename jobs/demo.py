@@ -9,7 +9,8 @@ from __future__ import annotations
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -83,7 +84,8 @@ def run_demo(  # noqa: PLR0913 - one argument an option, all by keyword
         raise ConfigError(msg)
     console = Console(highlight=False)
     config = load_pipeline(PIPELINE, environment={})
-    operator = _prepared(config, console)
+    with _preparing(console):
+        operator = prepared_operator(config)
     path = _output(out)
     plan = Plan(
         needed=readings_needed(operator),
@@ -215,14 +217,19 @@ def _append(write: Callable[[bytes], object], alerts: list[Alert]) -> None:
         write(orjson.dumps(as_dict(alert), option=orjson.OPT_APPEND_NEWLINE))
 
 
-def _prepared(config: PipelineConfig, console: Console) -> DetectOperator:
-    """Return the operator with its kernels compiled: done later, it would hold up the readings."""
+@contextmanager
+def _preparing(console: Console) -> Iterator[None]:
     says = "preparing (the first run compiles its kernels, which takes a while)"
     if not console.is_terminal:
         console.print(says, soft_wrap=True)
     with console.status(says):
-        operator = build_detect(config)
-        operator.process(operator.new_state(), _rehearsal(readings_needed(operator) + 64))
+        yield
+
+
+def prepared_operator(config: PipelineConfig | None = None) -> DetectOperator:
+    """Return the operator with its kernels compiled: done later, it would hold up the readings."""
+    operator = build_detect(config or load_pipeline(PIPELINE, environment={}))
+    operator.process(operator.new_state(), _rehearsal(readings_needed(operator) + 64))
     return operator
 
 

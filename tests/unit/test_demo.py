@@ -161,13 +161,15 @@ def test_every_screen_fits_its_terminal(width: int, height: int, monkeypatch):
     class Kept(LiveView):
         def show(self, board, script, alerts):
             super().show(board, script, alerts)
+            if script.n_readings % 12 and not alerts and script.phase != "over":
+                return
             paper = terminal(width, height)
             paper.print(self._live.renderable)
             frames.append(paper.file.getvalue().splitlines())
 
     monkeypatch.setitem(globals(), "LiveView", Kept)
     composed(FakeMachine(), console, live=True)
-    assert len(frames) > 300
+    assert len(frames) > 30
     assert max(len(lines) for lines in frames) <= height - 1
     shown = "\n".join(frames[-1])
     assert "disturbance.cpu %" in shown
