@@ -166,7 +166,7 @@ class KNN(Detector):
         delay=256,
         nan_ok=0.2,
         cost="moderate",
-        tail=(0.5, 1.0, 2.0, 4.0),
+        tail=(0.8, 2.0, 4.0, 8.0),
         paper="Ramaswamy et al., Efficient Algorithms for Mining Outliers, SIGMOD 2000",
     )
 
@@ -411,7 +411,7 @@ class FusedKNN(KNN):
         delay=256,
         nan_ok=0.2,
         cost="moderate",
-        tail=(1.5, 3.0, 6.0, 12.0),
+        tail=(2.0, 5.0, 10.0, 20.0),
         paper="Ramaswamy et al., Efficient Algorithms for Mining Outliers, SIGMOD 2000",
     )
 

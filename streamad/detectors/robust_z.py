@@ -55,7 +55,7 @@ class RobustZ(Detector):
         nan_ok=0.5,
         min_size=4,
         cost="cheap",
-        tail=(2.5, 6.0, 15.0, 60.0),
+        tail=(3.0, 12.0, 50.0, 250.0),
         paper="Rousseeuw and Croux, Alternatives to the Median Absolute Deviation, JASA 1993",
     )
 
