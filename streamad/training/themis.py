@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import onnx
 import torch
 from chronos.chronos_bolt import ChronosBoltModelForForecasting, InstanceNorm
 from numpy.typing import NDArray
@@ -305,6 +306,18 @@ def _export(
             dynamic_shapes=({0: torch.export.Dim("n_windows"), 1: torch.export.Dim("n_patches")},),
             verbose=False,
         )
+    strip_traces(path)
+
+
+def strip_traces(path: Path) -> None:
+    """Take the exporter's stack traces out of an ONNX file: they name the machine's directories."""
+    exported = onnx.load(path)
+    for part in (exported, exported.graph, *exported.graph.node, *exported.graph.value_info):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    for part in (*exported.graph.input, *exported.graph.output, *exported.graph.initializer):
+        del part.metadata_props[:]
+    onnx.save(exported, path)
 
 
 def save_model(

@@ -277,3 +277,8 @@ def test_a_missing_extra_answers_with_the_line_to_type(monkeypatch: pytest.Monke
     monkeypatch.delitem(sys.modules, "chronos", raising=False)
     with pytest.raises(ImportError, match=r"pip install 'streamad-pipeline\[train\]'"):
         Themis(model="amazon/chronos-bolt-small")
+
+
+def test_the_exports_name_no_directory_of_the_machine_they_were_made_on():
+    for name in ("features.onnx", "model.onnx"):
+        assert b".py" not in (SHIPPED / name).read_bytes()
