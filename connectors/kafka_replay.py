@@ -10,7 +10,7 @@ from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 
 from connectors.kafka import KafkaSettings, admin, transactional_producer
-from streamad.errors import SinkUnavailableError
+from streamad.errors import SinkUnavailableError, SourceUnavailableError
 from streamad.ports import Outgoing, Source
 
 TIMEOUT_MS = 30_000
@@ -29,18 +29,26 @@ class KafkaDesk:
 
     def __init__(self, settings: KafkaSettings, *, name: str) -> None:
         self._name = name
-        self._admin = admin(settings)
-        self._producer = transactional_producer(
-            settings, transactional_id=name, timeout_ms=TIMEOUT_MS
-        )
-        # From here on an older replay can write no more, and what it left open is aborted: so
-        # what is read of its progress afterwards is final.
-        self._producer.init_transactions()
+        try:
+            self._admin = admin(settings)
+            self._producer = transactional_producer(
+                settings, transactional_id=name, timeout_ms=TIMEOUT_MS
+            )
+            # From here on an older replay can write no more, and what it left open is aborted: so
+            # what is read of its progress afterwards is final.
+            self._producer.init_transactions()
+        except KafkaError as error:
+            msg = f"Kafka at {settings.bootstrap} does not let a replay begin: {error!r}"
+            raise SinkUnavailableError(msg) from error
 
     def done(self, reason: str) -> dict[Source, int]:
         """Return up to which offset the letters of a reason were replayed, a partition."""
         group = self._group(reason)
-        offsets = self._admin.list_group_offsets({group: None}).get(group, {})
+        try:
+            offsets = self._admin.list_group_offsets({group: None}).get(group, {})
+        except KafkaError as error:
+            msg = f"how far group {group} came cannot be read: {error!r}"
+            raise SourceUnavailableError(msg) from error
         return {
             Source(part.topic, part.partition): int(committed.offset)
             for part, committed in offsets.items()

@@ -196,3 +196,16 @@ def test_the_commands_show_and_replay(dlq, tmp_path, monkeypatch, capsys):
     assert main(["dlq", "replay", str(file)]) == 0
     assert "1  invalid_json: replayed" in capsys.readouterr().out
     assert len(dlq.arrived()) == 1
+
+
+def test_a_pipeline_that_never_ran_has_no_dead_letters(kafka, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "pipeline.yaml"
+    nowhere = f"nowhere-{uuid.uuid4().hex[:6]}"
+    file.write_text(json.dumps({"name": nowhere, "input": {"topics": nowhere}}))
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka.bootstrap)
+    assert main(["dlq", "show", str(file)]) == 0
+    assert "no dead letters" in capsys.readouterr().err
+    assert main(["dlq", "replay", str(file)]) == 0
+    assert "nothing to replay" in capsys.readouterr().err
+    assert main(["explain", "web-1", str(file), "--at", "now"]) == 1
+    assert "the scores log holds no window" in capsys.readouterr().err
