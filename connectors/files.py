@@ -100,7 +100,7 @@ def _fit(path: Path, frame: pl.DataFrame, fields: FieldMap | None) -> FieldMap:
     if fields is None:
         return _guess(path, frame)
     for name in fields.names:
-        if name not in frame.columns and name not in fields.tags:
+        if name not in frame.columns and name not in (*fields.tags, NO_KEY):
             near = nearest(name, frame.columns)
             hint = f"did you mean {near!r}? " if near else ""
             msg = f"{path.name} has no column {name!r}; {hint}it has {', '.join(frame.columns)}"

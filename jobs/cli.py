@@ -6,6 +6,7 @@ while running, 2 the command or a configuration is wrong and nothing was started
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -453,8 +454,6 @@ _ClickError = typer.BadParameter.__mro__[2]
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit code, having told any error in one line."""
-    from jobs.settings import environment
-
     try:
         code = app(args=arguments, prog_name="streamad", standalone_mode=False)
         sys.stdout.flush()
@@ -466,7 +465,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except Exception as error:
-        if environment().get("STREAMAD_DEBUG", "") not in {"", "0", "false"}:
+        if os.environ.get("STREAMAD_DEBUG", "") not in {"", "0", "false"}:
             raise
         return _failed(error)
 

@@ -9,11 +9,10 @@ from typing import Any
 
 import yaml
 
-from connectors.codecs import CODECS
 from jobs.build import build_detect, check_detector, require_trained
 from jobs.console import say
 from jobs.logs import redacted, secrets_of
-from jobs.replay import field_map
+from jobs.replay import codec_of
 from jobs.settings import environment
 from streamad.config import PipelineConfig, load_pipeline
 from streamad.config_text import line_of, read_yaml
@@ -51,8 +50,7 @@ def validate_pipeline(path: Path) -> None:
 def check(path: Path, config: PipelineConfig, *, strict: bool = False) -> DetectOperator:
     """Check what only the plug-ins know; a mistake is told with its line in the file."""
     try:
-        CODECS[config.input.format]
-        field_map(config)
+        codec_of(config)
         check_detector(config)
         require_trained(config)
         return build_detect(config, strict=strict)
@@ -68,7 +66,7 @@ def _placed(path: Path, config: PipelineConfig, said: str) -> str:
         dotted = "detector.name"
     elif said.startswith("no codec is called"):
         dotted = "input.format"
-    elif said.startswith("fields"):
+    elif said.startswith(("fields", "codec ")):
         dotted = "input.fields"
     known = dotted.split(".")[0] in type(config).model_fields
     line = line_of(root, list(dotted.split("."))) if known else 1
