@@ -12,14 +12,14 @@ from rich.text import Text
 
 from jobs.explain import Account, Around
 from streamad.operators.wording import clock, number, numbers
-from streamad.records import as_dict
+from streamad.records import Finding, as_dict
 
 BARS = "▁▂▃▄▅▆▇█"
 NOT_SCORED = "·"
 
 HEADLINES = {
-    "alert": ("an alert was opened", "bold red"),
-    "finding": ("a finding, but no alert", "bold yellow"),
+    "alert": ("part of an alert", "bold red"),
+    "finding": ("part of a finding, but no alert", "bold yellow"),
     "candidate": ("a candidate, but no finding", "yellow"),
     "suppressed": ("strange, but suppressed", "yellow"),
     "ordinary": ("ordinary: no finding, no alert", "green"),
@@ -63,15 +63,23 @@ def _rows(account: Account) -> list[tuple[str, str]]:
         rows.append(("p-value", f"{account.p_value:.2g}"))
     if account.flags:
         rows.append(("flags", ", ".join(account.flags)))
-    why = account.finding.explanation if account.finding is not None else None
+    if account.finding is not None:
+        rows += _of_finding(account.finding)
+    return rows
+
+
+def _of_finding(finding: Finding) -> list[tuple[str, str]]:
+    """Return what the nearest finding of the episode says; it need not be of this very window."""
+    why, rows = finding.explanation, []
     if why is not None:
+        at = clock(why.time_ms)
         for name, share in sorted(why.variates.items(), key=lambda item: -item[1]):
             observed, expected = numbers(why.observed[name], why.expected[name])
-            rows.append((name, f"{observed}, expected about {expected} ({share:.0%} of the score)"))
-    if account.finding is not None:
-        rows.append(("finding", f"{account.finding.id} ({account.finding.n_windows} windows)"))
-        rows.append(("judged by", " ".join((account.finding.detector, account.finding.artifact))))
-    return rows
+            text = f"{observed} at {at}, expected about {expected} ({share:.0%} of the score)"
+            rows.append((name, text))
+    windows = f"{finding.n_windows} window{'' if finding.n_windows == 1 else 's'}"
+    by = f"{finding.detector} {finding.artifact}".strip()
+    return [*rows, ("finding", f"{finding.id} ({windows} so far)"), ("judged by", by)]
 
 
 def _numbers(account: Account) -> list[tuple[str, float | None]]:
@@ -83,16 +91,22 @@ def _numbers(account: Account) -> list[tuple[str, float | None]]:
 
 
 def sparkline(around: Around) -> list[Text]:
-    """Return the scores as bars, red from the level on, with a mark below the window asked for."""
-    top = max(
-        (value for value in (*around.score, *around.level) if math.isfinite(value)), default=1.0
-    )
+    """Return the scores as bars, red from the level on, with a mark below the window asked for.
+
+    The level stands at half the height of a bar.
+    """
+    levels = [level for level in around.level if math.isfinite(level)]
+    known = [score for score in around.score if math.isfinite(score)]
+    # Twice the level is as high as a bar goes: beside a spike in full the rest would be flat.
+    top = 2 * max(levels, default=0.0) or max(known, default=1.0)
     bars = Text()
     for score, level in zip(around.score, around.level, strict=True):
         bars.append(*_bar(score, level, top))
     mark = Text(" " * around.place + "▲", style="bold")
     first, last = clock(around.end_ms[0]), clock(around.end_ms[-1])
-    legend = f"scores of {len(around.score)} windows, {first} to {last} UTC; red: at the level"
+    legend = (
+        f"scores of {len(around.score)} windows, {first} to {last} UTC; the level is half way up"
+    )
     return [bars, mark, Text(legend, style="dim")]
 
 

@@ -199,7 +199,7 @@ def test_the_panel_shows_reasons_scores_and_what_was_expected():
     stream = io.StringIO()
     Console(file=stream, width=100).print(panel(told))
     text = stream.getvalue()
-    for words in ("a finding, but no alert", "97.2, expected about 12.4", "█", "▲"):
+    for words in ("a finding, but no alert", "97.2 at 22:13:20, expected about 12.4", "█", "▲"):
         assert words in text
     bars = next(line for line in text.splitlines() if "█" in line)
     mark = next(line for line in text.splitlines() if "▲" in line)
