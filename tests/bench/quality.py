@@ -31,6 +31,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from jobs.score import pipeline_for, score_table
+from jobs.tables import BY_ROW, read_table
 from streamad.detectors import DETECTORS
 from streamad.detectors.base import Detector
 from streamad.evaluation.vus import auc_pr, vus
@@ -53,6 +55,7 @@ class Task:
     train_end: int
     buffer: int
     detector: str
+    live: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +85,14 @@ def window_size(values: NDArray[np.float32], train_end: int) -> int:
     return choose_size([training], default=DEFAULT_SIZE, n_rows=len(values))
 
 
-def scores_for(path: Path, detector: str, train_end: int) -> tuple[Scores, int, float]:
+def scores_for(
+    path: Path, detector: str, train_end: int, *, live: bool = False
+) -> tuple[Scores, int, float]:
     """Return a score a row from ``train_end`` on, how many windows were judged, and the seconds.
 
-    The seam of this script: it drives the detector by its contract. A driver that runs the live
-    path (decode, operator, scores log) has the same arguments and result.
+    live : through what judges live (operator, calibration, contamination control: what is strange
+        is not learned) instead of by the detector's contract alone; the seconds then cover the fit
+        and all the rest
     """
     values, _ = read_series(path)
     if detector == "random":
@@ -94,8 +100,23 @@ def scores_for(path: Path, detector: str, train_end: int) -> tuple[Scores, int, 
     if detector == "abs_z":
         median = np.median(values[:train_end])
         return np.abs(values[train_end:, 0].astype(np.float64) - median), 0, 0.0
-    made: Detector = DETECTORS.load(detector)(size=window_size(values, train_end))
+    size = window_size(values, train_end)
+    if live:
+        return live_scores(path, detector, train_end, size)
+    made: Detector = DETECTORS.load(detector)(size=size)
     return contract_scores(made, values, train_end)
+
+
+def live_scores(path: Path, detector: str, train_end: int, size: int) -> tuple[Scores, int, float]:
+    """Score as ``streamad score`` does, on the row number as the time."""
+    table = read_table(path, columns=["v0"], time=BY_ROW)
+    started = time.perf_counter()
+    config = pipeline_for(table, detector=detector, size=size)
+    # A training part shorter than a window is stretched to one, as in `contract_scores`.
+    scored = score_table(table, config, train_end=max(train_end, size))
+    seconds = time.perf_counter() - started
+    scores = scored.frame["score"].to_numpy().astype(np.float64)[train_end:]
+    return scores, len(scores), seconds
 
 
 def contract_scores(
@@ -111,26 +132,27 @@ def contract_scores(
     n_training = max(train_end - size + 1, 1)
     made.fit(windows[:n_training])
     made.score(windows[:1])  # compiled, or loaded, before the clock runs
-    live = windows[max(train_end - size, 0) :]
+    coming = windows[max(train_end - size, 0) :]
     started = time.perf_counter()
-    scores = _live_scores(made, live)
+    scores = _in_order(made, coming)
     seconds = time.perf_counter() - started
-    rows = np.arange(len(values) - len(live), len(values)) - made.lag
+    rows = np.arange(len(values) - len(coming), len(values)) - made.lag
     wanted = np.arange(train_end, len(values))
-    return np.interp(wanted, rows, scores.astype(np.float64)), len(live), seconds
+    return np.interp(wanted, rows, scores.astype(np.float64)), len(coming), seconds
 
 
-def _live_scores(made: Detector, live: NDArray[np.float32]) -> NDArray[np.float32]:
-    memory = made.new_memory(live.shape[2])
-    scores = np.empty(len(live), dtype=np.float32)
+def _in_order(made: Detector, coming: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Score windows, and learn them where the detector learns, in their order."""
+    memory = made.new_memory(coming.shape[2])
+    scores = np.empty(len(coming), dtype=np.float32)
     if memory is None:
-        for first in range(0, len(live), CALL):
-            scores[first : first + CALL] = made.score(live[first : first + CALL])
+        for first in range(0, len(coming), CALL):
+            scores[first : first + CALL] = made.score(coming[first : first + CALL])
         return scores
     memory.reserve(1)
     made.seed_memory(memory, slot=0, group=0)
-    for first in range(0, len(live), made.info.learn_every):
-        batch = live[first : first + made.info.learn_every]
+    for first in range(0, len(coming), made.info.learn_every):
+        batch = coming[first : first + made.info.learn_every]
         slots = np.zeros(len(batch), dtype=np.int32)
         scores[first : first + len(batch)] = made.score(batch, memory=memory, slots=slots)
         made.learn(memory, batch, slots=slots, admit=np.ones(len(batch), dtype=np.bool_))
@@ -141,7 +163,9 @@ def run(task: Task) -> Result:
     """Score one series with one detector and measure it."""
     missing = Result(set=task.set, series=task.series, detector=task.detector)
     try:
-        scores, n_windows, seconds = scores_for(task.path, task.detector, task.train_end)
+        scores, n_windows, seconds = scores_for(
+            task.path, task.detector, task.train_end, live=task.live
+        )
         labels = read_series(task.path)[1][task.train_end :]
         volumes = vus(labels, scores, window=task.buffer)
     except Exception as error:  # noqa: BLE001 a crashed run is missing, the others go on
@@ -156,7 +180,9 @@ def run(task: Task) -> Result:
     )
 
 
-def tasks(data: Path, detectors: list[str], sets: list[str], *, smoke: bool) -> list[Task]:
+def tasks(
+    data: Path, detectors: list[str], sets: list[str], *, smoke: bool, live: bool
+) -> list[Task]:
     """List what is to be run, in the order of the index."""
     index = pl.read_csv(data / "index.csv").filter(
         (pl.col("test_anomalies") > 0) & ((pl.col("dims") == 1) | (pl.col("set") == "nasa"))
@@ -174,6 +200,7 @@ def tasks(data: Path, detectors: list[str], sets: list[str], *, smoke: bool) -> 
             train_end=row["train_end"],
             buffer=int(row["window"]),
             detector=detector,
+            live=live,
         )
         for detector in detectors
         for row in index.iter_rows(named=True)
@@ -244,12 +271,13 @@ def main() -> None:
     parser.add_argument("--detectors", nargs="+", choices=known, default=known, metavar="NAME")
     parser.add_argument("--sets", nargs="+", default=[], metavar="SET")
     parser.add_argument("--smoke", action="store_true", help="only the series of smoke.txt")
+    parser.add_argument("--live", action="store_true", help="through the live operator")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--json", type=Path, help="write every result here")
     parser.add_argument("--markdown", type=Path, help="write the table here")
     given = parser.parse_args()
 
-    todo = tasks(given.data, given.detectors, given.sets, smoke=given.smoke)
+    todo = tasks(given.data, given.detectors, given.sets, smoke=given.smoke, live=given.live)
     console = Console()
     results: list[Result] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
