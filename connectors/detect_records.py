@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import orjson
@@ -84,7 +85,7 @@ class KafkaDetectRecords:
         """Return dead letters: what was refused, where it stood and why."""
         return [
             dead_letter(self._config, messages, one, stage="detect", time_ms=self._wall_ms())
-            for one in rejected
+            for one in _one_a_message(rejected)
             if _is_error(one)
         ]
 
@@ -154,6 +155,23 @@ class KafkaDetectRecords:
         if batch.tags:
             made["tags"] = {name: column[row] for name, column in batch.tags.items()}
         return made
+
+
+def _one_a_message(rejected: Sequence[Rejected]) -> list[Rejected]:
+    """Let one letter stand for all rows of a message that share a reason and have no bytes.
+
+    The operator refuses rows whose bytes it never saw. A flood of keys must not come out as a
+    message of 500 rows repeated 500 times.
+    """
+    kept = [one for one in rejected if one.payload is not None or one.row is None]
+    shared: dict[tuple[int, str], list[Rejected]] = {}
+    for one in rejected:
+        if one.payload is None and one.row is not None:
+            shared.setdefault((one.message, one.reason), []).append(one)
+    for first, *others in shared.values():
+        more = f"; and {len(others)} more rows of this message" if others else ""
+        kept.append(replace(first, detail=first.detail + more))
+    return kept
 
 
 def _is_error(one: Rejected) -> bool:

@@ -95,7 +95,11 @@ class KafkaLog:
         """Return the first and the next offset of each partition; open transactions count."""
         if self._offsets is None:
             self._offsets = KafkaConsumer(
-                **self._settings.client(), metrics_enabled=False, allow_auto_create_topics=False
+                **self._settings.client(),
+                metrics_enabled=False,
+                allow_auto_create_topics=False,
+                # A partition that was just added must be seen when its turn comes.
+                metadata_max_age_ms=3_000,
             )
         number = self._offsets.partitions_for_topic(topic)
         parts = [TopicPartition(topic, partition) for partition in sorted(number)]

@@ -57,6 +57,9 @@ _SLOW_SNAPSHOT_S = 3.0
 
 _RETRY_S = 1.0
 
+MAX_HOMES = 200_000
+"""Keys of which it is remembered in which partition they were met."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Shard:
@@ -75,6 +78,8 @@ class Shard:
     scores: list[ScoreBatch] = field(default_factory=list)
     records: list[Outgoing] = field(default_factory=list)
     dirty: bool = False
+    parts: int = 1
+    n_names: int = 0
     log_offset: int = 0
     snapshot_offset: int = -1
     snapshot_at: int = 0
@@ -89,7 +94,12 @@ class Shard:
 
     def note(self) -> str:
         """Return what recovery needs beside the offset; it travels with every commit."""
-        about = {"from": self.began, "log": self.log_offset, "snapshot": self.snapshot_at}
+        about = {
+            "from": self.began,
+            "log": self.log_offset,
+            "snapshot": self.snapshot_at,
+            "parts": self.parts,
+        }
         return json.dumps(about, separators=(",", ":"))
 
 
@@ -147,6 +157,9 @@ class DetectLoop:
         self._commit_due_s = 0.0
         self._snapshot_took_s = 0.0
         self._waiting: dict[Source, float] = {}
+        self._homes: dict[int, int] = {}
+        self._parts: dict[str, int] = {}
+        self._old_parts: dict[str, int] = {}
         self.shards: dict[Source, Shard] = {}
 
     # ------------------------------------------------------------------ the loop
@@ -216,12 +229,32 @@ class DetectLoop:
         if self._keep_late and len(out.late):
             shard.records += self._records.late(messages, decoded.batch, out.late)
         self._keep(shard, out)
+        if len(shard.state.keys.names) > shard.n_names:
+            self._meet_keys(shard)
         shard.position = int(messages.offsets[-1]) + 1
         shard.heard_s = self._clock.seconds()
         topic = messages.source.topic
         self._telemetry.count("input_messages_total", len(messages), topic=topic)
         self._telemetry.observe("input_decode_seconds", decoded_s - started_s)
         self._telemetry.observe("detect_score_seconds", shard.heard_s - decoded_s)
+
+    def _meet_keys(self, shard: Shard) -> None:
+        """Remember where new keys were met; one that is met elsewhere is judged in two halves."""
+        names = shard.state.keys.names[shard.n_names :]
+        shard.n_names += len(names)
+        here, topic = shard.source.partition, shard.source.topic
+        if len(self._homes) + len(names) > MAX_HOMES:
+            return
+        homes = [self._homes.setdefault(hash((topic, name)), here) for name in names]
+        strays = len(homes) - homes.count(here)
+        if strays:
+            self._telemetry.count("input_key_in_two_partitions_total", strays, topic=topic)
+            logger.warning(
+                "%s: %d keys were met in more than one partition; each half is judged alone: key "
+                "the topic by the series, or set input.repartition",
+                shard.source,
+                strays,
+            )
 
     def _keep(self, shard: Shard, out: DetectOutput) -> None:
         shard.findings += out.findings
@@ -379,12 +412,19 @@ class DetectLoop:
 
     def _place(self, source: Source) -> None:
         started_s = self._clock.seconds()
-        first, after = self._member.log.bounds(source.topic)[source]
+        bounds = self._member.log.bounds(source.topic)
+        if source not in bounds:
+            msg = "the partition is new, and not everyone knows of it yet"
+            raise SourceUnavailableError(msg)
+        first, after = bounds[source]
         done = self._member.committed(source)
+        added = self._has_grown(source, done, len(bounds))
         if done is None:
-            shard = self._begin(source, first, after)
+            shard = self._begin(source, first, after, added=added)
         else:
             shard = self._recover(source, done, first, after)
+        shard.parts = len(bounds)
+        self._meet_keys(shard)
         self.shards[source] = shard
         self._member.place(source, shard.position)
         shard.heard_s = self._clock.seconds()
@@ -393,8 +433,29 @@ class DetectLoop:
         self._telemetry.gauge("input_assigned_partitions", len(self.shards))
         logger.info("%s goes on at offset %d", source, shard.position)
 
-    def _begin(self, source: Source, first: int, after: int) -> Shard:
-        at = start_offset(self._config.input.start, self._member.log, source, first, after)
+    def _has_grown(self, source: Source, done: Progress | None, parts: int) -> bool:
+        """Report a topic that got partitions since it was begun; say whether this is one of them."""
+        known = self._parts.get(source.topic)
+        if known is None:
+            about = done or self._member.committed(Source(source.topic, 0))
+            known = _read_note(about.note if about else "").get("parts", parts)
+        self._parts[source.topic] = parts
+        if parts > known:
+            self._telemetry.count("input_partitions_grown_total", parts - known, topic=source.topic)
+            logger.warning(
+                "%s has grown from %d to %d partitions: keys may have moved, and what is known of "
+                "them stays behind",
+                source.topic,
+                known,
+                parts,
+            )
+            self._old_parts[source.topic] = known
+        return source.partition >= self._old_parts.get(source.topic, parts)
+
+    def _begin(self, source: Source, first: int, after: int, *, added: bool) -> Shard:
+        # A partition that was added later has nothing that anybody wanted to skip.
+        start = "earliest" if added else self._config.input.start
+        at = start_offset(start, self._member.log, source, first, after)
         # The start is committed at once: `latest` must mean the same place after a crash.
         return Shard(
             source=source, state=self._operator.new_state(), position=at, committed=at, began=at,

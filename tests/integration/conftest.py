@@ -37,14 +37,16 @@ STEP_MS = 1_000
 Rows = list[tuple[str, int, float]]
 
 
-def make_rows(*, keys: int = 8, points: int = 300, seed: int = 1, start_ms: int | None = None) -> Rows:
+def make_rows(
+    *, keys: int = 8, points: int = 300, seed: int = 1, start_ms: int | None = None
+) -> Rows:
     """Noise with a few jumps per key, in time order, ending now."""
     rng = np.random.default_rng(seed)
     if start_ms is None:
         start_ms = time.time_ns() // 1_000_000 - points * STEP_MS
     values = rng.normal(size=(points, keys))
     for key in range(keys):
-        for at in rng.integers(80, points - 10, size=3):
+        for at in rng.integers(points // 3, points - 10, size=3):
             values[at : at + 3, key] += 25
     return [
         (f"key-{key}", start_ms + t * STEP_MS, float(values[t, key]))
@@ -57,7 +59,11 @@ class Pipeline:
     """One pipeline on the broker, with topics nobody else has."""
 
     def __init__(
-        self, bootstrap: str, *, partitions: int = 2, settings: Mapping[str, Any] | None = None,
+        self,
+        bootstrap: str,
+        *,
+        partitions: int = 2,
+        settings: Mapping[str, Any] | None = None,
         **sections: Any,
     ) -> None:
         self.name = f"p{uuid.uuid4().hex[:10]}"
@@ -70,7 +76,9 @@ class Pipeline:
             "input": {"topics": self.input, "start": "earliest"},
             "detector": "robust_z",
             "windows": {"size": 16},
-            "scoring": {"cool_down": 3, "update_every": 10},
+            # Liberal levels: the more is found, the more there is to compare.
+            "scoring": {"cool_down": 3, "update_every": 10, "candidate": 0.01, "exit": 0.05},
+            "alerts": {"level": 0.01},
             "delivery": {"commit_interval": "50ms", "snapshot_interval": "300ms"},
         }
         for name, section in sections.items():
@@ -98,9 +106,7 @@ class Pipeline:
                         json.dumps({"key": key, "ts": ts, "value": value})
                         for key, ts, value in share[at : at + per_message]
                     ]
-                    producer.send(
-                        self.input, value="\n".join(lines).encode(), partition=partition
-                    )
+                    producer.send(self.input, value="\n".join(lines).encode(), partition=partition)
             producer.flush()
 
     def send_raw(self, *values: bytes | None, partition: int = 0) -> None:
@@ -156,7 +162,9 @@ class Pipeline:
         self.started.append(process)
         return process
 
-    def until(self, condition: Callable[[], bool], *, timeout_s: float = 60, what: str = "") -> None:
+    def until(
+        self, condition: Callable[[], bool], *, timeout_s: float = 60, what: str = ""
+    ) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, f"waited {timeout_s} s in vain: {what}"
@@ -236,7 +244,9 @@ class Pipeline:
                 )
         alert = AlertOperator(config)
         alerts = alert.process(alert.new_state(), [(one, one.window_end_ms) for one in findings])
-        made.findings = {f"{one.id}-{one.sequence}": cloudevents.encode(one).value for one in findings}
+        made.findings = {
+            f"{one.id}-{one.sequence}": cloudevents.encode(one).value for one in findings
+        }
         made.alerts = {f"{one.id}-{one.sequence}": cloudevents.encode(one).value for one in alerts}
         made.scores.sort(key=repr)
         return made
