@@ -185,11 +185,16 @@ _Pipeline = Annotated[Path, typer.Argument(help="The pipeline file, YAML.", meta
     short_help="Check a pipeline, and print what would run.",
     epilog=_examples(
         "streamad validate pipeline.yaml",
+        "streamad validate pipeline.yaml --online          # also asks the broker",
         "TOPIC=metrics streamad validate pipeline.yaml     # ${TOPIC} in the file is replaced",
     ),
 )
 def validate(
     pipeline: _Pipeline,
+    *,
+    online: Annotated[
+        bool, typer.Option("--online", help="Also ask the broker: topics, sizes, retention.")
+    ] = False,
 ) -> None:
     """Check a pipeline, and print what would run: settings, topics, memory, detector.
 
@@ -198,7 +203,7 @@ def validate(
     """
     from jobs.validate import validate_pipeline
 
-    validate_pipeline(pipeline)
+    validate_pipeline(pipeline, online=online)
 
 
 @app.command(

@@ -13,7 +13,7 @@ from jobs.build import build_detect, check_detector, require_trained
 from jobs.console import say
 from jobs.logs import redacted, secrets_of
 from jobs.replay import codec_of
-from jobs.settings import environment
+from jobs.settings import environment, kafka_settings
 from streamad.config import PipelineConfig, load_pipeline
 from streamad.config_text import line_of, read_yaml
 from streamad.errors import ConfigError
@@ -32,7 +32,7 @@ class Told:
     memory: dict[str, Any]
 
 
-def validate_pipeline(path: Path) -> None:
+def validate_pipeline(path: Path, *, online: bool) -> None:
     """Check a pipeline file and print what would run, as YAML."""
     config = load_pipeline(path, environment=environment())
     operator = check(path, config)
@@ -44,7 +44,21 @@ def validate_pipeline(path: Path) -> None:
         "memory": told.memory,
     }
     sys.stdout.write(yaml.safe_dump(tree, sort_keys=False, width=100, allow_unicode=True))
+    if online:
+        _ask_broker(path, config)
     say(f"{path}: valid" + (f", but {operator.degraded}" if operator.degraded else ""))
+
+
+def _ask_broker(path: Path, config: PipelineConfig) -> None:
+    """Tell what is wrong on the cluster; errors end the command as mistakes in the file do."""
+    from jobs.preflight import preflight
+
+    problems = preflight(config, kafka_settings(environment()))
+    for problem in problems:
+        if problem.level == "warning":
+            say(f"streamad: warning: {problem.text}")
+    if errors := [f"{path}: {problem.text}" for problem in problems if problem.level == "error"]:
+        raise ConfigError("\n".join(errors))
 
 
 def check(path: Path, config: PipelineConfig, *, strict: bool = False) -> DetectOperator:
