@@ -147,7 +147,8 @@ class Themis(Detector):
 
     Windows are shown to the encoder in *training scale* (median and standard deviation of the key's
     group), not normalised one by one: what normalises each window is blind to level and amplitude,
-    and that costs more than any encoder gains. The shipped encoder was trained for both.
+    and that costs more than any encoder gains. The shipped encoder was trained for both. VUS-PR .56
+    on the project's benchmark, where k-NN on raw windows of one length has .51 and of three .56.
 
     With another ``adapter`` the window is compared with itself alone, as in the paper: no memory,
     nothing to fit, and blind to what lasts longer than the window. Take windows of 256 or more.
@@ -194,7 +195,7 @@ class Themis(Detector):
         delay=256,
         nan_ok=0.2,
         cost="heavy",
-        tail=(1.0, 2.0, 3.0, 4.0),
+        tail=(1.5, 4.0, 10.0, 25.0),
         paper="Lorik et al., THEMIS, arXiv 2510.03911, 2025; Ansari et al., Chronos, TMLR 2024",
     )
 
@@ -255,7 +256,7 @@ class Themis(Detector):
             return self
         of_group = np.zeros(len(windows), dtype=np.int32) if groups is None else groups
         n_groups, n_variates = int(of_group.max()) + 1, windows.shape[2]
-        self._loc = np.zeros((n_groups, n_variates), dtype=np.float32)
+        self._loc = np.full((n_groups, n_variates), np.nan, dtype=np.float32)
         self._scale = np.ones((n_groups, n_variates), dtype=np.float32)
         kept = []
         present = np.unique(of_group)
@@ -286,18 +287,17 @@ class Themis(Detector):
             n_early=self.info.warm_up + self.size,
         )
 
-    def seed_memory(self, memory: Memory, slot: int, group: int) -> None:
+    def seed_memory(self, memory: Memory, *, slot: int, group: int) -> None:
         """Let a key start as one that ``fit`` knows as ``group``: with its scale, without warm-up.
 
-        Called once, before the key's first window.
+        Called once, before the key's first window. A group without any training window leaves its
+        key cold.
         """
         own = _own(memory)
-        if not 0 <= group < len(self._loc):
-            msg = f"no group {group} was fitted; there are {len(self._loc)}"
-            raise NotFittedError(msg)
         own.reserve(slot + 1)
-        own.loc[slot], own.scale[slot] = self._loc[group], self._scale[group]
-        own.phase[slot] = WARM
+        if group < len(self._loc) and np.isfinite(self._loc[group]).all():
+            own.loc[slot], own.scale[slot] = self._loc[group], self._scale[group]
+            own.phase[slot] = WARM
 
     def learn(
         self,
@@ -309,8 +309,11 @@ class Themis(Detector):
         stride: int = 1,
     ) -> None:
         """Remember embeddings of windows that are admitted and miss nothing, some of them each."""
-        require_windows(windows, size=self.size, nan_ok=self.info.nan_ok)
+        require_windows(windows, size=self.size, nan_ok=1.0)  # incomplete ones pass by, unusable
         own = _own(memory)
+        if len(slots) == 0:
+            return
+        own.reserve(int(slots.max()) + 1)
         own.stride[slots] = stride
         number = own.n_windows[slots] + _ranks(slots) + 1
         cold = own.phase[slots] == COLD

@@ -22,7 +22,7 @@ from streamad.operators.detect import DetectOperator
 from streamad.records import SignalBatch
 from streamad.scoring.tail import TAIL_PROBABILITIES, TOP, fit_tail, level_at
 from streamad.windows.keys import KeyTable
-from streamad.windows.period import choose_size
+from streamad.windows.period import MAX_SHARE, MAX_SIZE, MIN_SIZE, choose_size
 from streamad.windows.signals import SignalWindows, WindowPlan
 
 MAX_WINDOW_BYTES = 256 * 2**20
@@ -37,6 +37,8 @@ the training data: left in, they would make the level one that nothing reaches."
 HELD_OUT = 3
 """The last of this many parts of each series measures the tail."""
 MAX_SERIES_FOR_SIZE = 64
+SIZE_WITHOUT_PERIOD = MAX_SIZE
+"""Where nothing repeats, more context was measured to be better than less."""
 
 Make = Callable[[int | None], Detector]
 Progress = Callable[[str], None]
@@ -117,13 +119,23 @@ def fit_detector(
 
 
 def pick_size(make: Make, config: PipelineConfig, batch: SignalBatch) -> int:
-    """Return the configured size, or for ``auto`` the one most series' periods ask for."""
+    """Return the configured size, or for ``auto`` the one most series' periods ask for.
+
+    Half of the longest training series at most, so that there are windows to compare with: a
+    smaller share was measured to cost more by short windows than it gains by many.
+    """
     if config.windows.size != "auto":
         return config.windows.size
-    info = make(None).info
     series = split(batch)[:MAX_SERIES_FOR_SIZE]
-    size = choose_size([one.values for one in series], default=info.default_size)
-    return max(size, info.min_size)
+    longest = max(len(one) for one in series)
+    most = max(MIN_SIZE, longest // 2)
+    size = choose_size(
+        [one.values for one in series],
+        default=SIZE_WITHOUT_PERIOD,
+        # In its terms: training rows are all that is known of how long the series will be.
+        n_rows=most * MAX_SHARE,
+    )
+    return max(min(size, longest), make(None).info.min_size)
 
 
 def split(batch: SignalBatch) -> list[SignalBatch]:

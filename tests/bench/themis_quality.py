@@ -41,7 +41,7 @@ def online_scores(name: str, series, train_end: int, *, size: int, max_windows: 
     memory = detector.new_memory(1)
     if memory is not None:
         memory.reserve(1)
-        detector.seed_memory(memory, 0, 0)
+        detector.seed_memory(memory, slot=0, group=0)
     ends = np.arange(max(train_end, size - 1), n, stride)
     batch = 64 if 4 * size // stride >= 64 else 16
     scores, begun = [], time.perf_counter()

@@ -34,7 +34,7 @@ def walk(themis: Themis, windows: np.ndarray, *, batch: int, seeded: bool = True
     memory = themis.new_memory(windows.shape[2])
     memory.reserve(1)
     if seeded:
-        themis.seed_memory(memory, 0, 0)
+        themis.seed_memory(memory, slot=0, group=0)
     scores = []
     for start in range(0, len(windows), batch):
         part = windows[start : start + batch]
@@ -97,7 +97,7 @@ def test_what_was_learned_becomes_usual_and_what_was_not_admitted_does_not(fitte
     for admitted in (True, False):
         memory = fitted.new_memory(1)
         memory.reserve(1)
-        fitted.seed_memory(memory, 0, 0)
+        fitted.seed_memory(memory, slot=0, group=0)
         for start in range(0, 544, 16):
             part = windows[start : start + 16]
             last[admitted] = fitted.score(part, memory=memory, slots=slots)
@@ -120,7 +120,7 @@ def test_state_and_memory_come_back_with_the_same_scores(fitted: Themis):
     assert np.array_equal(again.score(windows), fitted.score(windows))
     memory, other = fitted.new_memory(1), fitted.new_memory(1)
     memory.reserve(1)
-    fitted.seed_memory(memory, 0, 0)
+    fitted.seed_memory(memory, slot=0, group=0)
     slots = np.zeros(400, dtype=np.int32)
     fitted.learn(memory, windows[:400], slots=slots, admit=np.ones(400, dtype=bool))
     zero, three = np.array([0], dtype=np.int32), np.array([3], dtype=np.int32)
