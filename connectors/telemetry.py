@@ -64,6 +64,10 @@ _TABLE = (
     _counter(
         "input_offset_out_of_range_total", "Positions that were no longer in the topic.", "topic"
     ),
+    _counter(
+        "input_partitions_grown_total", "Partitions added to an input while running.", "topic"
+    ),
+    _counter("input_key_in_two_partitions_total", "Keys met in a second partition.", "topic"),
     _gauge("input_lag_messages", "Messages not read yet.", "topic", "partition"),
     _gauge("input_assigned_partitions", "Partitions this member works on."),
     _histogram("input_decode_seconds", "Time to decode one poll's messages."),
