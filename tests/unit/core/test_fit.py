@@ -59,6 +59,12 @@ def test_auto_takes_the_period_of_the_series():
     assert pick_size(knn, CONFIG, two_hosts()) == 32
 
 
+@pytest.mark.parametrize(("n", "size"), [(24, 24), (50, 32), (150, 75), (1000, 125)])
+def test_auto_leaves_room_for_several_windows_where_nothing_repeats(n: int, size: int):
+    flat = np.zeros(n)
+    assert pick_size(knn, AUTO, make_columns(["a"] * n, range(n), flat)) == size
+
+
 def test_the_manifest_says_what_was_learned_from_what():
     fitted = fit_detector(knn, CONFIG, two_hosts(), facts={"licence": "MIT"})
     told = fitted.manifest
