@@ -133,7 +133,7 @@ class InputConfig(Section):
     on_out_of_range: Literal["fail", "earliest", "latest"] = "fail"
     """What happens when the next record was deleted by retention: stop, or go on there."""
     repartition: bool = False
-    """Reserved, without effect yet: all records of a key must lie in one partition."""
+    """Re-key the topic first; for topics whose records of one key lie in many partitions."""
     max_message_bytes: int = Field(default=4_194_304, ge=1024)
     """A larger message becomes a dead letter."""
     max_rows_per_message: int = Field(default=100_000, ge=1)
