@@ -9,14 +9,16 @@ from connectors.codecs import Codec, FieldMap, make_codec
 from connectors.detect_records import KafkaDetectRecords
 from connectors.kafka import KafkaSettings
 from connectors.kafka_member import KafkaMember
+from connectors.rekeyed import KafkaRekeyRecords, RekeyedCodec, rekeyed_topic
 from connectors.snapshot_stores import FileSnapshots, TopicSnapshots
 from connectors.telemetry import DETECT_COUNTS
 from jobs.build import build_detect
 from streamad.config import PipelineConfig
 from streamad.operators.alert import AlertOperator
-from streamad.ports import Fault, SnapshotStore, Telemetry, no_fault
+from streamad.ports import Decoder, Fault, SnapshotStore, Telemetry, no_fault
 from streamad.runtime.alert import AlertLoop
 from streamad.runtime.detect import Clock, DetectLoop
+from streamad.runtime.rekey import RekeyLoop
 
 CLOCK = Clock(seconds=time.monotonic, wall_ms=lambda: time.time_ns() // 1_000_000)
 
@@ -55,6 +57,10 @@ def detect_loop(
 ) -> tuple[DetectLoop, KafkaMember]:
     """Return the detect role and its member, which is to be closed after the loop."""
     operator = build_detect(config)
+    decoder: Decoder = codec_of(config)
+    if config.input.repartition:
+        decoder = RekeyedCodec(config)
+        config = of_rekeyed(config)
     kafka = KafkaMember(
         settings,
         group=group_of(config, "detect"),
@@ -69,7 +75,7 @@ def detect_loop(
         config,
         operator,
         member=kafka,
-        decoder=codec_of(config),
+        decoder=decoder,
         records=KafkaDetectRecords(
             config,
             detector=operator.detector.info.name,
@@ -81,6 +87,45 @@ def detect_loop(
         clock=CLOCK,
         telemetry=telemetry,
         counters=DETECT_COUNTS,
+        fault=fault,
+    )
+    kafka.owner = loop
+    return loop, kafka
+
+
+def of_rekeyed(config: PipelineConfig) -> PipelineConfig:
+    """Return the pipeline as detect sees it behind the internal topic."""
+    given = {"topics": (rekeyed_topic(config),), "start": "earliest"}
+    return config.model_copy(update={"input": config.input.model_copy(update=given)})
+
+
+def rekey_loop(
+    config: PipelineConfig,
+    settings: KafkaSettings,
+    *,
+    member: str,
+    telemetry: Telemetry | None = None,
+    fault: Fault = no_fault,
+) -> tuple[RekeyLoop, KafkaMember]:
+    """Return the role that keys an input which is not, and its member."""
+    kafka = KafkaMember(
+        settings,
+        group=group_of(config, "rekey"),
+        member=member,
+        topics=config.input.topics,
+        max_poll_records=config.delivery.max_poll_records,
+        timeout_ms=config.delivery.transaction_timeout,
+        telemetry=telemetry,
+        fault=fault,
+    )
+    partitions = len(kafka.log.bounds(rekeyed_topic(config)))
+    loop = RekeyLoop(
+        config,
+        member=kafka,
+        decoder=codec_of(config),
+        records=KafkaRekeyRecords(config, partitions=partitions, wall_ms=CLOCK.wall_ms),
+        clock=CLOCK,
+        telemetry=telemetry,
         fault=fault,
     )
     kafka.owner = loop

@@ -12,7 +12,8 @@ from typing import Literal, Protocol
 
 from connectors.kafka import KafkaSettings, member_id
 from connectors.kafka_member import KafkaMember
-from jobs.plain import alert_loop, detect_loop
+from jobs.plain import alert_loop, detect_loop, rekey_loop
+from jobs.preflight import require
 from jobs.topics import create_topics
 from streamad.config import PipelineConfig
 from streamad.ports import Fault, Source, Telemetry, no_fault
@@ -70,11 +71,14 @@ def run(  # noqa: PLR0913 - all but the first two by keyword
     What has been read is committed and saved before it returns. Raises StreamadError where a role
     cannot go on; the other one is stopped in order first.
     """
+    require(config, settings)
     create_topics(config, settings)
     stop = stop or threading.Event()
     member = member_id(environment)
     fault = kill_at(environment.get(KILL_AT, ""))
-    wanted = ["detect", "alert"] if role == "both" else [role]
+    wanted: list[str] = ["detect", "alert"] if role == "both" else [role]
+    if config.input.repartition and role != "alert":
+        wanted.insert(0, "rekey")
     failures: list[BaseException] = []
     threads = [
         threading.Thread(
@@ -96,6 +100,13 @@ def run(  # noqa: PLR0913 - all but the first two by keyword
         raise failures[0]
 
 
+_MAKERS: Mapping[str, Callable[..., tuple[Loop, KafkaMember]]] = {
+    "rekey": rekey_loop,
+    "detect": detect_loop,
+    "alert": alert_loop,
+}
+
+
 def _work(  # noqa: PLR0913, PLR0917 - the arguments of a thread
     role: str,
     config: PipelineConfig,
@@ -113,9 +124,8 @@ def _work(  # noqa: PLR0913, PLR0917 - the arguments of a thread
         fault(f"{role}.{step}")
 
     try:
-        make = detect_loop if role == "detect" else alert_loop
         loop: Loop
-        loop, kafka = make(config, settings, member=member, telemetry=telemetry, fault=at)
+        loop, kafka = _MAKERS[role](config, settings, member=member, telemetry=telemetry, fault=at)
         logger.info("%s of pipeline %s runs as %s", role, config.name, member)
         loop.run(_stop_of(stop, watch, role, loop, kafka))
     except BaseException as error:  # noqa: BLE001 - raised again by the main thread

@@ -5,6 +5,7 @@ from __future__ import annotations
 from connectors.alert_records import state_topic
 from connectors.kafka import KafkaSettings
 from connectors.kafka_admin import Topic, make_topics, partition_counts
+from connectors.rekeyed import rekeyed_topic
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
 
@@ -16,6 +17,7 @@ _COMPACTED = {
     "min.cleanable.dirty.ratio": "0.1",
     "delete.retention.ms": "3600000",
 }
+_DAY = {"retention.ms": str(86_400_000)}
 _WEEK = {"retention.ms": str(7 * 86_400_000)}
 
 
@@ -31,7 +33,12 @@ def output_topics(config: PipelineConfig, partitions: int) -> list[Topic]:
     ]
     if config.delivery.snapshot_store == "topic":
         made.append(Topic(name=config.topic("state"), partitions=partitions, configs=_COMPACTED))
-    for topic in config.input.topics:
+    inputs = list(config.input.topics)
+    if config.input.repartition:
+        rekeyed = rekeyed_topic(config)
+        made.append(Topic(name=rekeyed, partitions=partitions, configs=_DAY))
+        inputs.append(rekeyed)
+    for topic in inputs:
         made.append(Topic(name=config.output.dead_letters.format(topic=topic), configs=_WEEK))
         if config.series.late == "topic":
             made.append(Topic(name=config.output.late.format(topic=topic), configs=_WEEK))

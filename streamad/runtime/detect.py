@@ -434,7 +434,7 @@ class DetectLoop:
         logger.info("%s goes on at offset %d", source, shard.position)
 
     def _has_grown(self, source: Source, done: Progress | None, parts: int) -> bool:
-        """Report a topic that got partitions since it was begun; say whether this is one of them."""
+        """Report a topic that got partitions since it was begun; say if this is one of them."""
         known = self._parts.get(source.topic)
         if known is None:
             about = done or self._member.committed(Source(source.topic, 0))

@@ -1,4 +1,4 @@
-"""A pipeline of its own for each test: input, loops in this process or in one that may be killed."""
+"""A pipeline of its own for each test: input, and loops here or in a process that may die."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from streamad.ports import Source
 from streamad.records import Finding
 from streamad.testing.kafka_broker import KafkaBroker
 
-# Processes that may be killed are forked from one that has everything loaded: a start takes seconds.
+# Processes that may be killed are forked from one that has everything loaded.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.integration.warm_kernels"])
 
@@ -286,7 +286,7 @@ def by_id(records: Sequence[Any]) -> dict[str, bytes]:
 def read(settings: KafkaSettings, topic: str, partition: int | None = None) -> list[Any]:
     """Return the committed records of a topic."""
     consumer = KafkaConsumer(
-        **settings.client(), isolation_level="read_committed", enable_auto_commit=False, group_id=None,
+        **settings.client(), isolation_level="read_committed", enable_auto_commit=False,
         max_poll_records=50_000, fetch_max_wait_ms=20, metrics_enabled=False,
     )  # fmt: skip
     with closing(consumer):

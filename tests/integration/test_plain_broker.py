@@ -14,7 +14,6 @@ from jobs.plain import detect_loop
 from streamad.errors import OffsetOutOfRangeError, StateError
 from streamad.ports import Source
 from streamad.testing.kafka_broker import KafkaBroker, _free_port
-
 from tests.integration.conftest import Pipeline
 
 

@@ -1,4 +1,4 @@
-"""Members that come, go, and come back from the dead share the work without a trace in the output."""
+"""Members come, go, and come back from the dead, and the output shows no trace of it."""
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 
-import pytest
-
 DETECT_STEPS = ["after_poll", "after_score", "after_produce", "after_commit", "mid_snapshot"]
 ALERT_STEPS = ["after_poll", "after_score", "after_produce", "after_commit"]
 

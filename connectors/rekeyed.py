@@ -1,0 +1,92 @@
+"""The topic through which points that were not keyed come to the partition of their key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from connectors.alert_records import dead_letter
+from connectors.codecs import Codec, FieldMap, make_codec
+from streamad.config import PipelineConfig
+from streamad.ports import Messages, Outgoing
+from streamad.records import Decoded, Rejected, SignalBatch
+
+ROWS_PER_MESSAGE = 10_000
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
+
+
+def rekeyed_topic(config: PipelineConfig) -> str:
+    """Return the name of the internal topic."""
+    return f"streamad.{config.name}.rekeyed"
+
+
+class KafkaRekeyRecords:
+    """Points as Arrow messages; fields have names of our own, whatever the input calls them."""
+
+    def __init__(
+        self, config: PipelineConfig, *, partitions: int, wall_ms: Callable[[], int]
+    ) -> None:
+        self._config, self._wall_ms = config, wall_ms
+        self._topic = rekeyed_topic(config)
+        self.partitions = partitions
+
+    def points(self, batch: SignalBatch, rows: NDArray[np.int64], partition: int) -> list[Outgoing]:
+        """Return rows of a batch as records for one partition."""
+        made = []
+        for start in range(0, len(rows), ROWS_PER_MESSAGE):
+            value = _write(batch, rows[start : start + ROWS_PER_MESSAGE])
+            made.append(Outgoing(topic=self._topic, value=value, partition=partition))
+        return made
+
+    def rejected(self, messages: Messages, rejected: Sequence[Rejected]) -> list[Outgoing]:
+        """Return dead letters."""
+        return [
+            dead_letter(self._config, messages, one, stage="rekey", time_ms=self._wall_ms())
+            for one in rejected
+            if one.reason != "unknown_variate"
+        ]
+
+
+def _write(batch: SignalBatch, rows: NDArray[np.int64]) -> bytes:
+    columns = {"key": batch.keys.gather(rows).to_arrow(), "ts": pa.array(batch.time_ms[rows])}
+    for number in range(batch.n_variates):
+        columns[f"v{number}"] = pa.array(batch.values[rows, number])
+    for number, tag in enumerate(batch.tags.values()):
+        columns[f"t{number}"] = tag.gather(rows).to_arrow()
+    table = pa.table(columns)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=_OPTIONS) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+class RekeyedCodec:
+    """Read what `KafkaRekeyRecords` wrote, under the names the pipeline knows."""
+
+    def __init__(self, config: PipelineConfig) -> None:
+        fields = config.input.fields
+        self._tags = fields.tags
+        self._codec: Codec = make_codec(
+            "arrow",
+            FieldMap(
+                key=("key",),
+                time="ts",
+                values=tuple(f"v{number}" for number in range(len(fields.variate_names))),
+                tags=tuple(f"t{number}" for number in range(len(fields.tags))),
+            ),
+        )
+
+    def decode(
+        self,
+        payloads: Sequence[bytes | None],
+        offsets: NDArray[np.int64],
+        broker_ms: NDArray[np.int64],
+    ) -> Decoded:
+        """Return usable rows and rejections, both in message order."""
+        made = self._codec.decode(payloads, offsets, broker_ms)
+        tags = dict(zip(self._tags, made.batch.tags.values(), strict=True))
+        return Decoded(batch=replace(made.batch, tags=tags), rejected=made.rejected)
