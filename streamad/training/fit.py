@@ -22,7 +22,7 @@ from streamad.operators.detect import DetectOperator
 from streamad.records import SignalBatch
 from streamad.scoring.tail import TAIL_PROBABILITIES, TOP, fit_tail, level_at
 from streamad.windows.keys import KeyTable
-from streamad.windows.period import MAX_SHARE, MAX_SIZE, MIN_SIZE, choose_size
+from streamad.windows.period import MAX_SHARE, MAX_SIZE, choose_size
 from streamad.windows.signals import SignalWindows, WindowPlan
 
 MAX_WINDOW_BYTES = 256 * 2**20
@@ -37,6 +37,7 @@ the training data: left in, they would make the level one that nothing reaches."
 HELD_OUT = 3
 """The last of this many parts of each series measures the tail."""
 MAX_SERIES_FOR_SIZE = 64
+LEAST_SIZE = 16
 SIZE_WITHOUT_PERIOD = MAX_SIZE
 """Where nothing repeats, more context was measured to be better than less."""
 
@@ -121,14 +122,14 @@ def fit_detector(
 def pick_size(make: Make, config: PipelineConfig, batch: SignalBatch) -> int:
     """Return the configured size, or for ``auto`` the one most series' periods ask for.
 
-    Half of the longest training series at most, so that there are windows to compare with: a
-    smaller share was measured to cost more by short windows than it gains by many.
+    A quarter of the longest training series at most, so that there is something to compare with:
+    an eighth and a half were measured to be worse, for long windows and for short training parts.
     """
     if config.windows.size != "auto":
         return config.windows.size
     series = split(batch)[:MAX_SERIES_FOR_SIZE]
     longest = max(len(one) for one in series)
-    most = max(MIN_SIZE, longest // 2)
+    most = max(LEAST_SIZE, longest // 4)
     size = choose_size(
         [one.values for one in series],
         default=SIZE_WITHOUT_PERIOD,

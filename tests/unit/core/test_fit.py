@@ -59,7 +59,7 @@ def test_auto_takes_the_period_of_the_series():
     assert pick_size(knn, CONFIG, two_hosts()) == 32
 
 
-@pytest.mark.parametrize(("n", "size"), [(24, 24), (50, 32), (150, 75), (1000, 125)])
+@pytest.mark.parametrize(("n", "size"), [(10, 10), (24, 16), (50, 16), (150, 37), (1000, 125)])
 def test_auto_leaves_room_for_several_windows_where_nothing_repeats(n: int, size: int):
     flat = np.zeros(n)
     assert pick_size(knn, AUTO, make_columns(["a"] * n, range(n), flat)) == size
