@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ def serve(
     telemetry = PrometheusTelemetry()
     _tell_identity(telemetry, config)
     health = Health(("detect", "alert") if role == "both" else (role,))
+    stop = threading.Event()
     with _server(settings, health, telemetry):
         run(
             config,
@@ -50,7 +52,8 @@ def serve(
             role=role,
             environment=environment,
             telemetry=BeatingTelemetry(telemetry, health),
-            watch=Watcher(health, telemetry),
+            watch=Watcher(health, telemetry, stopping=stop.is_set),
+            stop=stop,
         )
 
 
@@ -64,7 +67,6 @@ def _server(settings: Settings, health: Health, telemetry: PrometheusTelemetry) 
     ) as server:
         logger.info("health and metrics answer", extra={"port": server.port})
         yield
-        health.shutting_down()
 
 
 def _tell_identity(telemetry: PrometheusTelemetry, config: PipelineConfig) -> None:

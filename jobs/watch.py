@@ -56,6 +56,8 @@ class Watcher:
         Each role is a condition of being ready, and a loop that has to turn.
     telemetry : Forgetful
         Where lag and readiness go.
+    stopping : Callable[[], bool]
+        Whether the process was told to stop: from then on it is not ready.
     clock : Callable[[], float]
         Seconds that never go back.
     """
@@ -65,15 +67,19 @@ class Watcher:
         health: Health,
         telemetry: Forgetful,
         *,
+        stopping: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._health, self._telemetry, self._clock = health, telemetry, clock
+        self._stopping = stopping
         self._due_s: dict[str, float] = {}
         self._known: dict[str, set[Source]] = {}
 
     def turned(self, role: str, loop: Working, member: Grouped) -> None:
         """Note that the loop of a role turned."""
         self._health.beat(threading.current_thread().name)
+        if self._stopping():
+            self._health.shutting_down()
         now_s = self._clock()
         if now_s < self._due_s.get(role, 0.0):
             return

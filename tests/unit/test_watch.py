@@ -87,6 +87,17 @@ def test_a_loop_that_tries_its_broker_again_is_not_stuck(watcher, health, teleme
     assert "has not turned for 61 s" in health.stuck()
 
 
+def test_a_process_told_to_stop_is_not_ready_while_it_commits(health, telemetry, now):
+    told = []
+    watcher = Watcher(health, telemetry, stopping=lambda: bool(told), clock=lambda: now[0])
+    watcher.turned("detect", Loop(settled=True), Member(in_group=True))
+    assert health.missing() == ""
+    told.append("SIGTERM")
+    watcher.turned("detect", Loop(settled=True), Member(in_group=True))
+    assert health.missing() == "running: shutting down"
+    assert health.stuck() == ""
+
+
 def test_activity_of_other_threads_is_no_sign_of_life(health, telemetry, now):
     beating = BeatingTelemetry(telemetry, health)
     beating.gauge("alert_open", 1)
