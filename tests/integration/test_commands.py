@@ -1,0 +1,77 @@
+"""Commands that ask a broker: back-test a topic, check a pipeline against it, make its topics."""
+
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+from kafka import KafkaProducer
+
+from jobs import cli
+
+T0 = 1_700_000_000_000
+
+
+@pytest.fixture
+def pipeline(kafka, topic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka.bootstrap)
+    name = topic("metrics", partitions=2)
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        f"name: {name}\ninput: {{topics: {name}}}\nwindows: {{size: 40}}\n"
+        "detector: knn\nscoring: {min_windows: 0}\n"
+    )
+    return path, name
+
+
+def rows() -> list[dict[str, object]]:
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "key": host,
+            "ts": T0 + i * 10_000,
+            "value": round(float(np.sin(i / 6) + rng.normal() / 20), 4)
+            + (100 if host == "b" and 500 <= i < 510 else 0),
+        }
+        for i in range(600)
+        for host in ("a", "b", "c")
+    ]
+
+
+def test_a_topic_and_a_file_of_the_same_rows_give_the_same_alerts(kafka, pipeline, tmp_path: Path):
+    path, name = pipeline
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
+    lines = []
+    for row in rows():
+        lines.append(orjson.dumps(row))
+        producer.send(name, key=str(row["key"]).encode(), value=lines[-1])
+    producer.flush()
+    producer.close()
+    (tmp_path / "in.jsonl").write_bytes(b"\n".join(lines))
+    assert cli.main(["backtest", str(path), name, "-o", str(tmp_path / "topic.csv")]) == 0
+    assert cli.main(["backtest", str(path), "in.jsonl", "-o", "x.txt"]) == 2
+    file = str(tmp_path / "in.jsonl")
+    assert cli.main(["backtest", str(path), file, "-o", str(tmp_path / "file.csv")]) == 0
+    found = (tmp_path / "topic.csv").read_text()
+    assert ",b," in found
+    assert found == (tmp_path / "file.csv").read_text()
+
+
+def test_a_pipeline_is_checked_against_its_cluster(pipeline, capfd: pytest.CaptureFixture[str]):
+    path, name = pipeline
+    assert cli.main(["validate", str(path), "--online"]) == 0
+    assert f"topic streamad.{name}.alerts is missing and will be created" in capfd.readouterr().err
+    assert cli.main(["topics", "create", str(path)]) == 0
+    assert f"streamad.{name}.alerts\n" in capfd.readouterr().out
+    assert cli.main(["topics", "create", str(path)]) == 0
+    assert "all topics are there already" in capfd.readouterr().err
+    path.write_text(path.read_text().replace(f"topics: {name}", "topics: nowhere"))
+    assert cli.main(["validate", str(path), "--online"]) == 2
+    assert "no topic nowhere on this cluster" in capfd.readouterr().err
+
+
+def test_a_source_that_is_nothing_is_one_line(pipeline, capfd: pytest.CaptureFixture[str]):
+    path, _ = pipeline
+    assert cli.main(["backtest", str(path), "no-such-topic"]) == 2
+    err = capfd.readouterr().err
+    assert err == "streamad: error: there is no file and no topic 'no-such-topic'\n"
