@@ -219,7 +219,7 @@ def _append(write: Callable[[bytes], object], alerts: list[Alert]) -> None:
 
 @contextmanager
 def _preparing(console: Console) -> Iterator[None]:
-    says = "preparing (the first run compiles its kernels, which takes a while)"
+    says = "preparing (the first run compiles its kernels: half a minute, once)"
     if not console.is_terminal:
         console.print(says, soft_wrap=True)
     with console.status(says):
