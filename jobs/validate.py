@@ -14,6 +14,7 @@ from jobs.console import say
 from jobs.logs import redacted, secrets_of
 from jobs.replay import codec_of
 from jobs.settings import environment, kafka_settings
+from jobs.topics import output_topics
 from streamad.config import PipelineConfig, load_pipeline
 from streamad.config_text import line_of, read_yaml
 from streamad.errors import ConfigError
@@ -92,20 +93,11 @@ def describe(config: PipelineConfig, operator: DetectOperator) -> Told:
     """Return settings, topics, detector and memory of a pipeline, ready to print."""
     info = operator.detector.info
     per_key = operator.new_state().bytes_per_key
-    inputs = list(config.input.topics)
     return Told(
         settings=config.model_dump(mode="json", exclude_none=True),
         topics={
-            "read": inputs,
-            "written": [
-                config.topic("findings"), config.topic("alerts"), config.topic("scores"),
-                config.topic("state"),
-                *(config.output.dead_letters.format(topic=topic) for topic in inputs),
-                *(
-                    config.output.late.format(topic=topic)
-                    for topic in inputs if config.series.late == "topic"
-                ),
-            ],
+            "read": list(config.input.topics),
+            "written": [topic.name for topic in output_topics(config, partitions=1)],
         },
         detector={
             "name": info.name,
