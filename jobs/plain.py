@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from connectors.alert_records import KafkaAlertRecords
-from connectors.codecs import Codec, FieldMap, make_codec
 from connectors.detect_records import KafkaDetectRecords
 from connectors.kafka import KafkaSettings
 from connectors.kafka_member import KafkaMember
@@ -13,6 +12,7 @@ from connectors.rekeyed import KafkaRekeyRecords, RekeyedCodec, rekeyed_topic
 from connectors.snapshot_stores import FileSnapshots, TopicSnapshots
 from connectors.telemetry import DETECT_COUNTS
 from jobs.build import build_detect
+from jobs.replay import codec_of
 from streamad.config import PipelineConfig
 from streamad.operators.alert import AlertOperator
 from streamad.ports import Decoder, Fault, SnapshotStore, Telemetry, no_fault
@@ -26,25 +26,6 @@ CLOCK = Clock(seconds=time.monotonic, wall_ms=lambda: time.time_ns() // 1_000_00
 def group_of(config: PipelineConfig, role: str) -> str:
     """Return the consumer group of a role; it also begins the ids of its transactions."""
     return f"streamad.{config.name}.{role}"
-
-
-def codec_of(config: PipelineConfig) -> Codec:
-    """Return the decoder of a pipeline's input."""
-    fields = config.input.fields
-    return make_codec(
-        config.input.format,
-        FieldMap(
-            key=fields.key,
-            time=fields.time,
-            time_unit=fields.time_unit,
-            values=fields.values,
-            variate=fields.variate,
-            variates=fields.variates,
-            tags=fields.tags,
-        ),
-        max_message_bytes=config.input.max_message_bytes,
-        max_rows_per_message=config.input.max_rows_per_message,
-    )
 
 
 def detect_loop(

@@ -20,7 +20,8 @@ from connectors.kafka_admin import make_topics
 from connectors.kafka_member import KafkaLog
 from jobs import topics as job_topics
 from jobs.build import build_detect
-from jobs.plain import alert_loop, codec_of, detect_loop, group_of
+from jobs.plain import alert_loop, detect_loop, group_of
+from jobs.replay import codec_of
 from jobs.run import KILL_AT, run
 from streamad.config import PipelineConfig
 from streamad.operators.alert import AlertOperator
