@@ -74,8 +74,8 @@ def _check_input(config: PipelineConfig, topic: str, given: Mapping[str, str]) -
     if 0 <= kept_ms < interval_ms:
         text = (
             f"{topic} keeps records for {kept_ms / 1000:g} s and delivery.snapshot_interval is "
-            f"{interval_ms / 1000:g} s: state could not be restored; raise retention.ms to at least "
-            f"{SAFE_SNAPSHOTS * interval_ms}, or lower the interval"
+            f"{interval_ms / 1000:g} s: state could not be restored; raise retention.ms to "
+            f"at least {SAFE_SNAPSHOTS * interval_ms}, or lower the interval"
         )
         return [Problem(level="error", text=text)]
     if 0 <= kept_ms < SAFE_SNAPSHOTS * interval_ms:

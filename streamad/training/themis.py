@@ -28,6 +28,7 @@ from chronos.chronos_bolt import ChronosBoltModelForForecasting, InstanceNorm
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import T5Config
 
@@ -35,7 +36,7 @@ from streamad.detectors.embeddings import to_patches
 from streamad.networks.bolt_encoder import BoltEncoder, BoltFeatures, first_blocks
 from streamad.training.synthetic import PoolConfig, load_pool, sample_windows
 
-CHECKPOINT: Final = "checkpoint.pt"
+CHECKPOINT: Final = "checkpoint.safetensors"
 LOG_EVERY: Final = 50
 SAVE_EVERY: Final = 100
 N_BLOCKS: Final = 1
@@ -146,23 +147,23 @@ def start_run(shape: BoltShape, recipe: Recipe) -> Run:
 
 def save_checkpoint(run: Run, path: Path, *, settings: dict[str, Any]) -> None:
     """Keep the run so that a killed training goes on where it was."""
+    # Tied weights are one tensor under several names, which the format refuses: hence the clones.
+    tensors = {f"model.{name}": value.clone() for name, value in run.model.state_dict().items()}
+    for number, state in run.optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{number}.{name}": value for name, value in state.items()}
+    about = {"step": run.step, "losses": run.losses, "settings": settings}
     aside = path.with_suffix(".part")
-    torch.save(
-        {
-            "model": run.model.state_dict(),
-            "optimiser": run.optimiser.state_dict(),
-            "step": run.step,
-            "losses": run.losses,
-            "settings": settings,
-        },
-        aside,
-    )
+    save_file(tensors, aside, metadata={"run": json.dumps(about)})
     aside.replace(path)
 
 
 def load_checkpoint(run: Run, path: Path, *, settings: dict[str, Any]) -> None:
     """Put a saved run back into ``run``; a checkpoint of other settings is refused."""
-    kept = torch.load(path, map_location="cpu", weights_only=True)
+    with safe_open(path, framework="pt") as file:
+        kept = json.loads(file.metadata()["run"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    # As JSON keeps them: a tuple comes back as a list.
+    settings = json.loads(json.dumps(settings))
     if kept["settings"] != settings:
         changed = {
             name: (kept["settings"].get(name), value)
@@ -174,8 +175,17 @@ def load_checkpoint(run: Run, path: Path, *, settings: dict[str, Any]) -> None:
             "name another --out, or delete the checkpoint to begin again"
         )
         raise ValueError(msg)
-    run.model.load_state_dict(kept["model"])
-    run.optimiser.load_state_dict(kept["optimiser"])
+    states: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        whose, _, rest = name.partition(".")
+        if whose == "optimiser":
+            number, _, which = rest.partition(".")
+            states.setdefault(int(number), {})[which] = value
+    run.model.load_state_dict(
+        {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    )
+    groups = run.optimiser.state_dict()["param_groups"]
+    run.optimiser.load_state_dict({"state": states, "param_groups": groups})
     run.step = int(kept["step"])
     run.losses = [(int(step), float(loss)) for step, loss in kept["losses"]]
 
@@ -290,8 +300,9 @@ def _export(
     n_patches = settings.context_length // settings.input_patch_size
     example = torch.ones(3, n_patches, 2 * settings.input_patch_size)
     for part in network.modules():
-        if hasattr(part, "config"):
-            part.config._attn_implementation = "eager"  # noqa: SLF001
+        config: Any = getattr(part, "config", None)
+        if config is not None:
+            config._attn_implementation = "eager"  # noqa: SLF001
     with warnings.catch_warnings():
         # The exporter warns of deprecations inside torch itself.
         warnings.simplefilter("ignore")
@@ -312,6 +323,7 @@ def _export(
 def strip_traces(path: Path) -> None:
     """Take the exporter's stack traces out of an ONNX file: they name the machine's directories."""
     exported = onnx.load(path)
+    part: Any
     for part in (exported, exported.graph, *exported.graph.node, *exported.graph.value_info):
         part.doc_string = ""
         del part.metadata_props[:]
