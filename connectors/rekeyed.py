@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -52,9 +53,12 @@ class KafkaRekeyRecords:
 
 
 def _write(batch: SignalBatch, rows: NDArray[np.int64]) -> bytes:
-    columns = {"key": batch.keys.gather(rows).to_arrow(), "ts": pa.array(batch.time_ms[rows])}
+    columns = {
+        "key": batch.keys.gather(rows).to_arrow(),
+        "ts": pl.Series(batch.time_ms[rows]).to_arrow(),
+    }
     for number in range(batch.n_variates):
-        columns[f"v{number}"] = pa.array(batch.values[rows, number])
+        columns[f"v{number}"] = pl.Series(batch.values[rows, number]).to_arrow()
     for number, tag in enumerate(batch.tags.values()):
         columns[f"t{number}"] = tag.gather(rows).to_arrow()
     table = pa.table(columns)

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import orjson
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from streamad.records import Rejected, ScoreBatch
 
@@ -85,14 +87,20 @@ def _record_batch(scores: ScoreBatch) -> pa.RecordBatch:
     return pa.record_batch(
         [
             scores.keys.to_arrow(),
-            pa.array(scores.end_ms, pa.timestamp("ms", tz="UTC")),
-            pa.array(scores.score, pa.float32()),
-            pa.array(scores.p_value, pa.float32()),
-            pa.array(scores.level, pa.float32()),
-            pa.array(scores.flags, pa.uint8()),
+            _column(scores.end_ms, pa.timestamp("ms", tz="UTC")),
+            _column(scores.score, pa.float32()),
+            _column(scores.p_value, pa.float32()),
+            _column(scores.level, pa.float32()),
+            _column(scores.flags, pa.uint8()),
         ],
         names=SCHEMA.names,
     )
+
+
+def _column(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
+    # `pa.array` of numpy values imports pandas where it is installed: three seconds at the first.
+    flat = np.ascontiguousarray(values)
+    return pa.Array.from_buffers(kind, len(flat), [None, pa.py_buffer(flat)])
 
 
 def _write(rows: pa.RecordBatch, origin: ScoresOrigin, *, part: int, parts: int) -> bytes:
