@@ -275,17 +275,17 @@ class KNN(Detector):
     def explain(
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
     ) -> WindowExplanations:
-        """Return the judged sample, the nearest neighbour's sample there, and shares of distance.
+        """Return the most telling sample, the nearest neighbour's there, and shares of distance.
 
-        Shares come from the squared differences to the nearest neighbour of the whole window.
+        That sample is where window and nearest neighbour lie farthest apart: as a window slides
+        over an anomaly, its score rises before the judged sample is reached.
         """
-        _, expected, share = self._search(windows, memory, slots)
-        judged = self.size - 1 - self._lag
+        _, expected, share, position = self._search(windows, memory, slots)
         return WindowExplanations(
-            observed=windows[:, judged].copy(),
+            observed=windows[np.arange(len(windows)), position],
             expected=expected,
             share=share,
-            position=np.full(len(windows), judged, dtype=np.int32),
+            position=position,
         )
 
     def learn(
@@ -341,7 +341,7 @@ class KNN(Detector):
 
     def _search(
         self, windows: Floats, memory: Memory | None, slots: Ints | None
-    ) -> tuple[Floats, Floats, Floats]:
+    ) -> tuple[Floats, Floats, Floats, Ints]:
         require_windows(windows, size=self.size, nan_ok=self.info.nan_ok)
         fitted = len(self._loc) > 0
         n_variates = windows.shape[2]

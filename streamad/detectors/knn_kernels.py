@@ -221,8 +221,8 @@ def score_windows(
     memory: tuple[Held, Counts],
     plan: Plan,
     stretches: Ints,
-) -> tuple[Floats, Floats, Floats]:
-    """Return scores, expected values at the judged sample and shares of the variates.
+) -> tuple[Floats, Floats, Floats, Ints]:
+    """Return scores; expected values at the most telling sample, shares of variates; its place.
 
     ``turns`` is the slot of each window, and an order key by key and in time inside a key, so that
     what a key may see is laid out once for windows that may see the same.
@@ -234,6 +234,7 @@ def score_windows(
     scores = np.zeros(n, dtype=np.float32)
     expected = np.zeros((n, n_variates), dtype=np.float32)
     share = np.zeros((n, n_variates), dtype=np.float32)
+    position = np.full(n, plan[1], dtype=np.int32)
     lived = np.zeros((n_variates, held[0].shape[2] + PAD + size), dtype=np.float32)
     runs = np.zeros(lived.shape[1], dtype=np.int32)
     query = np.empty((n_variates, size), dtype=np.float32)
@@ -254,11 +255,11 @@ def score_windows(
         for v in range(n_variates):
             for i in range(size):
                 query[v, i] = _place(windows[w, i, v], loc[slot, v], scale[slot, v])
-        told = (expected[w], share[w])
+        told = (expected[w], share[w], position[w : w + 1])
         scores[w] = _fused(query, (lived, runs, last - first), reference, plan, stretches, told)
         for v in range(n_variates):
             expected[w, v] = expected[w, v] * scale[slot, v] + loc[slot, v]
-    return scores, expected, share
+    return scores, expected, share, position
 
 
 @compiled
@@ -308,10 +309,10 @@ def _fused(
     reference: History,
     plan: Plan,
     stretches: Ints,
-    told: tuple[Floats, Floats],
+    told: tuple[Floats, Floats, Ints],
 ) -> np.float32:
     """Return the summed distances over all stretches; the last one fills ``told``."""
-    k, judged = plan[0], plan[1]
+    k = plan[0]
     near = np.empty(k, dtype=np.float32)
     places = np.empty(k, dtype=np.int64)
     nothing = np.zeros(query.shape, dtype=np.float32)
@@ -334,7 +335,7 @@ def _fused(
             neighbour, at = reference[0], places[0] - lived[2]
         elif places[0] >= 0:
             neighbour, at = lived[0], places[0]
-        apart = _compare(query, part, neighbour, at - start, judged, told)
+        apart = _compare(query, part, neighbour, at - start, told)
         if places[0] < 0:
             near[0] = apart
         total += _mean_root(near, part[2])
@@ -369,18 +370,18 @@ def _compare(
     part: Part,
     neighbour: Floats,
     shift: int,
-    judged: int,
-    told: tuple[Floats, Floats],
+    told: tuple[Floats, Floats, Ints],
 ) -> np.float32:
-    """Write the neighbour's judged sample and each variate's share of the squared difference.
+    """Write where the two lie farthest apart, the neighbour there, and shares of the variates.
 
     Sample ``i`` of the query stands beside ``i + shift`` of the neighbour. Returns the summed
     squared difference.
     """
-    expected, share = told
+    expected, share, position = told
+    position[0] = _farthest_apart(query, part, neighbour, shift)
     total = np.float32(0.0)
     for v in range(len(query)):
-        expected[v] = neighbour[v, judged + shift]
+        expected[v] = neighbour[v, position[0] + shift]
         share[v] = 0.0
         for i in range(part[0], part[1]):
             if not np.isnan(query[v, i]):
@@ -390,6 +391,21 @@ def _compare(
     for v in range(len(query)):
         share[v] = share[v] / total if total > 0.0 else np.float32(1.0) / np.float32(len(query))
     return total
+
+
+@compiled
+def _farthest_apart(query: Floats, part: Part, neighbour: Floats, shift: int) -> int:
+    farthest, place = np.float32(-1.0), part[0]
+    for i in range(part[0], part[1]):
+        here = np.float32(0.0)
+        for v in range(len(query)):
+            if not np.isnan(query[v, i]):
+                apart = query[v, i] - neighbour[v, i + shift]
+                here += apart * apart
+        # Of equals the newest: it is what has changed.
+        if here >= farthest:
+            farthest, place = here, i
+    return place
 
 
 @compiled

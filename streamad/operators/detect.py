@@ -197,13 +197,13 @@ def _window_plan(config: PipelineConfig, detector: Detector) -> WindowPlan:
         max_missing=series.gaps.max_share,
         nan_limit=detector.info.nan_ok,
         reorder=series.reorder,
-        lag=detector.lag,
     )
 
 
 def _episode_plan(config: PipelineConfig) -> EpisodePlan:
-    names = EpisodePlan.__dataclass_fields__
-    return EpisodePlan(**{name: getattr(config.scoring, name) for name in names})
+    names = EpisodePlan.__dataclass_fields__.keys() - {"notable"}
+    taken = {name: getattr(config.scoring, name) for name in names}
+    return EpisodePlan(**taken, notable=config.alerts.level)
 
 
 def _reject(batch: SignalBatch, row: int, reason: str, detail: str) -> Rejected:

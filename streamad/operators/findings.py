@@ -122,9 +122,13 @@ class FindingMaker:
         return self.make(call, code, episode=episode, reason=reason)
 
     def explanation(
-        self, why: WindowExplanations | None, place: int, judged_ms: int
+        self, why: WindowExplanations | None, place: int, *, window: tuple[int, int, int]
     ) -> Explanation | None:
-        """Return row ``place`` of a detector's explanations, by variate name."""
+        """Return row ``place`` of a detector's explanations, by variate name.
+
+        window : times of its first and last sample, and its size; where samples are irregular the
+            told sample's time is estimated as if they were not
+        """
         if why is None:
             return None
         names = self.config.input.fields.variate_names
@@ -132,7 +136,9 @@ class FindingMaker:
             dict(zip(names, column[place].astype(float).tolist(), strict=True))
             for column in (why.observed, why.expected, why.share)
         )
-        return Explanation(observed=observed, expected=expected, variates=share, time_ms=judged_ms)
+        first, last, size = window
+        time_ms = first + (last - first) * int(why.position[place]) // max(size - 1, 1)
+        return Explanation(observed=observed, expected=expected, variates=share, time_ms=time_ms)
 
     def entity(self, key: str, tags: Mapping[str, str]) -> dict[str, str]:
         """Return the key taken apart into its fields, with its tags."""

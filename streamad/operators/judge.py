@@ -232,6 +232,8 @@ class WindowJudge:
         why = self._explain(call, part, places)
         for i, (event, place) in enumerate(zip(events.tolist(), places.tolist(), strict=True)):
             row = int(part.rows[place])
+            start_ms, end_ms = int(part.block.start_ms[row]), int(part.block.end_ms[row])
+            window = (start_ms, end_ms, self._detector.size)
             what = int(verdict.event[event])
             episode = Episode(
                 kind="anomaly",
@@ -239,8 +241,8 @@ class WindowJudge:
                 opened_ms=int(verdict.opened_ms[event]),
                 began_ms=int(verdict.began_ms[event]),
                 sequence=int(verdict.sequence[event]),
-                window_start_ms=int(part.block.start_ms[row]),
-                window_end_ms=int(part.block.end_ms[row]),
+                window_start_ms=start_ms,
+                window_end_ms=end_ms,
                 offset=int(offsets[row]),
             )
             measured = Measured(
@@ -257,7 +259,7 @@ class WindowJudge:
                     int(part.codes[place]),
                     episode=episode,
                     measured=measured,
-                    explanation=self._make.explanation(why, i, int(part.block.judged_ms[row])),
+                    explanation=self._make.explanation(why, i, window=window),
                     reason="adopted as the new normal" if what == ADOPTED else "",
                 )
             )

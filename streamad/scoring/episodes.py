@@ -22,7 +22,11 @@ _U_FLOOR, _SIGMA_FLOOR = 0.25, 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpisodePlan:
-    """When an episode begins, goes on and ends; counts are windows of the key."""
+    """When an episode begins, goes on and ends; counts are windows of the key.
+
+    notable : tail probability whose first crossing in an episode is told at once, because the
+        alert stage acts on it
+    """
 
     candidate: float = 1e-3
     exit: float = 1e-2
@@ -32,6 +36,7 @@ class EpisodePlan:
     adopt_after: int = 2_000
     epoch: int = 1_024
     update_every: int = 60
+    notable: float = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +96,8 @@ class Episodes:
                 # open, windows above in a row, below in a row, windows, sequence, since update
                 "episode": ((6,), np.int32, 0),
                 "times": ((3,), np.int64, 0),
-                # peak, its p, the peak last reported; the least score this epoch keeps
-                "peaks": ((4,), np.float32, 0.0),
+                # peak and its p, the least score this epoch keeps, peak and p last reported
+                "peaks": ((5,), np.float32, 0.0),
             }
         )
         self._cold = fitted, entry, leave
@@ -167,7 +172,7 @@ class Episodes:
         s = self.state
         judge_windows(
             codes, scores, end_ms, suppressed, settings,
-            np.array([plan.candidate, plan.exit], np.float64), self._floors,
+            np.array([plan.candidate, plan.exit, plan.notable], np.float64), self._floors,
             s["count"], s["counts"], s["tops"], s["tail"], s["levels"], s["episode"], s["times"],
             s["peaks"],
             made.event, made.p_value, made.level, made.candidate, made.inside, made.opened_ms,

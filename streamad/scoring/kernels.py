@@ -23,6 +23,7 @@ def judge_windows(
 ):  # fmt: skip
     min_windows, min_duration, cool_down = settings[0], settings[1], settings[2]
     adopt_after, epoch, update_every = settings[3], settings[4], settings[5]
+    notable = probabilities[2]
     merged = np.empty(2 * TOP, np.float32)
     for i in range(len(codes)):
         k = codes[i]
@@ -54,7 +55,8 @@ def judge_windows(
                     episode[k, 3] = episode[k, 1]
                     episode[k, 4] = 0
                     episode[k, 5] = 0
-                    peaks[k, 2] = peaks[k, 0]
+                    peaks[k, 3] = peaks[k, 0]
+                    peaks[k, 4] = peaks[k, 1]
                     counts[k, 2] = 0
                     counts[k, 5] = 0
             else:
@@ -73,10 +75,15 @@ def judge_windows(
                 event[i] = ENDED
             elif episode[k, 3] >= adopt_after:
                 event[i] = ADOPTED
-            elif peaks[k, 0] > peaks[k, 2] * RAISED or episode[k, 5] >= update_every:
+            elif (
+                peaks[k, 0] > peaks[k, 3] * RAISED
+                or peaks[k, 1] <= notable < peaks[k, 4]
+                or episode[k, 5] >= update_every
+            ):
                 event[i] = CONTINUES
                 episode[k, 5] = 0
-                peaks[k, 2] = peaks[k, 0]
+                peaks[k, 3] = peaks[k, 0]
+                peaks[k, 4] = peaks[k, 1]
             if event[i] != NOTHING:
                 episode[k, 4] += 1
         inside[i] = episode[k, 0] == 1
@@ -110,15 +117,15 @@ def judge_windows(
                             low = q
                     tops[k, which, low] = max(tops[k, which, low], x)
             # Only the branch below keeps the least score current; one too low is merely slower.
-            peaks[k, 3] = -3e38
+            peaks[k, 2] = -3e38
         else:
             kept = counts[k, 3]
             counts[k, 0] += 1
             if kept < TOP:
                 tops[k, 0, kept] = taken
                 counts[k, 3] = kept + 1
-                peaks[k, 3] = taken if kept == 0 else min(peaks[k, 3], taken)
-            elif taken > peaks[k, 3]:
+                peaks[k, 2] = taken if kept == 0 else min(peaks[k, 2], taken)
+            elif taken > peaks[k, 2]:
                 low = 0
                 for q in range(1, TOP):
                     if tops[k, 0, q] < tops[k, 0, low]:
@@ -127,7 +134,7 @@ def judge_windows(
                 least = taken
                 for q in range(TOP):
                     least = min(least, tops[k, 0, q])
-                peaks[k, 3] = least
+                peaks[k, 2] = least
 
         adopted = event[i] == ADOPTED
         if adopted:  # the lasting level is the new normal: the shadow becomes the history

@@ -12,16 +12,10 @@ def ingest_points(
     at, room, codes, time_ms, values, settings, limits,
     clock, n_samples, last, n_pending, pending_ms, pending_value, pending_weight,
     previous, previous_ms, ring, missing, sums, gap_ms, late,
-    out_code, out_values, out_start, out_end, out_judged, out_incomplete, out_row,
+    out_code, out_values, out_start, out_end, out_incomplete, out_row,
 ):  # fmt: skip
-    size, stride, step, lateness, lag = (
-        settings[0],
-        settings[1],
-        settings[2],
-        settings[3],
-        settings[4],
-    )
-    counters, aggregate, fill = settings[5] == 1, settings[6], settings[7]
+    size, stride, step, lateness = settings[0], settings[1], settings[2], settings[3]
+    counters, aggregate, fill = settings[4] == 1, settings[5], settings[6]
     most = pending_ms.shape[1] - 1
     v = values.shape[1]
     made = 0
@@ -149,14 +143,9 @@ def ingest_points(
                 window[size * v - split :] = row[:split]
                 if step:
                     out_start[made] = end - (size - 1) * step
-                    out_judged[made] = end - lag * step
                 else:
-                    judged = end
-                    for r in range(lag):
-                        judged -= gap_ms[k, (n_samples[k] - 1 - r) % size]
                     # The oldest sample's gap reaches back to one that has left the window.
                     out_start[made] = end - (sums[k, 2] - np.int64(gap_ms[k, head]))
-                    out_judged[made] = judged
                 out_code[made] = k
                 out_end[made] = end
                 out_incomplete[made] = sums[k, 0] > limits[0] or sums[k, 1] > limits[1]

@@ -30,9 +30,9 @@ _FILLS = {"none": 0, "previous": 1, "linear": 2}
 class WindowPlan:
     """How samples are made and windows cut.
 
-    size, stride : samples; step_ms : the grid (0: every row is a sample); lag : samples by which
-    the judged sample precedes the last one; nan_limit : share of missing cells above which a window
-    is incomplete; max_missing : share of filled-in cells above which it is incomplete.
+    size, stride : samples; step_ms : the grid (0: every row is a sample); nan_limit : share of
+    missing cells above which a window is incomplete; max_missing : share of filled-in cells above
+    which it is.
     """
 
     size: int
@@ -46,7 +46,6 @@ class WindowPlan:
     max_missing: float = 0.2
     nan_limit: float = 0.0
     reorder: int = 64
-    lag: int = 0
 
     @property
     def pending(self) -> int:
@@ -60,8 +59,8 @@ class WindowPlan:
 class WindowBlock:
     """Windows that closed, in the order their keys' points came; valid until the next is asked for.
 
-    codes : int32 ``(n,)``; values : float32 ``(n, size, n_variates)``; start_ms, end_ms,
-    judged_ms : int64 ``(n,)``, times of the first, the last and the judged sample;
+    codes : int32 ``(n,)``; values : float32 ``(n, size, n_variates)``; start_ms, end_ms : int64
+    ``(n,)``, times of the first and the last sample;
     incomplete : bool ``(n,)``; row : int64 ``(n,)``, the input row that closed the window.
     """
 
@@ -69,7 +68,6 @@ class WindowBlock:
     values: NDArray[np.float32]
     start_ms: NDArray[np.int64]
     end_ms: NDArray[np.int64]
-    judged_ms: NDArray[np.int64]
     incomplete: NDArray[np.bool_]
     row: NDArray[np.int64]
 
@@ -127,7 +125,7 @@ class SignalWindows:
         v = plan.n_variates
         settings = np.array(
             [
-                plan.size, plan.stride, plan.step_ms, plan.lateness_ms, plan.lag,
+                plan.size, plan.stride, plan.step_ms, plan.lateness_ms,
                 _KINDS[plan.kind], _AGGREGATES[plan.aggregate], _FILLS[plan.fill],
             ],
             np.int64,
@@ -142,7 +140,7 @@ class SignalWindows:
                 s["clock"], s["n_samples"], s["last"], s["n_pending"], s["pending_ms"],
                 s["pending_value"], s["pending_weight"], s["previous"], s["previous_ms"],
                 s["ring"].reshape(len(s["clock"]), -1), s["missing"], s["sums"], s["gap_ms"], late,
-                out.codes, out.values.reshape(len(out.codes), -1), out.start, out.end, out.judged,
+                out.codes, out.values.reshape(len(out.codes), -1), out.start, out.end,
                 out.incomplete, out.row,
             )  # fmt: skip
             if made:
@@ -155,14 +153,13 @@ class _Block:
         self.values = np.empty((n, size, v), np.float32)
         self.start = np.empty(n, np.int64)
         self.end = np.empty(n, np.int64)
-        self.judged = np.empty(n, np.int64)
         self.incomplete = np.empty(n, np.bool_)
         self.row = np.empty(n, np.int64)
 
     def take(self, n: int) -> WindowBlock:
         return WindowBlock(
             self.codes[:n], self.values[:n], self.start[:n], self.end[:n],
-            self.judged[:n], self.incomplete[:n], self.row[:n],
+            self.incomplete[:n], self.row[:n],
         )  # fmt: skip
 
 

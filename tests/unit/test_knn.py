@@ -203,7 +203,7 @@ def test_the_judged_sample_can_be_the_newest():
     windows = windows_of(wave(40, 1))
     windows[9, -1] += 4
     assert detector.score(windows).argmax() == 9
-    assert detector.explain(windows).position.tolist() == [SIZE - 1] * len(windows)
+    assert detector.explain(windows).position[9] == SIZE - 1
 
 
 def test_misuse_is_told_in_words():

@@ -73,6 +73,18 @@ def test_an_episode_begins_goes_on_and_ends():
     assert not made.inside[49:].any()
 
 
+def test_crossing_what_the_alert_stage_acts_on_is_told_at_once():
+    episodes = one_key(notable=1e-4, update_every=1_000, cool_down=100)
+    quiet = judge(episodes, [1.0] * 40)
+    entry = float(quiet.level[-1])
+    tail = episodes.state["tail"][0]
+    boundary = level_at(1e-4, *tail)
+    just_below, just_above = boundary * 0.99, boundary * 1.01
+    assert entry < just_below < just_above < just_below * 1.1
+    made = judge(episodes, [just_below, just_above, just_above], start=40)
+    assert made.event.tolist() == [BEGAN, CONTINUES, NOTHING]
+
+
 def test_min_duration_opens_late_and_remembers_when_it_began():
     episodes = one_key(min_duration=3)
     made = judge(episodes, [1.0] * 40 + [20, 20, 1, 20, 20, 20])

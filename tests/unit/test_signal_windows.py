@@ -30,7 +30,6 @@ def closed(plan, rows, batch=None):
                     int(block.end_ms[i]),
                     block.values[i].copy(),
                     bool(block.incomplete[i]),
-                    int(block.judged_ms[i]),
                 )
                 for i in range(len(block))
             ]
@@ -43,10 +42,10 @@ def values_of(made):
 
 
 def test_without_a_grid_every_row_is_a_sample_and_windows_slide():
-    plan = WindowPlan(size=3, stride=1, n_variates=1, lag=1)
+    plan = WindowPlan(size=3, stride=1, n_variates=1)
     made, late = closed(plan, [(0, t, v) for t, v in [(10, 1), (20, 2), (35, 3), (40, 4)]])
     assert values_of(made) == [[1, 2, 3], [2, 3, 4]]
-    assert [(w[1], w[2], w[5]) for w in made] == [(10, 35, 20), (20, 40, 35)]
+    assert [(w[1], w[2]) for w in made] == [(10, 35), (20, 40)]
     assert late == []
 
 
