@@ -74,7 +74,7 @@ def test_a_running_pipeline_can_be_probed_scraped_and_explained(running, monkeyp
     text = get(port, "/metrics")[1]
     assert "streamad_detect_points_total 161.0" in text
     assert "streamad_telemetry_undeclared_total 0.0" in text
-    lag = 'streamad_input_lag_messages{partition="0"'  # known after the first fetch, told now and then
+    lag = 'streamad_input_lag_messages{partition="0"'
     until(lambda: lag in get(port, "/metrics")[1], what="the lag")
 
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", made.settings.bootstrap)
