@@ -15,11 +15,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from jobs.build import check_detector, from_artifact, make, make_detector, require_trained
+from jobs.build import (
+    check_detector,
+    detector_info,
+    from_artifact,
+    make,
+    make_detector,
+    require_trained,
+)
 from jobs.tables import Table
 from streamad.artifacts import load_artifact, require_fit
 from streamad.config import PipelineConfig
-from streamad.errors import ConfigError
+from streamad.errors import ConfigError, TrainingError
 from streamad.operators.alert import AlertOperator, severity
 from streamad.operators.detect import DetectOperator
 from streamad.records import Alert, Finding, ScoreBatch, SignalBatch
@@ -40,7 +47,8 @@ class Scored:
     """Scores of a table.
 
     frame : one row a row of the table; size, lag : samples; alerts : what would have been sent;
-    n_incomplete : rows from ``train_end`` on that carry an earlier score.
+    n_incomplete : rows from ``train_end`` on that carry an earlier score;
+    note : what else must be said.
     """
 
     frame: pl.DataFrame
@@ -50,6 +58,7 @@ class Scored:
     alerts: list[Alert]
     n_incomplete: int
     n_errors: int
+    note: str = ""
 
 
 def pipeline_for(
@@ -104,8 +113,8 @@ def score_table(
     if train_end is not None and not 0 < train_end < len(table):
         msg = f"--train-end must lie in 1 .. {len(table) - 1} (the file has {len(table)} rows)"
         raise ConfigError(msg)
-    operator = _operator(table, config, train_end)
-    rows = _streamed_rows(operator, table, train_end or 0)
+    operator, begin, note = _operator(table, config, train_end)
+    rows = _streamed_rows(operator, table, begin)
     heard = _stream(operator, rows_of(table.batch, rows), progress)
     late = np.zeros(len(table), np.bool_)
     late[rows[heard.late]] = True
@@ -121,22 +130,32 @@ def score_table(
         alerts=alerts,
         n_incomplete=int(frame["incomplete"][train_end or 0 :].sum()),
         n_errors=heard.n_errors,
+        note=note,
     )
 
 
 # ------------------------------------------------------------------ the operator
 
 
-def _operator(table: Table, config: PipelineConfig, train_end: int | None) -> DetectOperator:
+def _operator(
+    table: Table, config: PipelineConfig, train_end: int | None
+) -> tuple[DetectOperator, int, str]:
+    """Return the operator, the row judging begins at, and what there is to say about that."""
     if config.detector.artifact is not None:
         detector, manifest = load_artifact(config.detector.artifact)
         require_fit(manifest, config)
-        return from_artifact(config, detector, manifest)
+        return from_artifact(config, detector, manifest), train_end or 0, ""
+    note = ""
     if train_end is not None:
-        fitted = fit_table(table, config, train_end=train_end)
-        return from_artifact(config, fitted.detector, fitted.manifest)
+        try:
+            fitted = fit_table(table, config, train_end=train_end)
+            return from_artifact(config, fitted.detector, fitted.manifest), train_end, ""
+        except TrainingError as error:
+            if detector_info(config.detector.name).needs_training:
+                raise
+            note = f"begun without any training: {error}"
     require_trained(config)
-    return DetectOperator(config, make_detector(config))
+    return DetectOperator(config, make_detector(config)), 0, note
 
 
 def _streamed_rows(operator: DetectOperator, table: Table, train_end: int) -> NDArray[np.int64]:

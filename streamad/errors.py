@@ -2,6 +2,7 @@
 
 StreamadError
     ConfigError                 the pipeline file or an option is wrong; nothing was started
+    TrainingError               the training data is too little to fit on
     UnknownNameError            no detector, source, sink or setting of that name
     NotFittedError              a detector was asked to score before it learned anything
     WindowError                 windows of a wrong shape or with values a detector refuses
@@ -27,6 +28,10 @@ class StreamadError(Exception):
 
 class ConfigError(StreamadError):
     """The configuration is refused before anything starts."""
+
+
+class TrainingError(ConfigError):
+    """The training data holds nothing a detector could be fitted on."""
 
 
 class UnknownNameError(ConfigError):

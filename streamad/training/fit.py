@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from streamad.artifacts import Manifest, SeriesShape, TrainingRange
 from streamad.config import PipelineConfig
 from streamad.detectors.base import Detector, Floats, Ints
-from streamad.errors import ConfigError
+from streamad.errors import TrainingError
 from streamad.operators.detect import DetectOperator
 from streamad.records import SignalBatch
 from streamad.scoring.tail import TAIL_PROBABILITIES, TOP, fit_tail, level_at
@@ -81,7 +81,7 @@ def fit_detector(
     """
     if len(batch) == 0:
         msg = "there are no rows to fit on"
-        raise ConfigError(msg)
+        raise TrainingError(msg)
     detector = make(pick_size(make, config, batch))
     progress("measuring the tail")
     tail, n_scored = measure_tail(make, config, batch, size=detector.size)
@@ -93,7 +93,7 @@ def fit_detector(
             f"no training window could be cut: windows have {detector.size} samples and the "
             f"longest series has {longest} rows; give more rows, or a smaller windows.size"
         )
-        raise ConfigError(msg)
+        raise TrainingError(msg)
     detector.fit(windows.values, groups=windows.groups)
     manifest = Manifest(
         detector=detector.info.name,

@@ -209,6 +209,15 @@ def test_a_detector_that_needs_training_asks_for_it(tmp_path: Path):
         score(series(wave()), tmp_path, detector="pca", train_end=None)
 
 
+def test_a_training_part_without_a_single_window_is_a_cold_start_and_said(tmp_path: Path):
+    made = score(series(wave()), tmp_path, train_end=5)
+    cold = score(series(wave()), tmp_path, train_end=None)
+    assert "begun without any training" in made.note
+    assert made.frame.equals(cold.frame)
+    with pytest.raises(ConfigError, match="no training window could be cut"):
+        score(series(wave()), tmp_path, detector="pca", train_end=5)
+
+
 @pytest.mark.parametrize("train_end", [0, N, -3, N + 1])
 def test_an_impossible_train_end_is_refused(tmp_path: Path, train_end: int):
     with pytest.raises(ConfigError, match=r"--train-end must lie in 1 \.\. 699"):
