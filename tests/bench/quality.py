@@ -28,7 +28,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from jobs.score import pipeline_for, score_table
@@ -273,31 +280,46 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="only the series of smoke.txt")
     parser.add_argument("--live", action="store_true", help="through the live operator")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--json", type=Path, help="write every result here")
+    parser.add_argument("--json", type=Path, help="a line a result, as they come; goes on if there")
     parser.add_argument("--markdown", type=Path, help="write the table here")
     given = parser.parse_args()
 
     todo = tasks(given.data, given.detectors, given.sets, smoke=given.smoke, live=given.live)
     console = Console()
-    results: list[Result] = []
+    results = _done_before(given.json, todo)
+    done = {(r.set, r.series, r.detector) for r in results}
+    todo = [t for t in todo if (t.set, t.series, t.detector) not in done]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         bar = progress.add_task("series", total=len(todo))
-        run_all(todo, given.jobs, partial(_note, results, progress, bar))
+        run_all(todo, given.jobs, partial(_note, results, given.json, progress, bar))
     table = summary(results)
     _show(console, table)
     for result in results:
         if result.failed:
             console.print(f"{result.detector} on {result.set}/{result.series}: {result.failed}")
-    if given.json:
-        given.json.write_text(json.dumps([asdict(r) for r in results], indent=1))
     if given.markdown:
         given.markdown.write_text(as_markdown(table))
 
 
-def _note(results: list[Result], progress: Progress, bar: object, result: Result) -> None:
+def _done_before(path: Path | None, todo: list[Task]) -> list[Result]:
+    """Return what an earlier run has left of this one: it takes long enough to be interrupted."""
+    if path is None or not path.exists():
+        return []
+    wanted = {(t.set, t.series, t.detector) for t in todo}
+    lines = path.read_text().splitlines()
+    results = [Result(**json.loads(line)) for line in lines]
+    return [r for r in results if (r.set, r.series, r.detector) in wanted]
+
+
+def _note(
+    results: list[Result], path: Path | None, progress: Progress, bar: TaskID, result: Result
+) -> None:
     results.append(result)
-    progress.update(bar, advance=1, description=f"{result.detector} {result.set}")  # type: ignore[arg-type]
+    if path is not None:
+        with path.open("a") as lines:
+            lines.write(json.dumps(asdict(result)) + "\n")
+    progress.update(bar, advance=1, description=f"{result.detector} {result.set}")
 
 
 if __name__ == "__main__":
