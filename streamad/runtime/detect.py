@@ -32,7 +32,6 @@ from streamad.ports import (
     Fault,
     Logged,
     Member,
-    Messages,
     NullTelemetry,
     Outgoing,
     Progress,
@@ -44,6 +43,7 @@ from streamad.ports import (
 )
 from streamad.records import Finding, ScoreBatch
 from streamad.runtime import snapshots
+from streamad.runtime.decoding import Decoding, Portion
 from streamad.runtime.recorded import LoggedScores
 from streamad.runtime.start import start_offset
 
@@ -143,7 +143,8 @@ class DetectLoop:
         fault: Fault = no_fault,
     ) -> None:
         self._config, self._operator, self._member = config, operator, member
-        self._decoder, self._records, self._store = decoder, records, store
+        self._records, self._store = records, store
+        self._decoding = Decoding(decoder)
         self._clock, self._fault = clock, fault
         self._telemetry = telemetry or NullTelemetry()
         self._counters = counters or {}
@@ -187,8 +188,8 @@ class DetectLoop:
         wait_ms = min(timeout_ms, max(1, int((self._commit_due_s - began_s) * 1000)))
         polled = self._member.poll(wait_ms if self._dirty() else timeout_ms)
         self._fault("after_poll")
-        for messages in polled:
-            self._take(messages)
+        for portion in self._decoding.run(m for m in polled if m.source in self.shards):
+            self._take(portion)
         if polled:
             self._fault("after_score")
         now_s = self._clock.seconds()
@@ -213,13 +214,10 @@ class DetectLoop:
 
     # ------------------------------------------------------------------ rows
 
-    def _take(self, messages: Messages) -> None:
-        shard = self.shards.get(messages.source)
-        if shard is None:
-            return
+    def _take(self, portion: Portion) -> None:
+        messages, decoded = portion.messages, portion.decoded
+        shard = self.shards[messages.source]
         started_s = self._clock.seconds()
-        decoded = self._decoder.decode(messages.payloads, messages.offsets, messages.broker_ms)
-        decoded_s = self._clock.seconds()
         out = self._operator.process(shard.state, decoded.batch, at=shard.at)
         rejected = [*decoded.rejected, *out.rejected]
         if rejected:
@@ -235,8 +233,8 @@ class DetectLoop:
         shard.heard_s = self._clock.seconds()
         topic = messages.source.topic
         self._telemetry.count("input_messages_total", len(messages), topic=topic)
-        self._telemetry.observe("input_decode_seconds", decoded_s - started_s)
-        self._telemetry.observe("detect_score_seconds", shard.heard_s - decoded_s)
+        self._telemetry.observe("input_decode_seconds", portion.seconds)
+        self._telemetry.observe("detect_score_seconds", shard.heard_s - started_s)
 
     def _meet_keys(self, shard: Shard) -> None:
         """Remember where new keys were met; one that is met elsewhere is judged in two halves."""
@@ -526,9 +524,9 @@ class DetectLoop:
         """Take in what was taken in before, up to the committed offset, and say nothing."""
         ticks, recorded = self._read_log(shard, start, log_offset)
         number = 0
-        for messages in self._member.log.read(shard.source, start, shard.committed):
-            decoded = self._decoder.decode(messages.payloads, messages.offsets, messages.broker_ms)
-            batch, at = decoded.batch, 0
+        read = self._member.log.read(shard.source, start, shard.committed)
+        for portion in self._decoding.run(read):
+            messages, batch, at = portion.messages, portion.decoded.batch, 0
             while number < len(ticks) and ticks[number].offset <= messages.offsets[-1]:
                 message = int(np.searchsorted(messages.offsets, ticks[number].offset))
                 stop = int(np.searchsorted(batch.message, message))
