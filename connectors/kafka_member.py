@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from connectors.kafka import KafkaSettings, group_consumer, reader, transactional_producer
 from streamad.errors import (
@@ -326,6 +326,12 @@ class KafkaMember:
             )
             for record in records
         ]
+        # Every record is to be acknowledged before the offsets go along: seen with a broker killed
+        # at the wrong moment, the client commits a transaction although a record of it failed.
+        producer.flush()
+        for future in sent:
+            if not future.succeeded():
+                raise future.exception or KafkaTimeoutError("a record was not acknowledged")
         producer.send_offsets_to_transaction(offsets, self._consumer.group_metadata())
         self._fault("after_produce")
         producer.commit_transaction()
