@@ -258,7 +258,8 @@ class Pipeline:
         assert len(expected.findings) > 5
         assert len(expected.alerts) > 2
         assert self.findings() == expected.findings
-        assert self.scores() == expected.scores
+        # As text: the windows of a key that is warming up have NaN for a score, unlike itself.
+        assert list(map(repr, self.scores())) == list(map(repr, expected.scores))
         assert self.alerts() == expected.alerts
 
     def close(self) -> None:
