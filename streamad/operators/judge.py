@@ -198,9 +198,28 @@ class WindowJudge:
         )
 
     def _suppressed(self, call: Call, part: _Round, pick: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Say which windows go the wrong way or not far enough, by their most telling variate."""
+        """Say which windows go the wrong way or not far enough.
+
+        A window whose explanation fails is not suppressed: what cannot be told may matter. Each is
+        then asked for alone, or the windows beside it would decide.
+        """
         if not self._gated or not len(pick):
             return np.zeros(len(pick), np.bool_)
+        try:
+            return self._does_not_matter(call, part, pick)
+        except Exception:  # noqa: BLE001 - a plug-in may fail in any way; asked window by window below
+            suppressed = np.zeros(len(pick), np.bool_)
+        for i in range(len(pick)):
+            try:
+                suppressed[i] = self._does_not_matter(call, part, pick[i : i + 1])[0]
+            except Exception:  # noqa: BLE001 - the stream goes on; the metric tells
+                call.out.counts["explain_errors"] += 1
+        return suppressed
+
+    def _does_not_matter(
+        self, call: Call, part: _Round, pick: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Judge by the effect on the most telling variate."""
         why = self._detector.explain(
             part.values[pick], memory=call.state.memory, slots=part.codes[pick]
         )

@@ -226,6 +226,34 @@ def test_a_window_the_detector_fails_on_is_an_error_finding_and_the_stream_goes_
     assert np.isfinite(np.concatenate([log.score for log in out.scores])).sum() == 85 - 16
 
 
+class Tongue(RobustZ):
+    """Scores everything and cannot explain windows that hold the sixty."""
+
+    info = replace(RobustZ.info, name="tongue")
+
+    def explain(self, windows, *, memory=None, slots=None):
+        if (windows == 60).any():
+            msg = "words fail me"
+            raise RuntimeError(msg)
+        return super().explain(windows, memory=memory, slots=slots)
+
+
+@pytest.mark.parametrize("batch", [1, 200])
+def test_a_detector_that_cannot_explain_stops_neither_gate_nor_stream(batch):
+    op = operator("scoring: {direction: below}", detector=Tongue(size=16))
+    state, values = op.new_state(), noise(200)
+    values[150] = 60
+    findings, unexplained = [], 0
+    for s in range(0, 200, batch):
+        out = feed(op, state, values[s : s + batch], start=1_000 + 1_000 * s)
+        findings += out.findings
+        unexplained += out.counts["explain_errors"]
+    began = next(f for f in findings if f.peak_score > 20)
+    # Upwards, against the direction asked for: told all the same, because nobody could say so.
+    assert (began.state, began.explanation) == ("began", None)
+    assert unexplained >= 16
+
+
 class FromLog:
     """Recorded scores of one earlier run."""
 
