@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 CACHE := .cache
 KAFKA_LIBS := $(CACHE)/kafka/libs
 KAFKA_PORT ?= 9092
+FLINK_LIBS := $(CACHE)/flink/libs
+FLINK_PORT ?= 8081
+FLINK_SLOTS ?= 2
 PYTEST_ARGS ?=
 
 # The environments, each one holding those before it; requirements/<level>.txt is its lock.
@@ -29,9 +32,10 @@ help: ## list the targets
 
 # --- environments ---------------------------------------------------------------------------------
 
-.PHONY: setup setup-all
+.PHONY: setup setup-all setup-flink
 setup: $(VENV)/.level-dev ## install what serves, and the tools to work on it (1 GB)
 setup-all: $(VENV)/.level-all kafka-jars ## install everything: torch, Flink, a Kafka broker (7 GB)
+setup-flink: $(VENV)/.level-all $(FLINK_LIBS)/.complete ## install the Flink extra and fetch its Kafka connector
 
 $(BIN)/uv: requirements/uv.txt
 	@for python in "$$PYTHON" python3.11 python3.12 python3 python; do \
@@ -89,10 +93,26 @@ kafka-up: kafka-jars $(VENV)/.level-base ## start a Kafka broker for you (KAFKA_
 kafka-down: $(VENV)/.level-base ## stop it
 	@$(BIN)/python -m streamad.testing.kafka_broker down
 
+$(FLINK_LIBS)/.complete: tests/flink/pom.xml
+	@command -v mvn >/dev/null || { \
+	  echo "Flink's Kafka connector comes through Maven, and there is no mvn on the PATH" \
+	    "(on Debian: apt-get install maven default-jre-headless)" >&2; exit 1; }
+	@rm -rf $(FLINK_LIBS).part
+	@mvn --quiet --batch-mode --no-transfer-progress --file $< dependency:copy-dependencies \
+	  -Dstreamad.libs="$(CURDIR)/$(FLINK_LIBS).part"
+	@rm -rf $(FLINK_LIBS) && mv $(FLINK_LIBS).part $(FLINK_LIBS) && touch $@
+
+.PHONY: flink-up flink-down
+flink-up: setup-flink ## start a Flink cluster for you (FLINK_PORT=8081 FLINK_SLOTS=2)
+	@$(BIN)/python -m streamad.testing.flink_cluster up --port $(FLINK_PORT) --slots $(FLINK_SLOTS)
+
+flink-down: $(VENV)/.level-base ## stop it
+	@$(BIN)/python -m streamad.testing.flink_cluster down
+
 # --- prove ----------------------------------------------------------------------------------------
 
 .PHONY: check check-format check-lint check-types check-imports check-locks
-.PHONY: test test-unit test-integration test-base test-all bench
+.PHONY: test test-unit test-integration test-flink test-base test-all bench
 check: check-format check-lint check-types check-imports check-locks ## format, lint, types, import directions, locks
 
 check-format: $(VENV)/.level-test
@@ -120,6 +140,9 @@ test-integration: $(VENV)/.level-test
 	@if command -v mvn >/dev/null; then $(MAKE) --no-print-directory kafka-jars; fi
 	$(BIN)/pytest -m integration tests/integration $(PYTEST_ARGS)
 
+test-flink: setup-flink kafka-jars ## Flink's tests: real clusters, killed one process at a time
+	STREAMAD_REQUIRE_KAFKA=1 STREAMAD_REQUIRE_FLINK=1 $(BIN)/pytest -m flink tests/flink $(PYTEST_ARGS)
+
 test-base: $(BIN)/uv ## prove that the wheel with the base lock alone (no torch) imports and scores
 	@rm -rf $(CACHE)/base build/lib && mkdir -p $(CACHE)/base
 	@$(BIN)/uv build --quiet --wheel --build-constraints requirements/build.txt --out-dir $(CACHE)/base
@@ -128,8 +151,8 @@ test-base: $(BIN)/uv ## prove that the wheel with the base lock alone (no torch)
 	@$(BIN)/uv pip install --quiet --python $(CACHE)/base/venv --no-deps $(CACHE)/base/*.whl
 	@cd $(CACHE)/base && venv/bin/python -I $(CURDIR)/tests/install/base_environment.py
 
-test-all: $(VENV)/.level-all kafka-jars test-base ## everything, with Flink's tests on a JVM
-	STREAMAD_REQUIRE_KAFKA=1 $(BIN)/pytest $(PYTEST_ARGS)
+test-all: setup-flink kafka-jars test-base ## everything, with Flink's tests on a JVM
+	STREAMAD_REQUIRE_KAFKA=1 STREAMAD_REQUIRE_FLINK=1 $(BIN)/pytest $(PYTEST_ARGS)
 
 bench: $(VENV)/.level-test ## run the benchmarks of tests/bench, each prints its table
 	@for script in tests/bench/*.py; do \
@@ -164,6 +187,7 @@ format: $(VENV)/.level-dev ## format the code and fix what can be fixed
 
 clean: ## delete all that was built, fetched or cached here
 	@if [ -e $(CACHE)/kafka/up/broker.pid ]; then $(MAKE) --no-print-directory kafka-down; fi
+	@if [ -e $(CACHE)/flink/up/cluster.pid ]; then $(MAKE) --no-print-directory flink-down; fi
 	rm -rf $(VENV) $(CACHE) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache \
 	  .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from _pytest.doctest import DoctestModule
 
+from streamad.testing.flink_cluster import FlinkCluster, why_no_cluster
 from streamad.testing.kafka_broker import KafkaBroker, why_no_broker
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,3 +70,25 @@ def topic(kafka: KafkaBroker) -> Callable[..., str]:
         return unique
 
     return create
+
+
+def cluster_required() -> bool:
+    """Say whether a missing Flink is a failure, as `make test-flink` has it."""
+    return os.environ.get("STREAMAD_REQUIRE_FLINK", "") not in {"", "0"}
+
+
+@pytest.fixture(scope="session")
+def flink_distribution() -> None:
+    """Flink's distribution and Java, for tests that run (and kill) a cluster of their own."""
+    missing = why_no_cluster()
+    if missing and cluster_required():
+        pytest.fail(f"a Flink cluster is required here: {missing}", pytrace=False)
+    if missing:
+        pytest.skip(f"needs a Flink cluster: {missing}")
+
+
+@pytest.fixture(scope="session")
+def flink(flink_distribution: None) -> Iterator[FlinkCluster]:
+    """The cluster of the session. Do not kill it: others use it; take `flink_distribution`."""
+    with FlinkCluster(slots=2, task_managers=1) as cluster:
+        yield cluster

@@ -1,0 +1,477 @@
+"""Detect over keyed state that an engine owns and checkpoints: one shard a key, whole messages in.
+
+An engine such as Flink takes state as of its checkpoint and gives that back after a failure; it
+calls us per message and does not say when a checkpoint is near. So everything taken in is at once
+in its state, cheaply: a shard is a snapshot and a journal of what came since (messages, and the
+points at which they were judged). Messages are judged a batch at a time; those that wait are in the
+journal, before a checkpoint as after it. Restoring is reading the journal again with outputs muted,
+which is exact, because what a key yields does not depend on where batches are cut. A journal that
+has outgrown the state is replaced by a new snapshot, so writing costs at most twice the input.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from streamad.config import PipelineConfig
+from streamad.errors import OffsetOutOfRangeError, StateError
+from streamad.operators.detect import DetectOperator, DetectOutput, Position
+from streamad.operators.shard import STATE_VERSION, ShardState
+from streamad.operators.silence import tick_length
+from streamad.ports import (
+    Decoder,
+    DetectRecords,
+    Headers,
+    Log,
+    Messages,
+    NullTelemetry,
+    Outgoing,
+    Source,
+    Telemetry,
+)
+from streamad.records import ScoreBatch
+from streamad.runtime import journal, snapshots
+from streamad.runtime.decoding import PORTION_BYTES, Decoding
+from streamad.runtime.journal import Entry
+from streamad.runtime.recorded import LoggedScores
+
+logger = logging.getLogger(__name__)
+
+LAYOUT_VERSION = 1
+"""Of manifest and journal; the shard inside has a version of its own."""
+
+MAX_PENDING = 20_000
+"""Messages that wait to be judged together."""
+
+_ABOUT = -1
+"""Where in the map of chunks the manifest stands."""
+
+
+class ByteList(Protocol):
+    """A list of bytes in the engine's state, of the key at hand."""
+
+    def get(self) -> Iterable[bytes]:
+        """Return all of them, in order."""
+        ...
+
+    def add(self, value: bytes) -> None:
+        """Append one."""
+        ...
+
+    def clear(self) -> None:
+        """Delete them all."""
+        ...
+
+
+class ByteMap(Protocol):
+    """Bytes by number in the engine's state, of the key at hand."""
+
+    def get(self, key: int) -> bytes | None:
+        """Return one; None where there is none."""
+        ...
+
+    def put(self, key: int, value: bytes) -> None:
+        """Set one."""
+        ...
+
+    def remove(self, key: int) -> None:
+        """Delete one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyedState:
+    """What the engine keeps for a shard: a snapshot in chunks, and a journal of what came since."""
+
+    chunks: ByteMap
+    journal: ByteList
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What is left of a record beside its value, as dead letters tell it."""
+
+    key: bytes | None
+    headers: Headers
+
+
+@dataclass(slots=True, kw_only=True)
+class KeyedShard:
+    """A shard at work.
+
+    position : the next offset to come; journal_bytes, snapshot_bytes : sizes in the engine's state;
+    heard_ms : the wall clock when something last came; timer_ms : the timer that is set, if any
+    """
+
+    source: Source
+    state: ShardState
+    position: int = 0
+    pending: list[Entry] = field(default_factory=list)
+    pending_bytes: int = 0
+    journal_bytes: int = 0
+    snapshot_bytes: int = 0
+    n_chunks: int = 0
+    heard_ms: int = 0
+    ticked_ms: int = 0
+    timer_ms: int = 0
+
+    @property
+    def at(self) -> Position:
+        """Return what findings carry of their origin."""
+        return Position(topic=self.source.topic, partition=self.source.partition)
+
+
+class KeyedDetect:
+    """Detect for an engine that owns keyed state; knows nothing of the engine itself.
+
+    Parameters
+    ----------
+    config : PipelineConfig
+        The pipeline.
+    operator : DetectOperator
+        Judges.
+    decoder, records
+        Bytes to rows, results to records.
+    log : Log
+        The input as anyone may read it: whether a silent partition has been read to its end, and
+        whether a restored one still holds what comes next.
+    counters : Mapping
+        From the operator's counts to metrics and labels.
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        operator: DetectOperator,
+        *,
+        decoder: Decoder,
+        records: DetectRecords,
+        log: Log,
+        telemetry: Telemetry | None = None,
+        counters: Mapping[str, tuple[str, Mapping[str, str]]] | None = None,
+    ) -> None:
+        self._config, self._operator, self._records = config, operator, records
+        self._decoding, self._log = Decoding(decoder), log
+        self._telemetry = telemetry or NullTelemetry()
+        self._counters = counters or {}
+        self._checksum = config.decision_checksum()
+        self._linger_ms = config.flink.linger
+        self._journal_bytes = config.flink.journal_bytes
+        self._keep_late = config.series.late == "topic"
+        # Reading scores back pays where making them is dear.
+        self._keep_scores = operator.detector.info.cost != "cheap"
+        self._tick_ms = tick_length(config.series)
+        self.shards: dict[int, KeyedShard] = {}
+
+    # ------------------------------------------------------------------ what the engine calls
+
+    def take(
+        self, key: int, source: Source, entry: Entry, kept: KeyedState, *, now_ms: int
+    ) -> tuple[list[Outgoing], int | None]:
+        """Take one message in; return what is to be written, and a timer to set, if any.
+
+        key : the engine's key of the shard; now_ms : the wall clock
+        """
+        shard = self.shards.get(key)
+        if shard is None:
+            shard = self._open(key, source, kept)
+        if shard.source != source:
+            msg = (
+                f"the state of {shard.source} would be given input of {source}: the mapping from "
+                "partitions to keys has changed; restore with the input.topics and "
+                "flink.max_parallelism the state was made with, or begin without it"
+            )
+            raise StateError(msg)
+        data = entry.encode()
+        kept.journal.add(data)
+        shard.journal_bytes += len(data)
+        shard.pending.append(entry)
+        shard.pending_bytes += entry.size
+        shard.position, shard.heard_ms = entry.offset + 1, now_ms
+        if shard.pending_bytes >= PORTION_BYTES or len(shard.pending) >= MAX_PENDING:
+            return self._judge(shard, kept), self._timer(shard, now_ms)
+        return [], self._timer(shard, now_ms)
+
+    def on_timer(
+        self, key: int, kept: KeyedState, *, timer_ms: int, now_ms: int
+    ) -> tuple[list[Outgoing], int | None]:
+        """Judge what waits, or let time pass where nothing came; returns as `take` does."""
+        shard = self.shards.get(key)
+        if shard is None:
+            source = self._source_of(kept)
+            if source is None:  # forgotten since the timer was set
+                return [], None
+            shard = self._open(key, source, kept)
+        if timer_ms >= shard.timer_ms:
+            shard.timer_ms = 0
+        made = self._judge(shard, kept) if shard.pending else self._pass_time(shard, kept, now_ms)
+        if not shard.pending and not len(shard.state.keys) and shard.state.partition_ms > 0:
+            self._forget(key, shard, kept)
+            return made, None
+        return made, self._timer(shard, now_ms)
+
+    # ------------------------------------------------------------------ judging
+
+    def _judge(self, shard: KeyedShard, kept: KeyedState) -> list[Outgoing]:
+        """Judge all that waits; what comes out and the note that it did are one for the engine."""
+        entries, shard.pending, shard.pending_bytes = shard.pending, [], 0
+        messages = _messages(shard.source, entries)
+        made: list[Outgoing] = []
+        scores: list[ScoreBatch] = []
+        for portion in self._decoding.run([messages]):
+            out = self._operator.process(shard.state, portion.decoded.batch, at=shard.at)
+            rejected = [*portion.decoded.rejected, *out.rejected]
+            if rejected:
+                made += self._records.rejected(portion.messages, rejected)
+                for one in rejected:
+                    self._telemetry.count("input_rejected_total", reason=one.reason)
+            if self._keep_late and len(out.late):
+                made += self._records.late(portion.messages, portion.decoded.batch, out.late)
+            made += self._records.findings(out.findings)
+            scores += [batch for batch in out.scores if len(batch)]
+            self._count(out)
+            self._telemetry.observe("input_decode_seconds", portion.seconds)
+        topic = shard.source.topic
+        self._telemetry.count("input_messages_total", len(entries), topic=topic)
+        logged = self._log_scores(shard, entries, scores)
+        self._note(shard, kept, logged)
+        if shard.journal_bytes > max(self._journal_bytes, shard.snapshot_bytes):
+            self._save(shard, kept)
+        self._telemetry.count("delivery_records_total", len(made) + len(logged), output="detect")
+        return made + logged
+
+    def _log_scores(
+        self, shard: KeyedShard, entries: list[Entry], scores: list[ScoreBatch]
+    ) -> list[Outgoing]:
+        if not scores:
+            return []
+        span = (entries[0].offset, entries[-1].offset + 1)
+        return self._records.scores(shard.source, span, scores)
+
+    def _note(self, shard: KeyedShard, kept: KeyedState, logged: list[Outgoing]) -> None:
+        notes = [journal.scored(one.value or b"") for one in logged] if self._keep_scores else []
+        for data in (*notes, journal.JUDGED):
+            kept.journal.add(data)
+            shard.journal_bytes += len(data)
+
+    def _pass_time(self, shard: KeyedShard, kept: KeyedState, now_ms: int) -> list[Outgoing]:
+        """Let wall-clock time pass where a whole partition is silent, and log that it did."""
+        every_ms = self._tick_ms
+        known_ms = max(shard.ticked_ms, shard.state.partition_ms)
+        quiet = now_ms - shard.heard_ms >= every_ms
+        if not quiet or known_ms <= 0 or now_ms // every_ms <= known_ms // every_ms:
+            return []
+        # A broker that is away, or a backlog, is no silence of the source.
+        if not self._at_end(shard):
+            return []
+        shard.ticked_ms = now_ms
+        data = journal.ticked(now_ms)
+        kept.journal.add(data)
+        shard.journal_bytes += len(data)
+        out = self._operator.tick(shard.state, now_ms, at=shard.at)
+        self._count(out)
+        tick = self._records.tick(shard.source, shard.position, now_ms)
+        return [*self._records.findings(out.findings), tick]
+
+    def _at_end(self, shard: KeyedShard) -> bool:
+        try:
+            after = self._log.bounds(shard.source.topic)[shard.source][1]
+            # Marks of transactions are no records: only reading tells whether any is left.
+            rest = self._log.read(shard.source, shard.position, after)
+            return after >= shard.position and next(rest, None) is None
+        except (KeyError, OSError, RuntimeError, ValueError) as error:
+            logger.warning("%s: cannot be asked for its end: %s", shard.source, error)
+            return False
+
+    def _timer(self, shard: KeyedShard, now_ms: int) -> int | None:
+        """Return when to be called next, or None where that is set already."""
+        wait_ms = self._linger_ms if shard.pending else self._tick_ms
+        due_ms = now_ms - now_ms % wait_ms + wait_ms
+        if shard.timer_ms and shard.timer_ms <= due_ms:
+            return None
+        shard.timer_ms = due_ms
+        return due_ms
+
+    def _count(self, out: DetectOutput) -> None:
+        for name, n in out.counts.items():
+            if name in self._counters:
+                metric, labels = self._counters[name]
+                self._telemetry.count(metric, n, **labels)
+
+    # ------------------------------------------------------------------ state
+
+    def _save(self, shard: KeyedShard, kept: KeyedState) -> None:
+        """Replace snapshot and journal by a snapshot of now; nothing may wait to be judged."""
+        chunks = snapshots.encode(shard.state, checksum=self._checksum)
+        for number, chunk in enumerate(chunks):
+            kept.chunks.put(number, chunk)
+        for number in range(len(chunks), shard.n_chunks):
+            kept.chunks.remove(number)
+        shard.n_chunks = len(chunks)
+        shard.snapshot_bytes = sum(map(len, chunks))
+        self._save_about(shard, kept)
+        kept.journal.clear()
+        shard.journal_bytes = 0
+        labels = {"topic": shard.source.topic, "partition": str(shard.source.partition)}
+        self._telemetry.gauge("state_snapshot_bytes", shard.snapshot_bytes, **labels)
+        self._telemetry.gauge("detect_keys", len(shard.state.keys), **labels)
+        self._telemetry.gauge("detect_key_bytes", shard.state.bytes_per_key)
+
+    def _save_about(self, shard: KeyedShard, kept: KeyedState) -> None:
+        about = {
+            "layout": LAYOUT_VERSION,
+            "version": STATE_VERSION,
+            "checksum": self._checksum,
+            "topic": shard.source.topic,
+            "partition": shard.source.partition,
+            "position": shard.position,
+            "ticked_ms": shard.ticked_ms,
+            "chunks": shard.n_chunks,
+        }
+        kept.chunks.put(_ABOUT, json.dumps(about).encode())
+
+    def _forget(self, key: int, shard: KeyedShard, kept: KeyedState) -> None:
+        """Drop the state of a shard whose keys have all been forgotten: it begins anew."""
+        for number in range(_ABOUT, shard.n_chunks):
+            kept.chunks.remove(number)
+        kept.journal.clear()
+        del self.shards[key]
+
+    @staticmethod
+    def _source_of(kept: KeyedState) -> Source | None:
+        about = kept.chunks.get(_ABOUT)
+        if about is None:
+            return None
+        read = json.loads(about)
+        return Source(read["topic"], read["partition"])
+
+    def _open(self, key: int, source: Source, kept: KeyedState) -> KeyedShard:
+        """Return a shard as the engine's state has it; a key that has none begins anew."""
+        shard = KeyedShard(source=source, state=self._operator.new_state())
+        about = kept.chunks.get(_ABOUT)
+        if about is None:
+            self._save_about(shard, kept)
+        else:
+            self._restore(shard, json.loads(about), kept)
+        self.shards[key] = shard
+        return shard
+
+    def _restore(self, shard: KeyedShard, about: dict[str, int | str], kept: KeyedState) -> None:
+        made_with = (about["layout"], about["version"], about["checksum"])
+        if made_with != (LAYOUT_VERSION, STATE_VERSION, self._checksum):
+            if self._config.delivery.on_state_mismatch == "fresh":
+                logger.warning("%s begins with fresh state, as configured", shard.source)
+                self._wipe(shard, int(about["chunks"]), kept)
+                return
+            raise StateError(mismatch(made_with, self._checksum))
+        shard.source = Source(str(about["topic"]), int(about["partition"]))
+        shard.position, shard.ticked_ms = int(about["position"]), int(about["ticked_ms"])
+        shard.n_chunks = int(about["chunks"])
+        if shard.n_chunks:
+            chunks = [kept.chunks.get(number) or b"" for number in range(shard.n_chunks)]
+            snapshots.restore(shard.state, chunks, checksum=self._checksum)
+            shard.snapshot_bytes = sum(map(len, chunks))
+        self._replay(shard, kept)
+        self._check_input(shard)
+        logger.info(
+            "%s restored: %d keys, goes on at offset %d",
+            shard.source,
+            len(shard.state.keys),
+            shard.position,
+        )
+
+    def _wipe(self, shard: KeyedShard, n_chunks: int, kept: KeyedState) -> None:
+        for number in range(n_chunks):
+            kept.chunks.remove(number)
+        kept.journal.clear()
+        self._save_about(shard, kept)
+
+    def _replay(self, shard: KeyedShard, kept: KeyedState) -> None:
+        """Go through the journal as it was gone through before, and say nothing."""
+        waiting: list[Entry] = []
+        scores: list[bytes] = []
+        for data in kept.journal.get():
+            shard.journal_bytes += len(data)
+            match journal.decode(bytes(data)):
+                case Entry() as entry:
+                    waiting.append(entry)
+                    shard.position = entry.offset + 1
+                case journal.Scored(value):
+                    scores.append(value)
+                case journal.Ticked(now_ms):
+                    shard.ticked_ms = now_ms
+                    self._operator.tick(shard.state, now_ms, at=shard.at)
+                case journal.Judged():
+                    self._judge_again(shard, waiting, scores)
+                    waiting, scores = [], []
+        shard.pending = waiting
+        shard.pending_bytes = sum(entry.size for entry in waiting)
+
+    def _judge_again(self, shard: KeyedShard, entries: list[Entry], scores: list[bytes]) -> None:
+        recorded = self._recorded(shard, scores) if self._keep_scores else None
+        for portion in self._decoding.run([_messages(shard.source, entries)]):
+            batch = portion.decoded.batch
+            self._operator.process(shard.state, batch, at=shard.at, recorded=recorded)
+
+    def _recorded(self, shard: KeyedShard, scores: list[bytes]) -> LoggedScores:
+        n = len(scores)
+        read = Messages(
+            source=Source(self._records.scores_topic, 0),
+            payloads=list(scores),
+            offsets=np.arange(n),
+            broker_ms=np.full(n, -1),
+            raw=[_Record(None, ())] * n,
+        )
+        found = [one.scores for one in self._records.read_log(read, shard.source)]
+        return LoggedScores([batch for batch in found if batch is not None])
+
+    def _check_input(self, shard: KeyedShard) -> None:
+        """Report a topic that no longer holds what comes next; by the policy, stop here."""
+        bounds = self._log.bounds(shard.source.topic).get(shard.source)
+        if bounds is None or bounds[0] <= shard.position <= bounds[1]:
+            return
+        self._telemetry.count("input_offset_out_of_range_total", topic=shard.source.topic)
+        said = (
+            f"{shard.source}: offset {shard.position} is out of range, the topic holds "
+            f"{bounds[0]} to {bounds[1]}"
+        )
+        if self._config.input.on_out_of_range == "fail":
+            msg = (
+                f"{said}; set input.on_out_of_range to earliest or latest to go on with a gap, "
+                "and raise the topic's retention"
+            )
+            raise OffsetOutOfRangeError(msg)
+        logger.error("%s; going on with a gap", said)
+
+
+def mismatch(made_with: tuple[object, object, object], checksum: str) -> str:
+    """Say why state cannot be restored."""
+    layout, version, given = made_with
+    return (
+        f"the state has layout {layout}, version {version} and configuration {given}, this job "
+        f"{LAYOUT_VERSION}, {STATE_VERSION} and {checksum}: settings that change decisions differ; "
+        "restore the configuration, begin without a savepoint, or set "
+        "delivery.on_state_mismatch: fresh"
+    )
+
+
+def _messages(source: Source, entries: list[Entry]) -> Messages:
+    n = len(entries)
+    return Messages(
+        source=source,
+        payloads=[entry.payload for entry in entries],
+        offsets=np.fromiter((entry.offset for entry in entries), np.int64, n),
+        broker_ms=np.fromiter((entry.broker_ms for entry in entries), np.int64, n),
+        raw=[_Record(entry.key, entry.headers) for entry in entries],
+    )
+
+
+def empty(entries: Iterator[bytes]) -> bool:
+    """Say whether nothing is left to read."""
+    return next(entries, None) is None

@@ -1,0 +1,634 @@
+"""A real Flink session cluster for tests, whose processes can be killed one by one.
+
+A mini cluster inside the client's JVM cannot show what a lost task manager or a lost job manager
+does to a running job; this runs the processes of a standalone cluster, from the distribution that
+comes with PyFlink (``make setup-flink``), on free loopback ports::
+
+    with FlinkCluster(slots=2) as cluster:
+        submit_to(cluster.address)
+        cluster.kill_task_manager()  # SIGKILL, as the kernel does when memory runs out
+        cluster.add_task_manager()
+        cluster.wait_for_slots(2)
+
+``python -m streamad.testing.flink_cluster up`` starts one that stays (``make flink-up``). PyFlink
+itself is not imported: all that is taken from it are scripts and jars.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import http.client
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+import yaml
+
+from streamad.errors import StreamadError
+
+_START_TIMEOUT_S = 180.0  # 14 s on two cores, most of it Flink's scripts; others may use them
+_STOP_TIMEOUT_S = 20.0
+_LOG_TAIL_LINES = 25
+
+_MARK = "STREAMAD_FLINK_CLUSTER"
+"""An environment variable all processes of a cluster inherit, Python workers too: its folder."""
+
+_STRAY_VARIABLES = ("HADOOP_", "HBASE_", "YARN_", "FLINK_", "_FLINK_")
+"""Variables Flink's scripts heed; what the caller has set for another Flink must not get in."""
+
+
+class ClusterError(StreamadError):
+    """The test cluster cannot be run or asked; the message says what is missing or what died."""
+
+
+def why_no_cluster() -> str | None:
+    """Say what a cluster lacks on this machine, or None where it can be started."""
+    if shutil.which("java") is None:
+        return "no `java` on the PATH; install a Java runtime (17 or later)"
+    if _distribution() is None:
+        return "no PyFlink, which brings Flink's distribution; install it with `make setup-flink`"
+    return None
+
+
+@dataclasses.dataclass
+class _Jvm:
+    """One process of the cluster, and the one that kills it once the tests are gone."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    watchdog: subprocess.Popen[bytes] | None
+
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid if self.process.poll() is None else None
+
+    def release(self) -> subprocess.Popen[bytes]:
+        watchdog, self.watchdog = self.watchdog, None
+        if watchdog is not None:
+            watchdog.kill()  # before the JVM ends: its id may be given to another process
+            watchdog.communicate()
+        return self.process
+
+    def kill(self) -> None:
+        process = self.release()
+        process.kill()
+        process.wait()
+
+
+class FlinkCluster:
+    """A standalone session cluster on the loopback interface: a job manager and task managers.
+
+    The ports and the folder are chosen once, so that a job manager which was killed comes back
+    under the same address with the same configuration. It comes back without its jobs, unless
+    `options` name a high-availability service: that is Flink's way, not this class's. All processes
+    die with the one that started them, even if that is killed.
+
+    Parameters
+    ----------
+    slots : int
+        How many slots each task manager offers.
+    task_managers : int
+        How many task managers `start` sees to.
+    root : Path, optional
+        Where configuration, logs and checkpoints are kept; without it a temporary folder, deleted
+        by `close`.
+    rest_port : int
+        The port of the REST interface and the web page; 0 takes a free one.
+    options : Mapping[str, str], optional
+        Flink's options that replace or add to those of `cluster_options`.
+    """
+
+    def __init__(
+        self,
+        *,
+        slots: int = 2,
+        task_managers: int = 1,
+        root: Path | None = None,
+        rest_port: int = 0,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        missing = why_no_cluster()
+        distribution = _distribution()
+        if missing or distribution is None:
+            raise ClusterError(missing or "no PyFlink")
+        self.slots = slots
+        self.task_managers = task_managers
+        self._temporary = root is None
+        self.root = (root or Path(tempfile.mkdtemp(prefix="streamad-flink-"))).resolve()
+        self._distribution = distribution
+        rpc, blob, free = _free_ports(3)
+        self.rest_port = rest_port or free
+        self._options = cluster_options(
+            root=self.root, rest_port=self.rest_port, rpc_port=rpc, blob_port=blob, slots=slots
+        ) | dict(options or {})
+        self._survive = False
+        self._job_manager: _Jvm | None = None
+        self._task_managers: dict[int, _Jvm] = {}
+        self._added = 0
+        self._write_conf()
+
+    @property
+    def address(self) -> str:
+        """The address clients submit jobs to, ``host:port``."""
+        return f"127.0.0.1:{self.rest_port}"
+
+    @property
+    def rest(self) -> str:
+        """The root of the REST interface; in a browser it is the web page."""
+        return f"http://{self.address}"
+
+    @property
+    def conf_dir(self) -> Path:
+        """The folder for a client's ``FLINK_CONF_DIR``."""
+        return self.root / "conf"
+
+    @property
+    def log_dir(self) -> Path:
+        """The folder with everything the processes said, over all their lives."""
+        return self.root / "log"
+
+    @property
+    def job_manager_pid(self) -> int | None:
+        """The process id while the job manager runs, else None."""
+        return self._job_manager.pid if self._job_manager else None
+
+    @property
+    def task_manager_pids(self) -> dict[int, int]:
+        """The process ids of the task managers that run, by index."""
+        pids = {index: jvm.pid for index, jvm in self._task_managers.items()}
+        return {index: pid for index, pid in pids.items() if pid is not None}
+
+    def start(self, *, timeout_s: float = _START_TIMEOUT_S, survive: bool = False) -> Self:
+        """Start what does not run, and wait until every task manager has registered.
+
+        A cluster that a test has thinned out is whole again after it; one that runs is left alone.
+
+        Parameters
+        ----------
+        timeout_s : float
+            How long to wait before giving up.
+        survive : bool
+            Let the cluster go on when this process ends.
+
+        Raises
+        ------
+        ClusterError
+            A process died or did not answer in time; the message ends with the last log lines.
+        """
+        self._survive = survive
+        try:
+            for index in self._task_managers.keys() - self.task_manager_pids.keys():
+                self._task_managers.pop(index).release()
+            self._launch_job_manager()
+            while len(self._task_managers) < self.task_managers:
+                self.add_task_manager()
+            self._await(self._all_registered, "the cluster is not complete", timeout_s)
+        except BaseException:
+            self.stop(timeout_s=0)
+            raise
+        return self
+
+    def stop(self, *, timeout_s: float = _STOP_TIMEOUT_S) -> None:
+        """Shut everything down in order; what hangs is killed. Folder and ports stay.
+
+        Parameters
+        ----------
+        timeout_s : float
+            How long the processes have for an orderly end; their Python workers are killed after.
+        """
+        jvms = [*self._task_managers.values(), *([self._job_manager] if self._job_manager else [])]
+        self._task_managers, self._job_manager, self._added = {}, None, 0
+        processes = [jvm.release() for jvm in jvms]
+        for process in processes:
+            process.terminate()
+        deadline = time.monotonic() + timeout_s
+        for process in processes:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        _kill_leftovers(self.root)  # those of task managers that were killed before, too
+
+    def close(self) -> None:
+        """Stop the cluster and delete its folder if that was a temporary one."""
+        self.stop()
+        if self._temporary:
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def add_task_manager(self) -> int:
+        """Start one more task manager and return its index; `wait_for_slots` waits for it.
+
+        The index is never given to another one. Flink knows the task manager as ``tm-<index>``: so
+        it is called in what the REST interface says of where a task runs.
+        """
+        index, self._added = self._added, self._added + 1
+        name = f"tm-{index}"
+        self._task_managers[index] = self._jvm(
+            name, "taskmanager.sh", "-D", f"taskmanager.resource-id={name}"
+        )
+        return index
+
+    def kill_task_manager(self, index: int = 0) -> None:
+        """Kill a task manager's JVM with SIGKILL, as a crash does.
+
+        Its Python workers are not touched: they have to notice for themselves, as after a crash.
+
+        Parameters
+        ----------
+        index : int
+            What `add_task_manager` returned; those of `start` are counted from 0.
+        """
+        if index not in self.task_manager_pids:
+            running = ", ".join(map(str, self.task_manager_pids)) or "none"
+            msg = f"no task manager {index} runs, so it cannot be killed (running: {running})"
+            raise ClusterError(msg)
+        self._task_managers.pop(index).kill()
+
+    def kill_job_manager(self) -> None:
+        """Kill the job manager with SIGKILL, as a crash does. Folder and ports stay.
+
+        Task managers do not ask after it, they wait to be asked: their tasks run on until
+        ``heartbeat.timeout`` has passed, and only then do they register with its successor.
+        """
+        job_manager, self._job_manager = self._job_manager, None
+        if job_manager is not None:
+            job_manager.kill()
+
+    def start_job_manager(self, *, timeout_s: float = _START_TIMEOUT_S) -> None:
+        """Start the job manager under its address and wait until it answers; not if it runs.
+
+        Parameters
+        ----------
+        timeout_s : float
+            How long to wait for the first answer before giving up.
+        """
+        self._launch_job_manager()
+        self._await(
+            lambda: self._ask("/overview") is not None, "the job manager is silent", timeout_s
+        )
+
+    def get(self, path: str) -> Any:
+        """Return what the REST interface says, parsed.
+
+        Parameters
+        ----------
+        path : str
+            The path with its leading slash: ``/jobs/overview``.
+
+        Raises
+        ------
+        ClusterError
+            Nothing answers, or something else than 200.
+        """
+        with contextlib.closing(
+            http.client.HTTPConnection("127.0.0.1", self.rest_port, timeout=30)
+        ) as connection:
+            try:
+                connection.request("GET", path)
+                response = connection.getresponse()
+                body = response.read()
+            except (OSError, http.client.HTTPException) as error:
+                msg = f"{self.rest}{path} does not answer: {error!r}"
+                raise ClusterError(msg) from error
+        if response.status != http.client.OK:
+            said = body.decode(errors="replace")
+            msg = f"{self.rest}{path} answers {response.status}: {said}"
+            raise ClusterError(msg)
+        return json.loads(body)
+
+    def overview(self) -> dict[str, Any]:
+        """Return the cluster's own summary: ``taskmanagers``, ``slots-total``, ``jobs-running``."""
+        answer: dict[str, Any] = self.get("/overview")
+        return answer
+
+    def wait_for_slots(self, n: int, *, timeout_s: float = 60.0) -> None:
+        """Wait until the job manager counts exactly ``n`` slots, taken or free.
+
+        That is how a loss shows, too: a killed task manager's slots count until it is missed.
+
+        Parameters
+        ----------
+        n : int
+            The number of slots of the whole cluster.
+        timeout_s : float
+            How long to wait before giving up.
+        """
+
+        def offered() -> bool:
+            overview = self._ask("/overview")
+            return overview is not None and overview["slots-total"] == n
+
+        if self.job_manager_pid is None:
+            msg = "no job manager runs that could count slots; start it with `start_job_manager`"
+            raise ClusterError(msg)
+        self._await(offered, f"the cluster does not have {n} slots", timeout_s)
+
+    def log_tail(self) -> str:
+        """Return the last lines of every process, those that are dead included."""
+        logs = sorted(self.log_dir.glob("console-*.log"))
+        tails = [
+            [f"--- {log.name}", *log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]]
+            for log in logs
+        ]
+        return "\n".join(line for tail in tails for line in tail) or "(no log)"
+
+    def _launch_job_manager(self) -> None:
+        if self.job_manager_pid is None:
+            if self._job_manager is not None:
+                self._job_manager.release()
+            self._job_manager = self._jvm("jm", "jobmanager.sh")
+
+    def _write_conf(self) -> None:
+        for folder in (self.conf_dir, self.log_dir, self.root / "tmp"):
+            folder.mkdir(parents=True, exist_ok=True)
+        shipped = self._distribution / "conf"
+        for file in [*shipped.glob("log4j*.properties"), *shipped.glob("logback*.xml")]:
+            shutil.copyfile(file, self.conf_dir / file.name)
+        defaults = yaml.safe_load((shipped / "config.yaml").read_text())
+        (self.conf_dir / "config.yaml").write_text(config_text(defaults, self._options))
+
+    def _jvm(self, name: str, script: str, *arguments: str) -> _Jvm:
+        with (self.log_dir / f"console-{name}.log").open("ab") as log:
+            # The scripts end in `exec java`: the process id is the JVM's.
+            process = subprocess.Popen(  # noqa: S603 - our own arguments
+                ["bash", str(self._distribution / "bin" / script), "start-foreground", *arguments],  # noqa: S607
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.root,
+                env=self._environment(),
+                start_new_session=True,  # Ctrl-C is for the tests; they then stop it in order
+            )
+        return _Jvm(name, process, None if self._survive else _kill_with_me(process.pid))
+
+    def _environment(self) -> dict[str, str]:
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(_STRAY_VARIABLES) and name != "JVM_ARGS"
+        }
+        return inherited | {
+            _MARK: str(self.root),
+            "FLINK_CONF_DIR": str(self.conf_dir),
+            "FLINK_LOG_DIR": str(self.log_dir),
+            "FLINK_PID_DIR": str(self.root / "tmp"),  # else /tmp, shared with every other Flink
+        }
+
+    def _await(self, condition: Callable[[], bool], failure: str, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            for jvm in [self._job_manager, *self._task_managers.values()]:
+                if jvm is not None and jvm.pid is None:
+                    msg = f"{jvm.name} ended with {jvm.process.returncode}; the logs end:\n"
+                    raise ClusterError(msg + self.log_tail())
+            if time.monotonic() > deadline:
+                msg = f"{failure} after {timeout_s:g} s; the logs end:\n"
+                raise ClusterError(msg + self.log_tail())
+            time.sleep(0.1)
+
+    def _all_registered(self) -> bool:
+        answer = self._ask("/taskmanagers")
+        known = {one["id"] for one in answer["taskmanagers"]} if answer else set()
+        return answer is not None and known == {jvm.name for jvm in self._task_managers.values()}
+
+    def _ask(self, path: str) -> Any:
+        """Return what the REST interface says, or None while it does not."""
+        try:
+            return self.get(path)
+        except ClusterError:
+            return None
+
+
+def cluster_options(
+    *, root: Path, rest_port: int, rpc_port: int, blob_port: int, slots: int
+) -> dict[str, str]:
+    """Return the options of a small cluster that misses a killed task manager within seconds.
+
+    Parameters
+    ----------
+    root : Path
+        The folder under which checkpoints and temporary files go.
+    rest_port, rpc_port, blob_port : int
+        Where clients and task managers connect.
+    slots : int
+        The slots of a task manager.
+    """
+    loopback = dict.fromkeys(
+        [
+            "jobmanager.rpc.address",
+            "jobmanager.bind-host",
+            "rest.address",
+            "rest.bind-address",
+            "taskmanager.host",
+            "taskmanager.bind-host",
+        ],
+        "127.0.0.1",
+    )
+    return loopback | {
+        "jobmanager.rpc.port": str(rpc_port),
+        "rest.port": str(rest_port),
+        "rest.bind-port": str(rest_port),
+        "blob.server.port": str(blob_port),
+        "taskmanager.numberOfTaskSlots": str(slots),
+        "jobmanager.memory.process.size": "768m",
+        "taskmanager.memory.process.size": "2048m",
+        # Each job that is submitted loads Flink's Python classes anew, and old ones go late.
+        "taskmanager.memory.jvm-metaspace.size": "512m",
+        # Python workers live outside the JVM, but are granted their memory out of this share.
+        "taskmanager.memory.managed.fraction": "0.3",
+        # The quick compiler only and one collector thread: on two cores, start-up is what costs.
+        "env.java.opts.all": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        # A killed task manager refuses connections: two heartbeats are enough to miss it (10 s
+        # apart by default). One that is only slow, on a busy machine, has the whole timeout.
+        "heartbeat.interval": "2000",
+        "heartbeat.timeout": "20000",
+        "heartbeat.rpc-failure-threshold": "2",
+        # A job manager that comes back should not wait for task managers that, once they have
+        # missed it, sleep for up to 30 s between two attempts to register.
+        "cluster.registration.error-delay": "1000",
+        "cluster.registration.refused-registration-delay": "1000",
+        "cluster.registration.max-timeout": "2000",
+        # In a cluster older than this, a job short of slots fails at once instead of waiting for
+        # `slot.request.timeout`. Tests share a cluster: its age must not change what they see.
+        "resourcemanager.standalone.start-up-time": "86400000",
+        "execution.checkpointing.storage": "filesystem",
+        "execution.checkpointing.dir": (root / "checkpoints").as_uri(),
+        "execution.checkpointing.savepoint-dir": (root / "savepoints").as_uri(),
+        "io.tmp.dirs": str(root / "tmp"),
+        "web.tmpdir": str(root / "tmp"),
+        "python.executable": sys.executable,
+        "python.client.executable": sys.executable,
+    }
+
+
+def config_text(defaults: Mapping[str, Any], options: Mapping[str, str]) -> str:
+    """Return the text of a ``config.yaml``: the JVM flags Flink ships with, and the options.
+
+    Parameters
+    ----------
+    defaults : Mapping[str, Any]
+        The distribution's own ``config.yaml``, parsed. Only ``env.java.opts.all`` is taken: it
+        opens the parts of Java that Flink reaches into, without which no process starts.
+    options : Mapping[str, str]
+        All other options, by their dotted names; JVM flags are added to the shipped ones.
+    """
+    shipped = defaults.get("env", {}).get("java", {}).get("opts", {}).get("all", "")
+    flags = f"{shipped} {options.get('env.java.opts.all', '')}".strip()
+    # Wide: Flink's scripts read the flags with grep, so they must stay on one line.
+    return yaml.safe_dump({**options, "env.java.opts.all": flags}, width=1_000_000)
+
+
+def _distribution() -> Path | None:
+    """Return the folder of PyFlink, which holds a whole distribution, without importing it."""
+    spec = importlib.util.find_spec("pyflink")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(folder) / "bin" / "jobmanager.sh").is_file():
+            return Path(folder)
+    return None
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as probes:
+        # All are held until all are known: else one may be given twice.
+        sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
+        for probe in sockets:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in sockets]
+
+
+def _kill_with_me(pid: int) -> subprocess.Popen[bytes]:
+    """Start a process that kills the group of ``pid`` once this one is gone, however it went.
+
+    It waits for the end of a pipe only this process holds; a cluster left over from a killed test
+    run would keep gigabytes. The group, because a task manager's Python workers belong to it.
+    """
+    return subprocess.Popen(  # noqa: S603 - our own arguments
+        ["sh", "-c", f"cat >/dev/null; kill -9 -{pid}"],  # noqa: S607
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def _marked(root: Path) -> list[psutil.Process]:
+    """Return the processes of the cluster in this folder, whoever started them."""
+    found = []
+    for process in psutil.process_iter():
+        # Others' processes and those that are ending do not show their environment.
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(_MARK) == str(root):
+                found.append(process)
+    return found
+
+
+def _kill_leftovers(root: Path) -> None:
+    """Kill what outlived the JVMs: Python workers, which notice the loss at their leisure."""
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
+    while (left := _marked(root)) and time.monotonic() < deadline:
+        _signal(left, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def _up(directory: Path, *, port: int, slots: int, task_managers: int) -> str:
+    pid_file = directory / "cluster.pid"
+    if _running(pid_file):
+        return f"already up; stop it with `make flink-down` (logs: {directory / 'log'})"
+    cluster = FlinkCluster(slots=slots, task_managers=task_managers, root=directory, rest_port=port)
+    if not _port_is_free(port):
+        msg = f"port {port} is taken; name another one: `make flink-up FLINK_PORT=8082`"
+        raise ClusterError(msg)
+    cluster.start(survive=True)
+    pids = [cluster.job_manager_pid, *cluster.task_manager_pids.values()]
+    pid_file.write_text("".join(f"{pid}\n" for pid in pids))
+    return f"Flink answers on {cluster.rest}, its web page too (logs: {cluster.log_dir})"
+
+
+def _down(directory: Path) -> str:
+    pid_file = directory / "cluster.pid"
+    running = _running(pid_file)
+    pid_file.unlink(missing_ok=True)
+    _signal(running, signal.SIGTERM)
+    psutil.wait_procs(running, _STOP_TIMEOUT_S)
+    _kill_leftovers(directory.resolve())
+    return "Flink is down; its logs stay until `make clean`" if running else "no cluster is up"
+
+
+def _running(pid_file: Path) -> list[psutil.Process]:
+    """Return the processes the file names, without ids that have passed to other programs."""
+    try:
+        pids = {int(line) for line in pid_file.read_text().split()}
+    except (FileNotFoundError, ValueError):
+        return []
+    return [process for process in _marked(pid_file.parent.resolve()) if process.pid in pids]
+
+
+def _port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Start or stop a cluster that stays: ``up [--slots 2] [--port 8081]`` and ``down``."""
+    parser = argparse.ArgumentParser(prog="python -m streamad.testing.flink_cluster")
+    parser.add_argument("command", choices=["up", "down"])
+    parser.add_argument("--slots", type=int, default=2)
+    parser.add_argument("--port", type=int, default=8081)
+    parser.add_argument("--task-managers", type=int, default=1)
+    parser.add_argument("--dir", type=Path, default=Path(".cache/flink/up"))
+    given = parser.parse_args(arguments)
+    given.dir.mkdir(parents=True, exist_ok=True)
+    act = functools.partial(
+        _up, port=given.port, slots=given.slots, task_managers=given.task_managers
+    )
+    try:
+        said = act(given.dir) if given.command == "up" else _down(given.dir)
+    except StreamadError as error:
+        sys.stderr.write(f"{error}\n")
+        return os.EX_UNAVAILABLE
+    sys.stdout.write(f"{said}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""The cluster Flink's other tests stand on: it must count its slots, and miss what was killed."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from streamad.testing.flink_cluster import ClusterError, FlinkCluster
+
+pytestmark = pytest.mark.flink
+
+
+def gone(*pids: int) -> bool:
+    """Say whether the processes end within seconds; the dead whom nobody reaps have ended."""
+    deadline = time.monotonic() + 15
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(map(alive, pids))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def processes(cluster: FlinkCluster) -> list[int]:
+    assert cluster.job_manager_pid is not None
+    return [cluster.job_manager_pid, *cluster.task_manager_pids.values()]
+
+
+@pytest.fixture(scope="module")
+def own_cluster(flink_distribution: None) -> Iterator[FlinkCluster]:
+    with FlinkCluster(slots=1) as cluster:
+        yield cluster
+
+
+def test_the_cluster_of_the_session_offers_its_slots_and_listens_on_loopback_only(
+    flink: FlinkCluster,
+):
+    assert flink.overview()["slots-total"] == 2
+    assert flink.rest == f"http://{flink.address}"
+    for pid in processes(flink):
+        process = psutil.Process(pid)
+        assert process.name() == "java"
+        listening = [one.laddr.ip for one in process.net_connections() if one.status == "LISTEN"]
+        assert listening
+        assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
+
+
+def test_a_killed_task_manager_is_missed_and_another_takes_its_place(own_cluster: FlinkCluster):
+    (index,) = own_cluster.task_manager_pids
+    worker = own_cluster.task_manager_pids[index]
+
+    own_cluster.kill_task_manager(index)
+    assert gone(worker)
+    assert not own_cluster.task_manager_pids
+    own_cluster.wait_for_slots(0, timeout_s=20)
+    with pytest.raises(ClusterError, match="running: none"):
+        own_cluster.kill_task_manager(index)
+
+    added = own_cluster.add_task_manager()
+    assert added != index
+    own_cluster.wait_for_slots(1)
+    assert [one["id"] for one in own_cluster.get("/taskmanagers")["taskmanagers"]] == [
+        f"tm-{added}"
+    ]
+
+
+def test_a_killed_job_manager_comes_back_under_its_address_and_finds_its_task_manager(
+    own_cluster: FlinkCluster,
+):
+    own_cluster.start()
+    before, workers = own_cluster.job_manager_pid, own_cluster.task_manager_pids
+
+    own_cluster.kill_job_manager()
+    assert own_cluster.job_manager_pid is None
+    with pytest.raises(ClusterError, match="does not answer"):
+        own_cluster.overview()
+    with pytest.raises(ClusterError, match="start_job_manager"):
+        own_cluster.wait_for_slots(1)
+
+    own_cluster.start_job_manager()
+    assert own_cluster.job_manager_pid not in {before, None}
+    own_cluster.wait_for_slots(1)
+    assert own_cluster.task_manager_pids == workers
+
+
+def test_what_was_thinned_out_is_whole_after_start_and_nothing_is_left_after_close(
+    flink_distribution: None,
+):
+    cluster = FlinkCluster(slots=1)
+    with cluster:
+        first = processes(cluster)
+        cluster.kill_task_manager()
+        cluster.start()
+        assert cluster.overview()["slots-total"] == 1
+        last = processes(cluster)
+        assert first[0] == last[0]
+        assert cluster.root.exists()
+    assert gone(*first, *last)
+    assert not cluster.root.exists()
+    cluster.close()
+
+
+def test_a_process_that_dies_says_so_with_the_end_of_its_log(
+    flink_distribution: None, tmp_path: Path
+):
+    cluster = FlinkCluster(root=tmp_path, options={"taskmanager.memory.process.size": "1m"})
+    with pytest.raises(ClusterError, match=r"(?s)tm-0 ended with .*the logs end:.*[Mm]emory"):
+        cluster.start()
+    assert cluster.job_manager_pid is None
+    assert (tmp_path / "conf" / "config.yaml").exists()
+
+
+def test_a_cluster_dies_with_the_process_that_started_it(flink_distribution: None, tmp_path: Path):
+    script = (
+        "import os, pathlib, signal\n"
+        "from streamad.testing.flink_cluster import FlinkCluster\n"
+        f"cluster = FlinkCluster(root=pathlib.Path({str(tmp_path)!r})).start()\n"
+        "print(cluster.job_manager_pid, *cluster.task_manager_pids.values(), flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    pids = list(map(int, ended.stdout.split()))
+    assert len(pids) == 2
+    assert gone(*pids)
+
+
+def test_up_starts_a_cluster_that_stays_and_down_ends_it(flink_distribution: None, tmp_path: Path):
+    def command(*arguments: str) -> str:
+        module = [sys.executable, "-m", "streamad.testing.flink_cluster", *arguments]
+        where = ["--dir", str(tmp_path)]
+        return subprocess.run([*module, *where], check=True, capture_output=True, text=True).stdout
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    pids: list[int] = []
+    try:
+        assert f"answers on http://127.0.0.1:{port}" in command("up", "--port", port)
+        pids = list(map(int, (tmp_path / "cluster.pid").read_text().split()))
+        assert all(map(alive, pids))
+        assert "already up" in command("up", "--port", port)
+    finally:
+        assert "is down" in command("down")
+    assert len(pids) == 2
+    assert gone(*pids)
+    assert "no cluster is up" in command("down")
+    assert any((tmp_path / "log").iterdir())
