@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
+from jobs.flink_cli import flink
+
 app = typer.Typer(
     name="streamad",
     no_args_is_help=True,
@@ -384,6 +386,9 @@ def replay(
     from jobs.dlq_commands import replay_letters
 
     replay_letters(pipeline, reason=reason, limit=limit, dry_run=dry_run, max_attempts=max_attempts)
+
+
+app.add_typer(flink, name="flink", epilog=_examples("streamad flink run pipeline.yaml"))
 
 
 @app.command(

@@ -20,6 +20,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -340,6 +341,61 @@ class DeliveryConfig(Section):
     """The broker aborts a transaction nobody ended after this; readers wait as long."""
 
 
+class FlinkConfig(Section):
+    """How the job runs on Flink; ``streamad run`` does not look at it, and no decision changes."""
+
+    parallelism: int = Field(default=1, ge=1, le=32_768)
+    """Slots that detect in parallel; more than the input has partitions would lie idle."""
+    max_parallelism: int | None = Field(default=None, ge=1, le=32_768)
+    """The most slots the state can ever be spread over; default: the partitions at the first start.
+    It is part of the state: a savepoint keeps it."""
+    checkpoint_interval: Duration = 5_000
+    """Time between checkpoints; what is written becomes visible with one."""
+    checkpoint_dir: str | None = None
+    """Where checkpoints and savepoints are kept: a folder or URL that every task manager reaches.
+    Default: the cluster's own, and ``.streamad/flink`` where Flink runs in this process."""
+    state_backend: Literal["rocksdb", "hashmap"] = "rocksdb"
+    """``hashmap`` keeps state in the memory of the JVM: quicker while it fits."""
+    execution_mode: Literal["process"] = "process"
+    """How Flink runs Python. ``thread`` is refused: see docs/flink.md."""
+    bundle_size: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Messages that Flink hands to Python at once, at the most."""
+    bundle_time: Duration = 100
+    """The longest time a bundle waits to be full."""
+    linger: Duration = 100
+    """The longest time a message waits for others to be judged with it."""
+    journal_bytes: int = Field(default=8_388_608, ge=4096)
+    """A shard's journal is replaced by a snapshot once it is larger than this and the snapshot."""
+    transaction_timeout: Duration = 900_000
+    """How long the broker keeps what a checkpoint has not confirmed: longer than any outage of the
+    job, and no longer than the broker's ``transaction.max.timeout.ms``."""
+    connector_jar: str | None = None
+    """The jar of Flink's Kafka connector; default: what ``make setup-flink`` fetched, else the
+    cluster's own ``lib`` folder."""
+    options: dict[str, str] = Field(default_factory=dict)
+    """Any option of Flink, such as ``taskmanager.memory.managed.size``; wins over all above."""
+
+    @field_validator("execution_mode", mode="before")
+    @classmethod
+    def _no_threads(cls, given: Any) -> Any:
+        if given == "thread":
+            msg = (
+                "thread is refused: PyFlink 2.2 hands byte arrays of keyed state over as arrays of "
+                "objects there, and all slots of a task manager share one interpreter lock; "
+                "use process"
+            )
+            raise ValueError(msg)
+        return given
+
+    @field_validator("linger", "bundle_time", "checkpoint_interval")
+    @classmethod
+    def _some_time(cls, given: int) -> int:
+        if given < 1:
+            msg = f"expected at least 1ms, got {given}ms"
+            raise ValueError(msg)
+        return given
+
+
 class OutputConfig(Section):
     """Names of the output topics; by default they derive from the pipeline's name."""
 
@@ -376,6 +432,8 @@ class PipelineConfig(Section):
     """When a finding is an alert."""
     delivery: DeliveryConfig = DeliveryConfig()
     """Commits and state."""
+    flink: FlinkConfig = FlinkConfig()
+    """How it runs on Flink."""
     output: OutputConfig = OutputConfig()
     """Topics that are written."""
 

@@ -72,6 +72,12 @@ class SinkUnavailableError(StreamadError):
     retryable = True
 
 
+class ClusterError(StreamadError):
+    """A Flink cluster cannot be reached, or refuses what it is asked."""
+
+    retryable = True
+
+
 class MembershipError(StreamadError):
     """Another member has this one's partitions, or soon will; what was not committed is void."""
 

@@ -15,10 +15,13 @@ from streamad.errors import StateError
 from streamad.ports import Headers
 
 _MESSAGE, _JUDGED, _TICKED, _SCORED = b"MJTS"
-_HEAD = struct.Struct("<BBqqiiH")
-_LENGTHS = struct.Struct("<Hi")
+_HEAD = struct.Struct("<BBqqiiI")
+_LENGTHS = struct.Struct("<Ii")
 _TIME = struct.Struct("<Bq")
+_PACKED_LENGTH = struct.Struct("<I")
 _PLAIN, _PACKED = 0, 1
+_MOST_PACKED = 255
+"""No byte of LZ4 stands for more."""
 
 _PACK_FROM = 512
 """Smaller payloads are kept as they are."""
@@ -98,16 +101,17 @@ def decode(data: bytes) -> Entry | Judged | Ticked | Scored:
     Ticked(now_ms=5)
     """
     try:
-        match data[0]:
-            case 77:
-                return _entry(data)
-            case 74:
-                return Judged()
-            case 84:
-                return Ticked(_TIME.unpack(data)[1])
-            case 83:
-                return Scored(data[1:])
-    except (struct.error, IndexError, lz4.block.LZ4BlockError, UnicodeDecodeError) as error:
+        kind = data[0]
+        if kind == _MESSAGE:
+            return _entry(data)
+        if kind == _JUDGED:
+            return Judged()
+        if kind == _TICKED:
+            return Ticked(_TIME.unpack(data)[1])
+        if kind == _SCORED:
+            return Scored(data[1:])
+    # ValueError: text that is none, and sizes LZ4 does not take.
+    except (struct.error, IndexError, lz4.block.LZ4BlockError, ValueError) as error:
         msg = f"the journal of a shard is damaged: {error}"
         raise StateError(msg) from error
     msg = f"the journal of a shard holds an unknown entry: {data[:1]!r}"
@@ -120,7 +124,7 @@ def _entry(data: bytes) -> Entry:
     key, at = _cut(data, at, key_length)
     payload, at = _cut(data, at, length)
     if packed and payload is not None:
-        payload = lz4.block.decompress(payload)
+        payload = _unpacked(payload)
     headers = []
     for _ in range(n_headers):
         name_length, value_length = _LENGTHS.unpack_from(data, at)
@@ -130,6 +134,16 @@ def _entry(data: bytes) -> Entry:
     return Entry(
         offset=offset, broker_ms=broker_ms, payload=payload, key=key, headers=tuple(headers)
     )
+
+
+def _unpacked(packed: bytes) -> bytes:
+    (length,) = _PACKED_LENGTH.unpack_from(packed)
+    # LZ4 takes room for what is told before it looks at the rest: a damaged byte may tell 2 GB.
+    if length > _MOST_PACKED * len(packed):
+        msg = f"{len(packed)} bytes are told to hold {length}"
+        raise ValueError(msg)
+    payload: bytes = lz4.block.decompress(packed)
+    return payload
 
 
 def _length(value: bytes | None) -> int:

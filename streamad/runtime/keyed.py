@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
 from streamad.config import PipelineConfig
-from streamad.errors import OffsetOutOfRangeError, StateError
+from streamad.errors import OffsetOutOfRangeError, SourceUnavailableError, StateError
 from streamad.operators.detect import DetectOperator, DetectOutput, Position
 from streamad.operators.shard import STATE_VERSION, ShardState
 from streamad.operators.silence import tick_length
@@ -105,13 +105,14 @@ class _Record:
 class KeyedShard:
     """A shard at work.
 
-    position : the next offset to come; journal_bytes, snapshot_bytes : sizes in the engine's state;
-    heard_ms : the wall clock when something last came; timer_ms : the timer that is set, if any
+    position : the next offset to come, -1 where that is not known; journal_bytes, snapshot_bytes :
+    sizes in the engine's state; heard_ms : the wall clock when something last came, or when the
+    shard was opened; timer_ms : the timer that is set, if any
     """
 
     source: Source
     state: ShardState
-    position: int = 0
+    position: int = -1
     pending: list[Entry] = field(default_factory=list)
     pending_bytes: int = 0
     journal_bytes: int = 0
@@ -145,7 +146,7 @@ class KeyedDetect:
         From the operator's counts to metrics and labels.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - ports, all by keyword
         self,
         config: PipelineConfig,
         operator: DetectOperator,
@@ -180,7 +181,7 @@ class KeyedDetect:
         """
         shard = self.shards.get(key)
         if shard is None:
-            shard = self._open(key, source, kept)
+            shard = self._open(key, source, kept, now_ms)
         if shard.source != source:
             msg = (
                 f"the state of {shard.source} would be given input of {source}: the mapping from "
@@ -207,12 +208,14 @@ class KeyedDetect:
             source = self._source_of(kept)
             if source is None:  # forgotten since the timer was set
                 return [], None
-            shard = self._open(key, source, kept)
+            shard = self._open(key, source, kept, now_ms)
         if timer_ms >= shard.timer_ms:
             shard.timer_ms = 0
         made = self._judge(shard, kept) if shard.pending else self._pass_time(shard, kept, now_ms)
-        if not shard.pending and not len(shard.state.keys) and shard.state.partition_ms > 0:
-            self._forget(key, shard, kept)
+        if not len(shard.state.keys):
+            # All keys are forgotten: what is kept shrinks to nothing, and no timer holds it awake.
+            if shard.journal_bytes:
+                self._save(shard, kept)
             return made, None
         return made, self._timer(shard, now_ms)
 
@@ -241,8 +244,7 @@ class KeyedDetect:
         self._telemetry.count("input_messages_total", len(entries), topic=topic)
         logged = self._log_scores(shard, entries, scores)
         self._note(shard, kept, logged)
-        if shard.journal_bytes > max(self._journal_bytes, shard.snapshot_bytes):
-            self._save(shard, kept)
+        self._save_where_long(shard, kept)
         self._telemetry.count("delivery_records_total", len(made) + len(logged), output="detect")
         return made + logged
 
@@ -276,6 +278,7 @@ class KeyedDetect:
         shard.journal_bytes += len(data)
         out = self._operator.tick(shard.state, now_ms, at=shard.at)
         self._count(out)
+        self._save_where_long(shard, kept)
         tick = self._records.tick(shard.source, shard.position, now_ms)
         return [*self._records.findings(out.findings), tick]
 
@@ -285,7 +288,7 @@ class KeyedDetect:
             # Marks of transactions are no records: only reading tells whether any is left.
             rest = self._log.read(shard.source, shard.position, after)
             return after >= shard.position and next(rest, None) is None
-        except (KeyError, OSError, RuntimeError, ValueError) as error:
+        except (KeyError, SourceUnavailableError) as error:
             logger.warning("%s: cannot be asked for its end: %s", shard.source, error)
             return False
 
@@ -305,6 +308,10 @@ class KeyedDetect:
                 self._telemetry.count(metric, n, **labels)
 
     # ------------------------------------------------------------------ state
+
+    def _save_where_long(self, shard: KeyedShard, kept: KeyedState) -> None:
+        if shard.journal_bytes > max(self._journal_bytes, shard.snapshot_bytes):
+            self._save(shard, kept)
 
     def _save(self, shard: KeyedShard, kept: KeyedState) -> None:
         """Replace snapshot and journal by a snapshot of now; nothing may wait to be judged."""
@@ -336,13 +343,6 @@ class KeyedDetect:
         }
         kept.chunks.put(_ABOUT, json.dumps(about).encode())
 
-    def _forget(self, key: int, shard: KeyedShard, kept: KeyedState) -> None:
-        """Drop the state of a shard whose keys have all been forgotten: it begins anew."""
-        for number in range(_ABOUT, shard.n_chunks):
-            kept.chunks.remove(number)
-        kept.journal.clear()
-        del self.shards[key]
-
     @staticmethod
     def _source_of(kept: KeyedState) -> Source | None:
         about = kept.chunks.get(_ABOUT)
@@ -351,9 +351,10 @@ class KeyedDetect:
         read = json.loads(about)
         return Source(read["topic"], read["partition"])
 
-    def _open(self, key: int, source: Source, kept: KeyedState) -> KeyedShard:
+    def _open(self, key: int, source: Source, kept: KeyedState, now_ms: int) -> KeyedShard:
         """Return a shard as the engine's state has it; a key that has none begins anew."""
-        shard = KeyedShard(source=source, state=self._operator.new_state())
+        # While the job was down nobody listened: silence is counted from now on.
+        shard = KeyedShard(source=source, state=self._operator.new_state(), heard_ms=now_ms)
         about = kept.chunks.get(_ABOUT)
         if about is None:
             self._save_about(shard, kept)
@@ -434,7 +435,7 @@ class KeyedDetect:
     def _check_input(self, shard: KeyedShard) -> None:
         """Report a topic that no longer holds what comes next; by the policy, stop here."""
         bounds = self._log.bounds(shard.source.topic).get(shard.source)
-        if bounds is None or bounds[0] <= shard.position <= bounds[1]:
+        if shard.position < 0 or bounds is None or bounds[0] <= shard.position <= bounds[1]:
             return
         self._telemetry.count("input_offset_out_of_range_total", topic=shard.source.topic)
         said = (
@@ -470,8 +471,3 @@ def _messages(source: Source, entries: list[Entry]) -> Messages:
         broker_ms=np.fromiter((entry.broker_ms for entry in entries), np.int64, n),
         raw=[_Record(entry.key, entry.headers) for entry in entries],
     )
-
-
-def empty(entries: Iterator[bytes]) -> bool:
-    """Say whether nothing is left to read."""
-    return next(entries, None) is None

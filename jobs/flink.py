@@ -1,0 +1,189 @@
+"""The Flink job put together from a pipeline file: tables, worker, options."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from connectors.detect_records import KafkaDetectRecords
+from connectors.flink_tables import sink_options, source_options
+from connectors.kafka import KafkaSettings
+from connectors.kafka_admin import partition_counts
+from connectors.kafka_member import KafkaLog
+from connectors.rekeyed import RekeyedCodec
+from connectors.telemetry import DETECT_COUNTS
+from jobs.build import build_detect
+from jobs.plain import CLOCK, of_rekeyed
+from jobs.replay import codec_of
+from streamad.config import PipelineConfig
+from streamad.errors import ConfigError
+from streamad.ports import Decoder, Telemetry
+from streamad.runtime.keyed import KeyedDetect
+from streamad.runtime.start import start_time_ms
+
+if TYPE_CHECKING:
+    from streamad.runtime.flink import FlinkPlan
+
+CONNECTOR = Path(".cache/flink/libs/flink-sql-connector-kafka-5.0.0-2.2.jar")
+"""Where ``make setup-flink`` puts the connector, from the root of the repository."""
+
+STATE_DIR = Path(".streamad/flink")
+"""Where checkpoints go when Flink runs in this process and the pipeline names no place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeDetect:
+    """Makes what judges, in a worker: it travels there as text and settings.
+
+    partitions : of the scores topic
+    """
+
+    config: str
+    settings: KafkaSettings = field(repr=False)
+    partitions: int
+
+    def __call__(self, telemetry: Telemetry) -> KeyedDetect:
+        """Return a new one."""
+        config = PipelineConfig.model_validate_json(self.config)
+        operator = build_detect(config)
+        decoder: Decoder = codec_of(config)
+        if config.input.repartition:
+            decoder = RekeyedCodec(config)
+            config = of_rekeyed(config)
+        return KeyedDetect(
+            config,
+            operator,
+            decoder=decoder,
+            records=KafkaDetectRecords(
+                config,
+                detector=operator.detector.info.name,
+                artifact=operator.artifact,
+                partitions=self.partitions,
+                wall_ms=CLOCK.wall_ms,
+            ),
+            log=KafkaLog(self.settings, group=f"streamad.{config.name}.flink"),
+            telemetry=telemetry,
+            counters=DETECT_COUNTS,
+        )
+
+
+def plan(
+    config: PipelineConfig,
+    settings: KafkaSettings,
+    *,
+    options: Mapping[str, str],
+    max_parallelism: int | None = None,
+) -> FlinkPlan:
+    """Return the job of a pipeline whose topics exist.
+
+    options : Flink's, which win over what the pipeline file says; max_parallelism : of the state
+    that is restored
+    """
+    from streamad.runtime.flink import FlinkPlan
+
+    seen = of_rekeyed(config) if config.input.repartition else config
+    counts = partition_counts(settings)
+    partitions = sum(counts[topic] for topic in seen.input.topics)
+    most = max_parallelism or config.flink.max_parallelism or partitions
+    if config.flink.parallelism > most:
+        msg = (
+            f"flink.parallelism is {config.flink.parallelism} and the state can be spread over "
+            f"{most} slots: a partition is never split; lower it, or begin anew with more "
+            "partitions, or a larger flink.max_parallelism"
+        )
+        raise ConfigError(msg)
+    scores = config.topic("scores")
+    written = [config.topic("findings"), scores]
+    for topic in seen.input.topics:
+        written.append(config.output.dead_letters.format(topic=topic))
+        if config.series.late == "topic":
+            written.append(config.output.late.format(topic=topic))
+    return FlinkPlan(
+        name=job_name(config),
+        label=f"detect {config.decision_checksum()}",
+        source=source_options(seen, settings, start_ms=start_time_ms(seen.input.start)),
+        sink=sink_options(seen, settings, topics=written),
+        topics=seen.input.topics,
+        parallelism=config.flink.parallelism,
+        max_parallelism=most,
+        make=MakeDetect(
+            config=config.model_dump_json(), settings=settings, partitions=counts[scores]
+        ),
+        options={**default_options(config), **config.flink.options, **options},
+    )
+
+
+def job_name(config: PipelineConfig) -> str:
+    """Return the name a job has in Flink."""
+    return f"streamad {config.name}"
+
+
+def default_options(config: PipelineConfig) -> dict[str, str]:
+    """Return Flink's options as the pipeline file has them."""
+    flink = config.flink
+    given = {
+        "pipeline.name": job_name(config),
+        "parallelism.default": str(flink.parallelism),
+        "execution.checkpointing.interval": f"{flink.checkpoint_interval} ms",
+        "execution.checkpointing.mode": "EXACTLY_ONCE",
+        "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
+        "execution.checkpointing.incremental": "true",
+        "execution.checkpointing.timeout": "5 min",
+        "execution.checkpointing.tolerable-failed-checkpoints": "3",
+        "state.backend.type": flink.state_backend,
+        "restart-strategy.type": "exponential-delay",
+        "restart-strategy.exponential-delay.initial-backoff": "1 s",
+        "restart-strategy.exponential-delay.max-backoff": "30 s",
+        "python.execution-mode": flink.execution_mode,
+        "python.fn-execution.bundle.size": str(flink.bundle_size),
+        "python.fn-execution.bundle.time": str(flink.bundle_time),
+        "python.executable": sys.executable,
+        "python.client.executable": sys.executable,
+        # Times of records are turned into milliseconds in SQL.
+        "table.local-time-zone": "UTC",
+    }
+    if flink.checkpoint_dir is not None:
+        given["execution.checkpointing.dir"] = checkpoint_dir(config)
+        given["execution.checkpointing.savepoint-dir"] = checkpoint_dir(config)
+    jar = connector_jar(config)
+    if jar is not None:
+        given["pipeline.jars"] = f"file://{jar}"
+    return given
+
+
+def checkpoint_dir(config: PipelineConfig) -> str:
+    """Return where this pipeline's checkpoints are kept, as a URL."""
+    base = config.flink.checkpoint_dir or str(STATE_DIR)
+    url = base if "://" in base else f"file://{Path(base).absolute()}"
+    return f"{url.rstrip('/')}/{config.name}"
+
+
+def connector_jar(config: PipelineConfig) -> Path | None:
+    """Return the Kafka connector's jar; None leaves it to the cluster's ``lib`` folder."""
+    given = config.flink.connector_jar
+    if given is None:
+        return CONNECTOR.absolute() if CONNECTOR.exists() else None
+    jar = Path(given).absolute()
+    if not jar.is_file():
+        msg = (
+            f"flink.connector_jar: there is no file {given}; fetch "
+            "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2 with 'make setup-flink', or "
+            "leave it unset where the cluster has it in lib"
+        )
+        raise ConfigError(msg)
+    return jar
+
+
+def why_no_flink() -> str | None:
+    """Say what the Flink runtime lacks on this machine, or None where it can start."""
+    import shutil
+
+    if importlib.util.find_spec("pyflink") is None:
+        return "PyFlink is not installed; install it with: pip install 'streamad-pipeline[flink]'"
+    if shutil.which("java") is None:
+        return "no `java` on the PATH; install a Java runtime (17)"
+    return None

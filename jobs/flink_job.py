@@ -1,0 +1,37 @@
+"""What Flink is given to run: ``flink run -pym jobs.flink_job pipeline.yaml``, or a FlinkDeployment.
+
+The pipeline file is the only argument; the cluster decides where checkpoints go and what is
+restored (``execution.checkpointing.dir``, ``execution.state-recovery.path``).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from jobs.flink_run import run_submitted
+from jobs.logs import secrets_of, setup_logs
+from jobs.settings import environment, kafka_settings, read_settings
+from streamad.config import load_pipeline
+from streamad.errors import StreamadError
+
+
+def main(arguments: list[str]) -> int:
+    """Run the pipeline of a file; return the exit code, having told any error in one line."""
+    given = environment()
+    settings = read_settings(given)
+    setup_logs(settings.log_format, level=settings.log_level, secrets=secrets_of(given))
+    if len(arguments) != 1:
+        sys.stderr.write("streamad: error: give one pipeline file, and nothing else\n")
+        return 2
+    try:
+        config = load_pipeline(Path(arguments[0]), environment=given)
+        run_submitted(config, kafka_settings(given))
+    except StreamadError as error:
+        sys.stderr.write(f"streamad: error: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,229 @@
+"""Start, watch and stop the Flink job of a pipeline: in this process, or on a cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from connectors.flink_rest import FlinkRest, JobSummary
+from connectors.kafka import KafkaSettings
+from jobs.flink import STATE_DIR, checkpoint_dir, job_name, plan, why_no_flink
+from jobs.preflight import require
+from jobs.topics import create_topics
+from streamad.config import PipelineConfig
+from streamad.errors import ClusterError, ConfigError, StateError
+
+logger = logging.getLogger(__name__)
+
+LATEST, NONE = "latest", "none"
+
+_FATAL = ("StateError", "ConfigError", "ArtifactError", "OffsetOutOfRangeError")
+"""Errors of ours that no restart mends: the job is cancelled, and the reason is told."""
+
+_START_S = 180.0
+_POLL_S = 0.5
+
+
+def run_here(
+    config: PipelineConfig,
+    settings: KafkaSettings,
+    *,
+    start_from: str = LATEST,
+    stop: Callable[[], bool],
+    started: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Run a pipeline on a Flink inside this process until ``stop``, then save and return.
+
+    start_from : `LATEST`, `NONE`, or the folder of a savepoint or checkpoint; started : is told the
+    address of Flink's REST interface
+    """
+    config = _with_place(config, str(STATE_DIR))
+    port = _free_port()
+    options = {"rest.port": str(port), "rest.bind-port": str(port), "rest.address": "127.0.0.1"}
+    rest = FlinkRest(f"127.0.0.1:{port}")
+    client = _submit(config, settings, start_from=start_from, options=options, remote=False)
+    started(rest.url)
+    job_id = str(client.get_job_id())
+    try:
+        while not stop():
+            _require_alive(rest, job_id)
+            time.sleep(_POLL_S)
+        saved = rest.stop(job_id, directory=checkpoint_dir(config))
+        logger.info("stopped; the next start goes on from %s", saved)
+    finally:
+        _end_quietly(rest, job_id)
+
+
+def run_on_cluster(
+    config: PipelineConfig, settings: KafkaSettings, *, cluster: str, start_from: str = LATEST
+) -> JobSummary:
+    """Submit a pipeline to a cluster; return once it has made its first checkpoint there."""
+    rest = FlinkRest(cluster)
+    config = _with_place(config, rest.config().get("execution.checkpointing.dir"))
+    if running := _running(rest, config):
+        msg = (
+            f"{running.name} runs on {rest.url} already, as {running.id} ({running.state}); stop "
+            "it first: streamad flink stop"
+        )
+        raise ConfigError(msg)
+    host, _, port = rest.url.partition("://")[2].partition(":")
+    options = {"execution.target": "remote", "rest.address": host, "rest.port": port or "8081"}
+    client = _submit(config, settings, start_from=start_from, options=options, remote=True)
+    return await_checkpoint(rest, str(client.get_job_id()))
+
+
+def run_submitted(config: PipelineConfig, settings: KafkaSettings) -> None:
+    """Run a pipeline where Flink started this process: application mode, or ``flink run``."""
+    from streamad.runtime.flink import build
+
+    _prepare(config, settings)
+    made = plan(config, settings, options={})
+    build(made, remote=False).execute(made.name)
+
+
+def stop_on_cluster(config: PipelineConfig, *, cluster: str) -> str:
+    """Stop a pipeline with a savepoint; return where that is."""
+    rest = FlinkRest(cluster)
+    config = _with_place(config, rest.config().get("execution.checkpointing.dir"))
+    running = _running(rest, config)
+    if running is None:
+        msg = f"{job_name(config)} does not run on {rest.url}"
+        raise ConfigError(msg)
+    return rest.stop(running.id, directory=checkpoint_dir(config))
+
+
+def await_checkpoint(rest: FlinkRest, job_id: str) -> JobSummary:
+    """Wait until a job runs and has saved itself once; raise with the reason where it does not."""
+    deadline = time.monotonic() + _START_S
+    while True:
+        _require_alive(rest, job_id)
+        if rest.is_running(job_id) and rest.last_checkpoint(job_id) is not None:
+            told = rest.job(job_id)
+            return JobSummary(id=job_id, name=told["name"], state=told["state"])
+        if time.monotonic() > deadline:
+            why = rest.last_failure(job_id) or "too few free slots, or Python workers do not start"
+            msg = f"job {job_id} made no checkpoint within {_START_S:g} s: {why}; it was cancelled"
+            _end_quietly(rest, job_id)
+            raise ClusterError(msg)
+        time.sleep(_POLL_S)
+
+
+def latest(directory: str) -> str | None:
+    """Return the newest savepoint or retained checkpoint under a pipeline's folder."""
+    files, root = fsspec.core.url_to_fs(directory)
+    patterns = (f"{root}/savepoint-*/_metadata", f"{root}/*/chk-*/_metadata")
+    found = [path for pattern in patterns for path in files.glob(pattern)]
+    if not found:
+        return None
+    newest = max(found, key=lambda path: files.modified(path))
+    return str(files.unstrip_protocol(newest.removesuffix("/_metadata")))
+
+
+def _submit(
+    config: PipelineConfig,
+    settings: KafkaSettings,
+    *,
+    start_from: str,
+    options: dict[str, str],
+    remote: bool,
+) -> Any:
+    _prepare(config, settings)
+    from streamad.runtime.flink import build
+
+    options, max_parallelism = dict(options), None
+    if restored := _restored(config, start_from):
+        max_parallelism = _require_fit(config, restored)
+        options["execution.state-recovery.path"] = restored
+        logger.info("goes on from %s", restored)
+    else:
+        logger.info("begins anew, at input.start: %s", config.input.start)
+    made = plan(config, settings, options=options, max_parallelism=max_parallelism)
+    return build(made, remote=remote).execute_async(made.name)
+
+
+def _prepare(config: PipelineConfig, settings: KafkaSettings) -> None:
+    if why := why_no_flink():
+        raise ConfigError(why)
+    require(config, settings)
+    create_topics(config, settings)
+    # The gateway's JVM would write its log beside PyFlink, where others' packages are.
+    logs = (STATE_DIR / "log").absolute()
+    logs.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("FLINK_LOG_DIR", str(logs))
+
+
+def _restored(config: PipelineConfig, start_from: str) -> str | None:
+    if start_from == NONE:
+        return None
+    if start_from == LATEST:
+        return latest(checkpoint_dir(config))
+    return start_from if "://" in start_from else f"file://{Path(start_from).absolute()}"
+
+
+def _require_fit(config: PipelineConfig, path: str) -> int:
+    """Refuse a savepoint made under other settings before Flink would; return its spread."""
+    from streamad.runtime.flink import savepoint_facts
+
+    facts = savepoint_facts(path)
+    wanted = config.decision_checksum()
+    if facts.checksum != wanted and config.delivery.on_state_mismatch == "refuse":
+        msg = (
+            f"{path} was made with configuration {facts.checksum}, this pipeline has {wanted}: "
+            "settings that change decisions differ; restore the configuration, begin anew with "
+            "--from none, or set delivery.on_state_mismatch: fresh"
+        )
+        raise StateError(msg)
+    return facts.max_parallelism
+
+
+def _require_alive(rest: FlinkRest, job_id: str) -> None:
+    """Raise where a job has failed, or fails for a reason that no restart mends."""
+    state = rest.job(job_id)["state"]
+    why = rest.last_failure(job_id)
+    kind = why.partition(":")[0].rpartition(".")[2]
+    if kind in _FATAL:
+        _end_quietly(rest, job_id)
+        raise StateError(why.partition(": ")[2])
+    if state in ("FAILED", "CANCELED", "FINISHED"):
+        msg = f"job {job_id} is {state}: {why or 'it was ended from outside'}"
+        raise ClusterError(msg)
+
+
+def _end_quietly(rest: FlinkRest, job_id: str) -> None:
+    try:
+        if rest.job(job_id)["state"] not in ("FINISHED", "CANCELED", "FAILED"):
+            rest.cancel(job_id)
+    except ClusterError as error:
+        logger.debug("could not cancel %s: %s", job_id, error)
+
+
+def _running(rest: FlinkRest, config: PipelineConfig) -> JobSummary | None:
+    return next((job for job in rest.jobs(job_name(config)) if not job.ended), None)
+
+
+def _with_place(config: PipelineConfig, default: str | None) -> PipelineConfig:
+    """Return the pipeline with a place for its checkpoints."""
+    if config.flink.checkpoint_dir is not None:
+        return config
+    if not default:
+        msg = (
+            "flink.checkpoint_dir: not set, and the cluster has no execution.checkpointing.dir; "
+            "name a folder or URL that every task manager reaches"
+        )
+        raise ConfigError(msg)
+    return config.model_copy(
+        update={"flink": config.flink.model_copy(update={"checkpoint_dir": default})}
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

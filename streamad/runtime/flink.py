@@ -1,0 +1,313 @@
+"""The detect job on Apache Flink: sources, keyed state, checkpoints and delivery are Flink's.
+
+The one file that knows PyFlink. Kafka is read and written through Flink's tables, because only
+there do partition, offset, time and headers reach Python; between the two stands one keyed function,
+which holds a `KeyedDetect` and no decision. The stream is keyed on the side of Java: a Python key
+function would carry every message to Python and back once more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pyflink.common import Configuration, Row, Types
+from pyflink.common.typeinfo import _from_java_type
+from pyflink.datastream import KeyedStream, StreamExecutionEnvironment
+from pyflink.datastream.functions import KeyedProcessFunction, RuntimeContext
+from pyflink.datastream.state import ListStateDescriptor, MapStateDescriptor
+from pyflink.java_gateway import get_gateway
+from pyflink.table import Schema, StreamTableEnvironment, TableDescriptor
+
+from streamad.errors import StateError
+from streamad.ports import Outgoing, Source, Telemetry
+from streamad.runtime.journal import Entry
+from streamad.runtime.keyed import KeyedDetect, KeyedState
+
+UID = "streamad-detect"
+"""Of the operator that holds the state; a savepoint finds it by this."""
+
+_BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
+_HEADERS = Types.MAP(Types.STRING(), _BYTES)
+_MESSAGE = Types.ROW(
+    [Types.STRING(), Types.INT(), Types.LONG(), Types.LONG(), _BYTES, _BYTES, _HEADERS]
+)
+_OUTGOING = Types.ROW_NAMED(
+    ["topic", "key", "value", "headers"], [Types.STRING(), _BYTES, _BYTES, _HEADERS]
+)
+_KEYS_AHEAD = 512
+"""Partitions a topic that are given keys of their own, so that a topic may grow under a job."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlinkPlan:
+    """A job, said in plain values.
+
+    label : name of the operator that detects: it names the checksum of the configuration, so that a
+    savepoint tells what made it
+    source, sink : options of the two Kafka tables; topics : the input; partitions : of all topics
+    together; make : makes what judges, in the worker (it is pickled); options : Flink's own
+    """
+
+    name: str
+    label: str
+    source: Mapping[str, str]
+    sink: Mapping[str, str]
+    topics: Sequence[str]
+    parallelism: int
+    max_parallelism: int
+    make: Callable[[Telemetry], KeyedDetect]
+    options: Mapping[str, str]
+
+
+class DetectFunction(KeyedProcessFunction):
+    """Keep a `KeyedDetect` where Flink keeps its state; let it do the rest."""
+
+    def __init__(self, make: Callable[[Telemetry], KeyedDetect]) -> None:
+        self._make = make
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        """Make what is alive: in the worker, before the first message."""
+        self._detect = self._make(FlinkTelemetry(runtime_context.get_metrics_group()))
+        self._kept = KeyedState(
+            chunks=runtime_context.get_map_state(MapStateDescriptor("chunks", Types.INT(), _BYTES)),
+            journal=runtime_context.get_list_state(ListStateDescriptor("journal", _BYTES)),
+        )
+
+    def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[Row]:
+        """Take one message in."""
+        topic, partition, offset, broker_ms, key, payload, headers = value
+        entry = Entry(
+            offset=offset,
+            broker_ms=broker_ms,
+            payload=payload,
+            key=key,
+            headers=tuple((name, text or b"") for name, text in (headers or {}).items()),
+        )
+        made, due_ms = self._detect.take(
+            ctx.get_current_key(), Source(topic, partition), entry, self._kept, now_ms=_wall_ms()
+        )
+        return self._answer(made, due_ms, ctx)
+
+    def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Row]:
+        """Judge what waits, or let time pass."""
+        made, due_ms = self._detect.on_timer(
+            ctx.get_current_key(), self._kept, timer_ms=timestamp, now_ms=_wall_ms()
+        )
+        return self._answer(made, due_ms, ctx)
+
+    @staticmethod
+    def _answer(
+        made: list[Outgoing], due_ms: int | None, ctx: KeyedProcessFunction.Context
+    ) -> Iterator[Row]:
+        if due_ms is not None:
+            ctx.timer_service().register_processing_time_timer(due_ms)
+        return iter([Row(one.topic, one.key, one.value, dict(one.headers)) for one in made])
+
+
+class FlinkTelemetry:
+    """The plain job's metrics in Flink's metric system, under the same names.
+
+    Labels become key-value groups, which Flink's Prometheus reporter makes labels again. Flink takes
+    whole numbers only from Python: histograms are distributions in microseconds where the name says
+    seconds, and carry ``_us`` at the end.
+    """
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+        self._made: dict[tuple[str, tuple[tuple[str, str], ...]], Any] = {}
+        self._gauges: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
+
+    def count(self, name: str, n: float = 1, **labels: str) -> None:
+        """Add ``n`` to a counter."""
+        at = (name, tuple(labels.items()))
+        if at not in self._made:
+            self._made[at] = self._under(labels).counter(f"streamad_{name}")
+        self._made[at].inc(int(n))
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        """Say what something is now."""
+        at = (name, tuple(labels.items()))
+        known = at in self._gauges
+        self._gauges[at] = int(value)
+        if not known:
+            self._under(labels).gauge(f"streamad_{name}", lambda: self._gauges[at])
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """Enter one value into a distribution."""
+        at = (name, tuple(labels.items()))
+        if at not in self._made:
+            made = self._under(labels).distribution(f"streamad_{name.replace('_seconds', '_us')}")
+            self._made[at] = made
+        scale = 1_000_000 if name.endswith("_seconds") else 1
+        self._made[at].update(int(value * scale))
+
+    def _under(self, labels: Mapping[str, str]) -> Any:
+        group = self._group
+        for name, value in labels.items():
+            group = group.add_group(name, value)
+        return group
+
+
+def build(plan: FlinkPlan, *, remote: bool) -> StreamExecutionEnvironment:
+    """Return an environment with the job in it, ready to be executed.
+
+    remote : the options name a cluster to submit to; else Flink runs where this process does, or
+    where it was submitted from
+    """
+    configuration = Configuration()
+    for name, value in plan.options.items():
+        configuration.set_string(name, value)
+    env = _environment(configuration, remote=remote)
+    tables = StreamTableEnvironment.create(env)
+    tables.create_temporary_table("input", _table("kafka", _INPUT, plan.source))
+    tables.create_temporary_table("output", _table("kafka", _OUTPUT, plan.sink))
+    keys = shard_keys(plan.topics, plan.max_parallelism)
+    query = tables.sql_query(
+        f"SELECT {_key_expression(plan.topics, keys)} AS shard, ROW(`topic`, `partition`, "  # noqa: S608
+        "`offset`, CAST(EXTRACT(EPOCH FROM `time`) AS BIGINT) * 1000 + "
+        "EXTRACT(MILLISECOND FROM `time`), `key`, `value`, `headers`) AS message FROM `input`"
+    )
+    stream = tables.to_append_stream(query, Types.ROW([Types.INT(), _MESSAGE]))
+    detected = (
+        _keyed(stream)
+        .process(DetectFunction(plan.make), _OUTGOING)
+        .name(plan.label)
+        .uid(UID)
+        .set_parallelism(plan.parallelism)
+        .set_max_parallelism(plan.max_parallelism)
+    )
+    statements = tables.create_statement_set()
+    statements.add_insert("output", tables.from_data_stream(detected))
+    statements.attach_as_datastream()
+    return env
+
+
+_INPUT = (
+    Schema.new_builder()
+    .column("key", "BYTES")
+    .column("value", "BYTES")
+    .column_by_metadata("topic", "STRING", is_virtual=True)
+    .column_by_metadata("partition", "INT", is_virtual=True)
+    .column_by_metadata("offset", "BIGINT", is_virtual=True)
+    .column_by_metadata("time", "TIMESTAMP_LTZ(3)", "timestamp", is_virtual=True)
+    .column_by_metadata("headers", "MAP<STRING, BYTES>", is_virtual=True)
+)
+_OUTPUT = (
+    Schema.new_builder()
+    .column_by_metadata("topic", "STRING")
+    .column("key", "BYTES")
+    .column("value", "BYTES")
+    .column_by_metadata("headers", "MAP<STRING, BYTES>")
+)
+
+
+def _table(connector: str, schema: Schema.Builder, options: Mapping[str, str]) -> TableDescriptor:
+    descriptor = TableDescriptor.for_connector(connector).schema(schema.build())
+    for name, value in options.items():
+        descriptor = descriptor.option(name, value)
+    return descriptor.build()
+
+
+def _environment(configuration: Configuration, *, remote: bool) -> StreamExecutionEnvironment:
+    if not remote:
+        return StreamExecutionEnvironment.get_execution_environment(configuration)
+    # The factory would make a local environment in a process that `flink run` did not start.
+    java = get_gateway().jvm.org.apache.flink.streaming.api.environment
+    return StreamExecutionEnvironment(
+        java.StreamExecutionEnvironment(configuration._j_configuration)  # noqa: SLF001
+    )
+
+
+def _keyed(stream: Any) -> KeyedStream:
+    """Key rows of (key, message) as `DataStream.key_by` does, without its detour over Python."""
+    java = stream._j_data_stream  # noqa: SLF001 - PyFlink has no public way
+    selector = get_gateway().jvm.KeyByKeySelector()
+    keyed = java.keyBy(selector, Types.ROW([Types.INT()]).get_java_type_info())
+    row = _from_java_type(java.getTransformation().getOutputType())
+    return KeyedStream(keyed, row, stream)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavepointFacts:
+    """What a savepoint says of itself; ``checksum`` is that of the configuration it was made with."""
+
+    checksum: str
+    max_parallelism: int
+
+
+def savepoint_facts(path: str) -> SavepointFacts:
+    """Read what made a savepoint or a checkpoint, without restoring it.
+
+    path : folder as a URL. Raises StateError where it is none, or none of streamad's.
+    """
+    java = get_gateway().jvm
+    try:
+        file = java.org.apache.flink.core.fs.Path(f"{path}/_metadata")
+        stream = java.java.io.DataInputStream(file.getFileSystem().open(file))
+        try:
+            read = java.org.apache.flink.runtime.checkpoint.Checkpoints.loadCheckpointMetadata(
+                stream, java.Thread.currentThread().getContextClassLoader(), path
+            )
+        finally:
+            stream.close()
+    except Py4JJavaError as error:
+        said = str(error.java_exception.getMessage())
+        msg = f"{path} cannot be read as a savepoint: {said}"
+        raise StateError(msg) from error
+    for operator in read.getOperatorStates():
+        if operator.getOperatorUid().orElse("") == UID:
+            label = str(operator.getOperatorName().orElse(""))
+            return SavepointFacts(
+                checksum=label.rpartition(" ")[2], max_parallelism=operator.getMaxParallelism()
+            )
+    msg = f"{path} is a savepoint, but of no streamad job: it has no operator {UID}"
+    raise StateError(msg)
+
+
+def shard_keys(topics: Sequence[str], max_parallelism: int) -> dict[Source, int]:
+    """Return a key for each partition, so that neighbours fall to different slots.
+
+    Flink spreads keys by their hash, and a few shards would pile up on some slots. Partition number
+    ``i`` is given the next number that hashes to key group ``i mod max_parallelism``; it depends on
+    nothing that changes in the life of a job.
+    """
+    java = get_gateway().jvm.org.apache.flink
+    group_of = java.runtime.state.KeyGroupRangeAssignment.assignToKeyGroup
+    row_of = java.types.Row.of
+    waiting: dict[int, list[int]] = {group: [] for group in range(max_parallelism)}
+    made: dict[Source, int] = {}
+    number = 0
+    gateway = get_gateway()
+    for index in range(min(_KEYS_AHEAD, 4 * max_parallelism) * len(topics)):
+        source = Source(topics[index % len(topics)], index // len(topics))
+        wanted = waiting[index % max_parallelism]
+        while not wanted:
+            row = row_of(gateway.new_array(gateway.jvm.Object, 1))
+            row.setField(0, number)
+            waiting[group_of(row, max_parallelism)].append(number)
+            number += 1
+        made[source] = wanted.pop(0)
+    return made
+
+
+def _key_expression(topics: Sequence[str], keys: Mapping[Source, int]) -> str:
+    """Return SQL for the key of a message; partitions beyond those foreseen are spread by hash."""
+    cases = []
+    for number, topic in enumerate(topics):
+        of_topic = "".join(
+            f" WHEN {source.partition} THEN {key}"
+            for source, key in keys.items()
+            if source.topic == topic
+        )
+        beyond = f"1000000000 + {len(topics)} * `partition` + {number}"
+        quoted = topic.replace("'", "''")
+        cases.append(f" WHEN '{quoted}' THEN CASE `partition`{of_topic} ELSE {beyond} END")
+    return f"CASE `topic`{''.join(cases)} ELSE -1 END"
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
