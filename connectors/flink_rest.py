@@ -87,11 +87,10 @@ class FlinkRest:
             size_bytes=told["state_size"],
         )
 
-    def last_failure(self, job_id: str) -> str:
-        """Return the root of what last failed a job; empty where nothing did."""
-        entries = self._ask(f"/jobs/{job_id}/exceptions").get("exceptionHistory", {})
-        newest = next(iter(entries.get("entries", [])), None)
-        return root_cause(newest["stacktrace"]) if newest else ""
+    def failures(self, job_id: str) -> list[str]:
+        """Return the roots of what failed a job, the newest first; Flink keeps the last few."""
+        told = self._ask(f"/jobs/{job_id}/exceptions").get("exceptionHistory", {})
+        return [root_cause(entry["stacktrace"]) for entry in told.get("entries", [])]
 
     def config(self) -> dict[str, str]:
         """Return the options the cluster was started with."""

@@ -18,7 +18,6 @@ _LOGIN = {
     "SCRAM-SHA-512": f"{_SHADED}.scram.ScramLoginModule",
 }
 _RAW = {
-    "connector": "kafka",
     "key.format": "raw",
     "key.fields": "key",
     "value.format": "raw",
@@ -34,7 +33,7 @@ def group_of(config: PipelineConfig) -> str:
 def source_options(
     config: PipelineConfig, settings: KafkaSettings, *, start_ms: int | None
 ) -> dict[str, str]:
-    """Return the options of the table that is read; ``start_ms`` where ``input.start`` is a time."""
+    """Return the options of the table that is read; ``start_ms``: ``input.start`` as a time."""
     return {
         **_RAW,
         **_client(settings),

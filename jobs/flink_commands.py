@@ -66,8 +66,8 @@ def tell_status(pipeline: Path, *, cluster: str) -> Iterator[str]:
             f"last checkpoint: {age_s:.0f} s ago, took {saved.duration_ms} ms, "
             f"{saved.size_bytes / 1e6:.1f} MB, {saved.path}"
         )
-    if failure := rest.last_failure(job.id):
-        yield f"last failure: {failure}"
+    if failures := rest.failures(job.id):
+        yield f"last failure: {failures[0]}"
 
 
 def _with_parallelism(config: PipelineConfig, parallelism: int | None) -> PipelineConfig:

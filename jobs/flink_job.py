@@ -1,4 +1,4 @@
-"""What Flink is given to run: ``flink run -pym jobs.flink_job pipeline.yaml``, or a FlinkDeployment.
+"""What Flink is given to run: ``flink run -pym jobs.flink_job pipeline.yaml``; FlinkDeployment too.
 
 The pipeline file is the only argument; the cluster decides where checkpoints go and what is
 restored (``execution.checkpointing.dir``, ``execution.state-recovery.path``).

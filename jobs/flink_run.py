@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import fsspec
 
@@ -28,6 +27,7 @@ _FATAL = ("StateError", "ConfigError", "ArtifactError", "OffsetOutOfRangeError")
 """Errors of ours that no restart mends: the job is cancelled, and the reason is told."""
 
 _START_S = 180.0
+_ENOUGH_FAILURES = 3
 _POLL_S = 0.5
 
 
@@ -48,15 +48,17 @@ def run_here(
     port = _free_port()
     options = {"rest.port": str(port), "rest.bind-port": str(port), "rest.address": "127.0.0.1"}
     rest = FlinkRest(f"127.0.0.1:{port}")
-    client = _submit(config, settings, start_from=start_from, options=options, remote=False)
+    job_id = _submit(config, settings, start_from=start_from, options=options, remote=False)
     started(rest.url)
-    job_id = str(client.get_job_id())
     try:
         while not stop():
             _require_alive(rest, job_id)
             time.sleep(_POLL_S)
-        saved = rest.stop(job_id, directory=checkpoint_dir(config))
-        logger.info("stopped; the next start goes on from %s", saved)
+        if rest.is_running(job_id):
+            saved = rest.stop(job_id, directory=checkpoint_dir(config))
+            logger.info("stopped; the next start goes on from %s", saved)
+        else:
+            logger.info("stopped while it was starting; the next start goes on from where it began")
     finally:
         _end_quietly(rest, job_id)
 
@@ -75,8 +77,8 @@ def run_on_cluster(
         raise ConfigError(msg)
     host, _, port = rest.url.partition("://")[2].partition(":")
     options = {"execution.target": "remote", "rest.address": host, "rest.port": port or "8081"}
-    client = _submit(config, settings, start_from=start_from, options=options, remote=True)
-    return await_checkpoint(rest, str(client.get_job_id()))
+    job_id = _submit(config, settings, start_from=start_from, options=options, remote=True)
+    return await_checkpoint(rest, job_id)
 
 
 def run_submitted(config: PipelineConfig, settings: KafkaSettings) -> None:
@@ -103,14 +105,14 @@ def await_checkpoint(rest: FlinkRest, job_id: str) -> JobSummary:
     """Wait until a job runs and has saved itself once; raise with the reason where it does not."""
     deadline = time.monotonic() + _START_S
     while True:
-        _require_alive(rest, job_id)
+        failures = _require_alive(rest, job_id)
         if rest.is_running(job_id) and rest.last_checkpoint(job_id) is not None:
             told = rest.job(job_id)
             return JobSummary(id=job_id, name=told["name"], state=told["state"])
-        if time.monotonic() > deadline:
-            why = rest.last_failure(job_id) or "too few free slots, or Python workers do not start"
-            msg = f"job {job_id} made no checkpoint within {_START_S:g} s: {why}; it was cancelled"
+        if time.monotonic() > deadline or len(failures) >= _ENOUGH_FAILURES:
+            why = failures[0] if failures else "too few free slots, or Python does not start there"
             _end_quietly(rest, job_id)
+            msg = f"job {job_id} did not come to its first checkpoint and was cancelled: {why}"
             raise ClusterError(msg)
         time.sleep(_POLL_S)
 
@@ -122,7 +124,7 @@ def latest(directory: str) -> str | None:
     found = [path for pattern in patterns for path in files.glob(pattern)]
     if not found:
         return None
-    newest = max(found, key=lambda path: files.modified(path))
+    newest = max(found, key=files.modified)
     return str(files.unstrip_protocol(newest.removesuffix("/_metadata")))
 
 
@@ -133,9 +135,9 @@ def _submit(
     start_from: str,
     options: dict[str, str],
     remote: bool,
-) -> Any:
+) -> str:
     _prepare(config, settings)
-    from streamad.runtime.flink import build
+    from streamad.runtime.flink import build, submit
 
     options, max_parallelism = dict(options), None
     if restored := _restored(config, start_from):
@@ -145,7 +147,7 @@ def _submit(
     else:
         logger.info("begins anew, at input.start: %s", config.input.start)
     made = plan(config, settings, options=options, max_parallelism=max_parallelism)
-    return build(made, remote=remote).execute_async(made.name)
+    return submit(build(made, remote=remote), made.name)
 
 
 def _prepare(config: PipelineConfig, settings: KafkaSettings) -> None:
@@ -183,17 +185,18 @@ def _require_fit(config: PipelineConfig, path: str) -> int:
     return facts.max_parallelism
 
 
-def _require_alive(rest: FlinkRest, job_id: str) -> None:
-    """Raise where a job has failed, or fails for a reason that no restart mends."""
+def _require_alive(rest: FlinkRest, job_id: str) -> list[str]:
+    """Raise where a job has failed, or fails for a reason no restart mends; return its failures."""
     state = rest.job(job_id)["state"]
-    why = rest.last_failure(job_id)
-    kind = why.partition(":")[0].rpartition(".")[2]
-    if kind in _FATAL:
+    failures = rest.failures(job_id)
+    newest = failures[0] if failures else ""
+    if newest.partition(":")[0].rpartition(".")[2] in _FATAL:
         _end_quietly(rest, job_id)
-        raise StateError(why.partition(": ")[2])
+        raise StateError(newest.partition(": ")[2])
     if state in ("FAILED", "CANCELED", "FINISHED"):
-        msg = f"job {job_id} is {state}: {why or 'it was ended from outside'}"
+        msg = f"job {job_id} is {state}: {newest or 'it was ended from outside'}"
         raise ClusterError(msg)
+    return failures
 
 
 def _end_quietly(rest: FlinkRest, job_id: str) -> None:

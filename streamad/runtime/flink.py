@@ -1,9 +1,9 @@
 """The detect job on Apache Flink: sources, keyed state, checkpoints and delivery are Flink's.
 
 The one file that knows PyFlink. Kafka is read and written through Flink's tables, because only
-there do partition, offset, time and headers reach Python; between the two stands one keyed function,
-which holds a `KeyedDetect` and no decision. The stream is keyed on the side of Java: a Python key
-function would carry every message to Python and back once more.
+there do partition, offset, time and headers reach Python; between the two stands one keyed
+function, which holds a `KeyedDetect` and no decision. The stream is keyed on the side of Java: a
+Python key function would carry every message to Python and back once more.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import pyflink
 from py4j.protocol import Py4JJavaError
 from pyflink.common import Configuration, Row, Types
 from pyflink.common.typeinfo import _from_java_type
@@ -22,8 +24,9 @@ from pyflink.datastream.state import ListStateDescriptor, MapStateDescriptor
 from pyflink.java_gateway import get_gateway
 from pyflink.table import Schema, StreamTableEnvironment, TableDescriptor
 
-from streamad.errors import StateError
+from streamad.errors import ClusterError, StateError
 from streamad.ports import Outgoing, Source, Telemetry
+from streamad.runtime import flink_print  # noqa: F401 - before anything that imports numba
 from streamad.runtime.journal import Entry
 from streamad.runtime.keyed import KeyedDetect, KeyedState
 
@@ -38,6 +41,8 @@ _MESSAGE = Types.ROW(
 _OUTGOING = Types.ROW_NAMED(
     ["topic", "key", "value", "headers"], [Types.STRING(), _BYTES, _BYTES, _HEADERS]
 )
+_PYFLINK = Path(pyflink.__file__).parent
+
 _KEYS_AHEAD = 512
 """Partitions a topic that are given keys of their own, so that a topic may grow under a job."""
 
@@ -111,9 +116,9 @@ class DetectFunction(KeyedProcessFunction):
 class FlinkTelemetry:
     """The plain job's metrics in Flink's metric system, under the same names.
 
-    Labels become key-value groups, which Flink's Prometheus reporter makes labels again. Flink takes
-    whole numbers only from Python: histograms are distributions in microseconds where the name says
-    seconds, and carry ``_us`` at the end.
+    Labels become key-value groups, which Flink's Prometheus reporter makes labels again. It takes
+    only whole numbers from Python: histograms of seconds become distributions of microseconds, with
+    ``_us`` at the end of the name.
     """
 
     def __init__(self, group: Any) -> None:
@@ -158,13 +163,17 @@ def build(plan: FlinkPlan, *, remote: bool) -> StreamExecutionEnvironment:
     remote : the options name a cluster to submit to; else Flink runs where this process does, or
     where it was submitted from
     """
+    options = dict(plan.options)
+    if remote:  # a cluster has no PyFlink of its own; `flink run` brings it along in the same way
+        jars = [options.get("pipeline.jars", ""), *map(_url, sorted(_PYFLINK.glob("opt/*python*")))]
+        options["pipeline.jars"] = ";".join(filter(None, jars))
     configuration = Configuration()
-    for name, value in plan.options.items():
+    for name, value in options.items():
         configuration.set_string(name, value)
     env = _environment(configuration, remote=remote)
     tables = StreamTableEnvironment.create(env)
-    tables.create_temporary_table("input", _table("kafka", _INPUT, plan.source))
-    tables.create_temporary_table("output", _table("kafka", _OUTPUT, plan.sink))
+    tables.create_temporary_table("input", _table(_input_schema(), plan.source))
+    tables.create_temporary_table("output", _table(_output_schema(), plan.sink))
     keys = shard_keys(plan.topics, plan.max_parallelism)
     query = tables.sql_query(
         f"SELECT {_key_expression(plan.topics, keys)} AS shard, ROW(`topic`, `partition`, "  # noqa: S608
@@ -186,30 +195,59 @@ def build(plan: FlinkPlan, *, remote: bool) -> StreamExecutionEnvironment:
     return env
 
 
-_INPUT = (
-    Schema.new_builder()
-    .column("key", "BYTES")
-    .column("value", "BYTES")
-    .column_by_metadata("topic", "STRING", is_virtual=True)
-    .column_by_metadata("partition", "INT", is_virtual=True)
-    .column_by_metadata("offset", "BIGINT", is_virtual=True)
-    .column_by_metadata("time", "TIMESTAMP_LTZ(3)", "timestamp", is_virtual=True)
-    .column_by_metadata("headers", "MAP<STRING, BYTES>", is_virtual=True)
-)
-_OUTPUT = (
-    Schema.new_builder()
-    .column_by_metadata("topic", "STRING")
-    .column("key", "BYTES")
-    .column("value", "BYTES")
-    .column_by_metadata("headers", "MAP<STRING, BYTES>")
-)
+def _input_schema() -> Schema:
+    return (
+        Schema.new_builder()
+        .column("key", "BYTES")
+        .column("value", "BYTES")
+        .column_by_metadata("topic", "STRING", is_virtual=True)
+        .column_by_metadata("partition", "INT", is_virtual=True)
+        .column_by_metadata("offset", "BIGINT", is_virtual=True)
+        .column_by_metadata("time", "TIMESTAMP_LTZ(3)", "timestamp", is_virtual=True)
+        .column_by_metadata("headers", "MAP<STRING, BYTES>", is_virtual=True)
+        .build()
+    )
 
 
-def _table(connector: str, schema: Schema.Builder, options: Mapping[str, str]) -> TableDescriptor:
-    descriptor = TableDescriptor.for_connector(connector).schema(schema.build())
+def _output_schema() -> Schema:
+    return (
+        Schema.new_builder()
+        .column_by_metadata("topic", "STRING")
+        .column("key", "BYTES")
+        .column("value", "BYTES")
+        .column_by_metadata("headers", "MAP<STRING, BYTES>")
+        .build()
+    )
+
+
+def submit(env: StreamExecutionEnvironment, name: str) -> str:
+    """Start the job of `build`; return its id. ClusterError where it is not taken."""
+    try:
+        return str(env.execute_async(name).get_job_id())
+    except Py4JJavaError as error:
+        msg = f"Flink did not take the job: {_root(error)}"
+        raise ClusterError(msg) from error
+
+
+def _root(error: Py4JJavaError) -> str:
+    cause = error.java_exception
+    while cause.getCause() is not None:
+        cause = cause.getCause()
+    said = str(cause.toString()).strip()
+    # A refusal over REST carries the server's whole trace as text.
+    causes = [line for line in said.splitlines() if line.startswith("Caused by: ")]
+    return causes[-1].removeprefix("Caused by: ") if causes else said.splitlines()[0]
+
+
+def _table(schema: Schema, options: Mapping[str, str]) -> TableDescriptor:
+    descriptor = TableDescriptor.for_connector("kafka").schema(schema)
     for name, value in options.items():
         descriptor = descriptor.option(name, value)
     return descriptor.build()
+
+
+def _url(path: Path) -> str:
+    return f"file://{path}"
 
 
 def _environment(configuration: Configuration, *, remote: bool) -> StreamExecutionEnvironment:
@@ -233,7 +271,7 @@ def _keyed(stream: Any) -> KeyedStream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavepointFacts:
-    """What a savepoint says of itself; ``checksum`` is that of the configuration it was made with."""
+    """What a savepoint says of itself; ``checksum`` is of the configuration it was made with."""
 
     checksum: str
     max_parallelism: int
@@ -255,8 +293,7 @@ def savepoint_facts(path: str) -> SavepointFacts:
         finally:
             stream.close()
     except Py4JJavaError as error:
-        said = str(error.java_exception.getMessage())
-        msg = f"{path} cannot be read as a savepoint: {said}"
+        msg = f"{path} cannot be read as a savepoint: {_root(error)}"
         raise StateError(msg) from error
     for operator in read.getOperatorStates():
         if operator.getOperatorUid().orElse("") == UID:

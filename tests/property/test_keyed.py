@@ -58,47 +58,54 @@ def entries_of(detector: str, seed: int) -> dict[Source, list[Entry]]:
 
 
 def make_entries(source: Source, n_times: int, seed: int) -> list[Entry]:
-    """Messages of one to nine rows: noise of three keys with jumps, silences, and what is refused."""
+    """Return messages of a few rows each, and among them what no one can read."""
     rng = np.random.default_rng([seed, source.partition])
-    values = np.round(10 + rng.normal(size=(n_times, 3)), 3)
-    for at in rng.integers(n_times // 3, n_times - 10, 6):
-        values[at : at + 4, rng.integers(3)] += rng.choice([-60, 40])
-    quiet = int(rng.integers(n_times // 3, n_times - 60))
-    rows: list[tuple[int, str, int, float]] = []
-    for t in range(n_times):
-        for k in range(3):
-            # The third key is silent for a while: long enough to be said so.
-            if k == 2 and quiet <= t < quiet + 45:
-                continue
-            late_ms = int(rng.choice([0, 900, 12_000], p=[0.7, 0.27, 0.03]))
-            rows.append((t, f"k{k}.{source.partition}", t * 1_000 - late_ms, float(values[t, k])))
-        if rng.random() < 0.05:  # passing keys, and more of them than are held
-            rows.append((t, f"x{rng.integers(9)}.{source.partition}", t * 1_000, 1.0))
-        if rng.random() < 0.02:  # from the future
-            rows.append((t, f"k0.{source.partition}", t * 1_000 + 100_000, 5.0))
+    rows = make_rows(source.partition, n_times, rng)
     made: list[Entry] = []
-    at = offset = 0
+    at = 0
     while at < len(rows):
-        taken = rows[at : at + int(rng.choice([1, 2, 9], p=[0.3, 0.5, 0.2]))]
+        taken = rows[at : at + int(rng.choice([1, 5, 20], p=[0.3, 0.4, 0.3]))]
         at += len(taken)
         lines = [
             json.dumps({"key": key, "ts": BEGIN_MS + ms, "value": value})
             for _, key, ms, value in taken
         ]
         payloads: list[bytes | None] = ["\n".join(lines).encode()]
-        if rng.random() < 0.05:
+        if rng.random() < 0.1:
             payloads.append(POISON[int(rng.integers(len(POISON)))])
-        for payload in payloads:
-            headers = HEADERS if rng.random() < 0.2 else ()
-            broker_ms = BEGIN_MS + taken[-1][0] * 1_000
-            made.append(
-                Entry(
-                    offset=offset, broker_ms=broker_ms, payload=payload,
-                    key=taken[0][1].encode(), headers=headers,
-                )
-            )  # fmt: skip
-            offset += 1
+        made += [
+            Entry(
+                offset=len(made) + i,
+                broker_ms=BEGIN_MS + taken[-1][0] * 1_000,
+                payload=payload,
+                key=taken[0][1].encode(),
+                headers=HEADERS if rng.random() < 0.2 else (),
+            )
+            for i, payload in enumerate(payloads)
+        ]
     return made
+
+
+def make_rows(
+    partition: int, n_times: int, rng: np.random.Generator
+) -> list[tuple[int, str, int, float]]:
+    """Return ``(arrival s, key, event ms, value)``: noise of three keys, with all that happens."""
+    values = np.round(10 + rng.normal(size=(n_times, 3)), 3)
+    for at in rng.integers(n_times // 3, n_times - 10, 6):
+        values[at : at + 4, rng.integers(3)] += rng.choice([-60, 40])
+    late_ms = rng.choice([0, 900, 12_000], p=[0.7, 0.27, 0.03], size=(n_times, 3))
+    # The third key is silent for a while: long enough to be said so.
+    quiet = int(rng.integers(n_times // 3, n_times - 60))
+    rows: list[tuple[int, str, int, float]] = []
+    for t in range(n_times):
+        for k in range(2 if quiet <= t < quiet + 45 else 3):
+            at = t * 1_000 - int(late_ms[t, k])
+            rows.append((t, f"k{k}.{partition}", at, float(values[t, k])))
+        if rng.random() < 0.05:  # passing keys, and more of them than are held
+            rows.append((t, f"x{rng.integers(9)}.{partition}", t * 1_000, 1.0))
+        if rng.random() < 0.02:  # from the future
+            rows.append((t, f"k0.{partition}", t * 1_000 + 100_000, 5.0))
+    return rows
 
 
 # ---------------------------------------------------------------------- what comes out
@@ -123,10 +130,8 @@ class Seen:
                 self.findings.append((dict(one.headers)["ce_id"].decode(), one.value or b""))
 
     def add_scores(self, batch: ScoreBatch) -> None:
-        columns = (batch.keys, batch.end_ms, batch.score, batch.p_value, batch.level, batch.flags)
-        rows = zip(
-            *(column.to_list() if i == 0 else column.tolist() for i, column in enumerate(columns))
-        )
+        numbers = (batch.end_ms, batch.score, batch.p_value, batch.level, batch.flags)
+        rows = zip(batch.keys.to_list(), *(one.tolist() for one in numbers), strict=True)
         # As text: the windows of a key that is warming up have NaN for a score, unlike itself.
         self.scores += map(repr, rows)
 
@@ -211,9 +216,9 @@ def messages_of(source: Source, entries: list[Entry]) -> Messages:
 
 partitions = st.sampled_from(SOURCES)
 EVENTS = st.one_of(
-    st.tuples(st.just("feed"), partitions, st.integers(1, 150)),
-    st.tuples(st.just("put"), partitions, st.integers(1, 60)),
-    st.tuples(st.just("read"), partitions, st.integers(1, 60)),
+    st.tuples(st.just("feed"), partitions, st.integers(1, 60)),
+    st.tuples(st.just("put"), partitions, st.integers(1, 30)),
+    st.tuples(st.just("read"), partitions, st.integers(1, 30)),
     st.tuples(st.just("advance"), st.integers(1, 2_000), st.booleans()),
     st.tuples(st.just("checkpoint")),
     st.tuples(st.just("fail"), st.booleans()),
@@ -224,7 +229,7 @@ SMALL = st.fixed_dictionaries(
     {
         "linger": st.sampled_from([1, 20, 700]),
         "journal_bytes": st.sampled_from([0, 600, 5_000, 10**7]),
-        "pending": st.sampled_from([1, 7, 10**6]),
+        "pending": st.sampled_from([3, 20, 10**6]),
         "portion_bytes": st.sampled_from([300, 10**6]),
         "chunk_bytes": st.sampled_from([700, 10**6]),
     }
@@ -254,14 +259,16 @@ class Run:
         if source in self.engine.positions:
             self.engine.read(source, n)
 
-    def advance(self, ms: int, at_once: bool = False) -> None:
+    def advance(self, ms: int, *how: bool) -> None:
+        (at_once,) = how or (False,)
         self.engine.advance(self.engine.now_ms + ms, at_once=at_once)
 
     def checkpoint(self) -> None:
         self.engine.checkpoint()
 
-    def fail(self, read: bool) -> None:
-        self.engine.fail_and_restore(read=read)
+    def fail(self, *how: bool) -> None:
+        (read_again,) = how
+        self.engine.fail_and_restore(read=read_again)
 
     def rescale(self, n: int) -> None:
         self.engine.rescale(n)
@@ -325,7 +332,7 @@ def test_the_input_has_a_bit_of_everything():
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 3), events=st.lists(EVENTS, max_size=25), small=SMALL)
 def test_what_is_committed_equals_a_calm_run(detector, seed, events, small):
     # The wall clock stands long before all events: nothing is let pass.
@@ -335,7 +342,7 @@ def test_what_is_committed_equals_a_calm_run(detector, seed, events, small):
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 3),
     events=st.lists(EVENTS | LAPSES | LAPSES, max_size=25),
@@ -348,7 +355,7 @@ def test_time_that_was_let_pass_is_let_pass_again(detector, seed, events, small)
 
 def test_silence_is_told_once_whatever_fails_after_it():
     """All keys fall silent by the wall clock; a failure before and after the checkpoint."""
-    half = 200
+    half = 60
     pause = [("advance", 30_000, False)]
     told = None
     for events in (
@@ -363,7 +370,7 @@ def test_silence_is_told_once_whatever_fails_after_it():
             "chunk_bytes": 10**6,
         }  # fmt: skip
         committed, expected, ticks = happen(
-            "robust_z", 1, [*begun, *events], small, now_ms=BEGIN_MS + 150_000
+            "robust_z", 1, [*begun, *events], small, now_ms=BEGIN_MS + 240_000
         )
         check(committed, expected)
         assert all(ticks.values())

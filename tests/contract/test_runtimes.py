@@ -1,0 +1,315 @@
+"""Every detector on every runtime: the same input gives the same findings and scores.
+
+A runtime that works in memory is one function here; a detector is tested by existing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from connectors import cloudevents, scores_log
+from connectors.detect_records import KafkaDetectRecords
+from connectors.memory import MemoryMember, MemoryTopics
+from connectors.snapshot_stores import FileSnapshots
+from jobs.replay import codec_of
+from streamad.config import PipelineConfig
+from streamad.detectors import DETECTORS
+from streamad.detectors.base import Detector, Floats
+from streamad.operators.detect import DetectOperator
+from streamad.ports import Outgoing, Source
+from streamad.records import Finding, ScoreBatch
+from streamad.runtime.detect import Clock, DetectLoop
+from streamad.runtime.embedded import EmbeddedPipeline, Hooks
+from streamad.runtime.journal import Entry
+from streamad.runtime.keyed import KeyedDetect
+from streamad.testing.keyed_state import MemoryEngine
+
+SOURCE = Source("in", 0)
+BEGIN_MS = 1_700_000_000_000
+KEYS = ("a", "b")
+N_JUDGED, N_TRAINING = 90, 200
+ROWS_PER_MESSAGE = 10
+DEAR = [name for name in DETECTORS if DETECTORS.load(name).info.cost != "cheap"]
+
+
+@cache
+def size_of(name: str) -> int:
+    return max(16, DETECTORS.load(name).info.min_size)
+
+
+@cache
+def fitted(name: str) -> dict[str, np.ndarray]:
+    """Return what a detector that needs training has learned; the others begin with nothing."""
+    kind = DETECTORS.load(name)
+    if not kind.info.needs_training:
+        return {}
+    series = values(N_TRAINING + size_of(name), seed=1)[:, :1]
+    windows = np.lib.stride_tricks.sliding_window_view(series, size_of(name), axis=0)
+    detector = kind(size=size_of(name))
+    return detector.fit(np.ascontiguousarray(windows.transpose(0, 2, 1))).state()
+
+
+def values(n: int, *, seed: int) -> Floats:
+    rng = np.random.default_rng(seed)
+    phase = np.arange(n)[:, None] / 4 + np.arange(len(KEYS))
+    return (np.sin(phase) + rng.normal(0, 0.1, (n, len(KEYS)))).astype(np.float32)
+
+
+@cache
+def payloads_of(name: str) -> tuple[bytes, ...]:
+    """Waves of two keys for as long as a detector warms up, and a while longer, with jumps."""
+    n = DETECTORS.load(name).info.warm_up + size_of(name) + N_JUDGED
+    wave = values(n, seed=2)
+    wave[n - 60 : n - 55, 0] += 60
+    wave[n - 25 : n - 20, 1] -= 60
+    rows = [
+        json.dumps({"key": key, "ts": BEGIN_MS + t * 1_000, "value": float(wave[t, k])})
+        for t in range(n)
+        for k, key in enumerate(KEYS)
+    ]
+    cuts = range(0, len(rows), ROWS_PER_MESSAGE)
+    return tuple("\n".join(rows[at : at + ROWS_PER_MESSAGE]).encode() for at in cuts)
+
+
+def config_of(name: str) -> PipelineConfig:
+    return PipelineConfig.model_validate(
+        {
+            "name": "runtimes",
+            "input": {"topics": "in", "start": "earliest"},
+            "detector": name,
+            "windows": {"size": size_of(name)},
+            "series": {"step": "1s"},
+            "scoring": {"min_windows": 8, "cool_down": 2, "candidate": 0.01, "exit": 0.05},
+            "delivery": {"commit_interval": "100ms", "snapshot_interval": "1h"},
+        }
+    )
+
+
+@dataclass
+class Asked:
+    """How many windows the models were asked for, over all lives of a job."""
+
+    windows: int = 0
+
+
+def operator_of(name: str, asked: Asked | None = None) -> DetectOperator:
+    detector: Detector = DETECTORS.load(name)(size=size_of(name))
+    if fitted(name):
+        detector.load(fitted(name))
+    score, counted = detector.score, asked or Asked()
+
+    def count(windows: Floats, **given) -> Floats:
+        counted.windows += len(windows)
+        return score(windows, **given)
+
+    detector.score = count  # type: ignore[method-assign]
+    return DetectOperator(config_of(name), detector)
+
+
+# ---------------------------------------------------------------------- what comes out
+
+
+@dataclass
+class Seen:
+    findings: list[Finding] = field(default_factory=list)
+    scores: list[str] = field(default_factory=list)
+
+    def add_scores(self, batch: ScoreBatch) -> None:
+        numbers = (batch.end_ms, batch.score, batch.p_value, batch.level, batch.flags)
+        rows = zip(batch.keys.to_list(), *(one.tolist() for one in numbers), strict=True)
+        # As text: the windows of a key that is warming up have NaN for a score, unlike itself.
+        self.scores += map(repr, rows)
+
+    def sorted(self) -> Seen:
+        # Where a batch came from is no part of what was found.
+        findings = [replace(one, input={}) for one in self.findings]
+        return Seen(sorted(findings, key=lambda one: (one.id, one.sequence)), sorted(self.scores))
+
+
+def read(records: Iterable[Outgoing], config: PipelineConfig) -> Seen:
+    seen = Seen()
+    for one in records:
+        if one.topic == config.topic("scores"):
+            seen.add_scores(scores_log.decode(one.value)[1])
+        else:
+            seen.findings.append(cloudevents.decode(one.value, one.headers, message=0))
+    return seen.sorted()
+
+
+def records_of(config: PipelineConfig) -> KafkaDetectRecords:
+    return KafkaDetectRecords(
+        config, detector=config.detector.name, artifact="", partitions=1, wall_ms=lambda: 0
+    )
+
+
+# ---------------------------------------------------------------------- the runtimes
+
+
+def run_embedded(name: str, folder: Path) -> Seen:
+    seen, config = Seen(), config_of(name)
+    hooks = Hooks(scores=seen.add_scores, finding=seen.findings.append)
+    pipeline = EmbeddedPipeline(config, operator_of(name), clock=lambda: 0, hooks=hooks)
+    payloads = payloads_of(name)
+    n = len(payloads)
+    decoded = codec_of(config).decode(payloads, np.arange(n), np.full(n, -1))
+    pipeline.feed(decoded.batch)
+    return seen.sorted()
+
+
+@dataclass
+class Wall:
+    now_s: float = 0.0
+
+    def seconds(self) -> float:
+        return self.now_s
+
+
+def run_plain(name: str, folder: Path) -> Seen:
+    """Two lives of the plain loop: the first ends with much that it has not committed."""
+    config, topics, wall = config_of(name), MemoryTopics(), Wall()
+    payloads = payloads_of(name)
+    topics.put(SOURCE, payloads)
+
+    def begin() -> DetectLoop:
+        return DetectLoop(
+            config,
+            operator_of(name),
+            member=MemoryMember(log=topics, topics=["in"], max_records=3),
+            decoder=codec_of(config),
+            records=records_of(config),
+            store=FileSnapshots(str(folder), pipeline=config.name),
+            clock=Clock(seconds=wall.seconds, wall_ms=lambda: 1),
+        )
+
+    loop = begin()
+    for turn in range(len(payloads) // 4):
+        loop.turn()
+        wall.now_s += 1.0 if turn < len(payloads) // 8 else 0.0
+    done = topics.groups["memory"][SOURCE].offset
+    assert 0 < done < loop.shards[SOURCE].position < len(payloads)
+    loop = begin()
+    while loop.turn():
+        wall.now_s += 0.05
+    loop.drain()
+    committed = [
+        Outgoing(topic=topic, value=one.value, key=one.key, headers=one.headers)
+        for topic in (config.topic("findings"), config.topic("scores"))
+        for one in topics.records(topic)
+    ]
+    return read(committed, config)
+
+
+class Keyed:
+    """A job on an engine that has keyed state."""
+
+    def __init__(self, name: str) -> None:
+        self.config, self.name, self.topics = config_of(name), name, MemoryTopics()
+        self.asked = Asked()
+        self.entries = [
+            Entry(offset=i, broker_ms=-1, payload=payload)
+            for i, payload in enumerate(payloads_of(name))
+        ]
+        self.engine = MemoryEngine(self.make)
+
+    def make(self) -> KeyedDetect:
+        return KeyedDetect(
+            self.config,
+            operator_of(self.name, self.asked),
+            decoder=codec_of(self.config),
+            records=records_of(self.config),
+            log=self.topics,
+        )
+
+    def feed(self, start: int, stop: int) -> None:
+        """Give messages, a few at a time, and have them judged."""
+        for at in range(start, stop, 7):
+            taken = self.entries[at : min(at + 7, stop)]
+            self.topics.put(SOURCE, [entry.payload for entry in taken])
+            self.engine.feed(SOURCE, *taken)
+            self.engine.advance(self.engine.now_ms + 1_000)
+
+    def seen(self) -> Seen:
+        self.engine.checkpoint()
+        return read(self.engine.committed, self.config)
+
+
+def run_keyed(name: str, folder: Path) -> Seen:
+    job = Keyed(name)
+    n = len(job.entries)
+    job.feed(0, n // 2)
+    job.engine.checkpoint()
+    job.feed(n // 2, 2 * n // 3)
+    job.engine.fail_and_restore()
+    job.feed(2 * n // 3, n)
+    return job.seen()
+
+
+RUNTIMES: dict[str, Callable[[str, Path], Seen]] = {"plain": run_plain, "keyed": run_keyed}
+
+
+@cache
+def expected(name: str) -> Seen:
+    return run_embedded(name, Path())
+
+
+@pytest.mark.parametrize("name", list(DETECTORS))
+def test_the_input_has_something_to_find(name):
+    found = {(one.key, one.state) for one in expected(name).findings}
+    assert {(key, state) for key in KEYS for state in ("began", "ended")} <= found
+    assert len(expected(name).scores) >= len(KEYS) * N_JUDGED
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("name", list(DETECTORS))
+def test_a_detector_finds_the_same_on_every_runtime(name, runtime, tmp_path):
+    seen = RUNTIMES[runtime](name, tmp_path)
+    assert seen.scores == expected(name).scores
+    assert seen.findings == expected(name).findings
+
+
+@contextmanager
+def small_journals(job: Keyed, *, n_bytes: int) -> Iterator[None]:
+    """Have snapshots made often, or never."""
+    flink = job.config.flink.model_copy(update={"journal_bytes": n_bytes})
+    with mock.patch.object(job, "config", job.config.model_copy(update={"flink": flink})):
+        yield
+
+
+@pytest.mark.parametrize("journal_bytes", [4096, 10**8], ids=["snapshots", "journal alone"])
+@pytest.mark.parametrize("name", DEAR)
+def test_a_dear_detector_is_not_asked_again_for_what_it_has_judged(name, journal_bytes):
+    job = Keyed(name)
+    n = len(job.entries)
+    with small_journals(job, n_bytes=journal_bytes):
+        job.engine = MemoryEngine(job.make)
+        job.feed(0, n - 8)
+        judged = job.asked.windows
+        assert judged > 0
+        job.engine.checkpoint()
+        job.engine.fail_and_restore()
+        job.engine.advance(job.engine.now_ms + 10**8)
+        assert job.engine.subtask(0).shards[0].position == n - 8, "it was restored"
+        assert job.asked.windows == judged
+        job.feed(n - 8, n)
+    assert judged < job.asked.windows
+    seen = job.seen()
+    assert seen.scores == expected(name).scores
+    assert seen.findings == expected(name).findings
+    assert job.asked.windows == n_scored(seen)
+
+
+def n_scored(seen: Seen) -> int:
+    return sum("nan, nan" not in row for row in seen.scores)
+
+
+def test_some_detectors_are_dear_and_some_are_not():
+    assert set(DEAR) not in (set(), set(DETECTORS))
