@@ -83,10 +83,12 @@ def run_on_cluster(
 
 def run_submitted(config: PipelineConfig, settings: KafkaSettings) -> None:
     """Run a pipeline where Flink started this process: application mode, or ``flink run``."""
-    from streamad.runtime.flink import build
-
     _prepare(config, settings)
-    made = plan(config, settings, options={})
+    from streamad.runtime.flink import build, restored_path
+
+    path = restored_path()
+    most = _require_fit(config, path) if path else None
+    made = plan(config, settings, options={}, max_parallelism=most)
     build(made, remote=False).execute(made.name)
 
 

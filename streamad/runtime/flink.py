@@ -277,6 +277,13 @@ class SavepointFacts:
     max_parallelism: int
 
 
+def restored_path() -> str | None:
+    """Return what Flink will restore by its own configuration, in a process it started."""
+    env = StreamExecutionEnvironment.get_execution_environment()
+    found = env.get_configuration().get_string("execution.state-recovery.path", "")
+    return found or None
+
+
 def savepoint_facts(path: str) -> SavepointFacts:
     """Read what made a savepoint or a checkpoint, without restoring it.
 

@@ -15,7 +15,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from connectors import scores_log
@@ -236,6 +236,28 @@ SMALL = st.fixed_dictionaries(
 )
 
 
+# What chance may leave out: failures with all of a journal judged, with some of it, and at once.
+EVENTFUL = [
+    *(("feed", source, 50) for source in SOURCES),
+    ("advance", 1_500, False),
+    ("checkpoint",),
+    ("feed", SOURCES[0], 20),
+    ("fail", True),
+    ("advance", 1_500, True),
+    ("feed", SOURCES[1], 20),
+    ("rescale", 2),
+    ("fail", False),
+    ("put", SOURCES[0], 10),
+    ("advance", 1_500, False),
+    ("checkpoint",),
+    ("fail", True),
+]
+JOURNAL_ALONE = {
+    "linger": 20, "journal_bytes": 10**7, "pending": 20, "portion_bytes": 10**6,
+    "chunk_bytes": 10**6,
+}  # fmt: skip
+
+
 class Run:
     """Let events happen to a job on the engine."""
 
@@ -279,6 +301,9 @@ class Run:
         self.engine.read()
         self.advance(1_000)
         self.checkpoint()
+        for cells in self.engine.cells.values():
+            n_chunks = json.loads(cells.chunks[-1])["chunks"]
+            assert sorted(cells.chunks) == list(range(-1, n_chunks)), "a chunk is stale"
 
 
 def happen(detector: str, seed: int, events, small, *, now_ms: int) -> tuple[Seen, Seen, Ticks]:
@@ -334,6 +359,8 @@ def test_the_input_has_a_bit_of_everything():
 @pytest.mark.parametrize("detector", DETECTORS)
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 3), events=st.lists(EVENTS, max_size=25), small=SMALL)
+@example(seed=0, events=EVENTFUL, small=JOURNAL_ALONE)
+@example(seed=1, events=EVENTFUL, small={**JOURNAL_ALONE, "journal_bytes": 0, "chunk_bytes": 700})
 def test_what_is_committed_equals_a_calm_run(detector, seed, events, small):
     # The wall clock stands long before all events: nothing is let pass.
     committed, expected, ticks = happen(detector, seed, events, small, now_ms=1)
@@ -365,12 +392,8 @@ def test_silence_is_told_once_whatever_fails_after_it():
         [*pause, ("checkpoint",), ("fail", True), ("advance", 500, True), ("rescale", 2)],
     ):
         begun = [("feed", source, half) for source in SOURCES]
-        small = {
-            "linger": 20, "journal_bytes": 10**7, "pending": 10**6, "portion_bytes": 10**6,
-            "chunk_bytes": 10**6,
-        }  # fmt: skip
         committed, expected, ticks = happen(
-            "robust_z", 1, [*begun, *events], small, now_ms=BEGIN_MS + 240_000
+            "robust_z", 1, [*begun, *events], JOURNAL_ALONE, now_ms=BEGIN_MS + 240_000
         )
         check(committed, expected)
         assert all(ticks.values())

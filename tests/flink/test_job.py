@@ -1,0 +1,146 @@
+"""The pipelines on a real cluster say what the plain job says, at any parallelism."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from connectors.flink_rest import FlinkRest
+from streamad.testing.flink_cluster import FlinkCluster
+
+BROKEN = (b"{not json", None, b'{"key": "key-0"}', b'{"key": "", "ts": 1, "value": 2}')
+
+
+def metric(rest: FlinkRest, job_id: str, name: str) -> float:
+    """Return the sum of a metric over all subtasks, whatever scope its name stands under."""
+    total = 0.0
+    for vertex in rest.job(job_id)["vertices"]:
+        for number in range(vertex["parallelism"]):
+            path = f"/jobs/{job_id}/vertices/{vertex['id']}/subtasks/{number}/metrics"
+            names = [one["id"] for one in rest._ask(path) if one["id"].endswith(name)]
+            if names:
+                found = rest._ask(f"{path}?get={','.join(names)}")
+                total += sum(float(one["value"]) for one in found)
+    return total
+
+
+def shares_of(rest: FlinkRest, job_id: str) -> list[int]:
+    """Return how many messages each slot was given to judge."""
+    (vertex,) = [v for v in rest.job(job_id)["vertices"] if v["name"].startswith("detect")]
+    told = rest._ask(f"/jobs/{job_id}/vertices/{vertex['id']}")
+    return [one["metrics"]["read-records"] for one in told["subtasks"]]
+
+
+def test_parity_through_a_savepoint_and_a_rescale(flink: FlinkCluster, pipeline: Any, rows: Any):
+    # Four partitions: two hold keys, one only what is broken, one nothing at all.
+    job = pipeline(partitions=2, series={"late": "topic"})
+    rest = FlinkRest(flink.address)
+    series = rows(points=300)
+    half = len(series) // 2
+    job.send(series[:half], per_message=7)
+    job.send_raw(*BROKEN)
+    said = job.flink("run", cluster=flink.address)
+    assert "runs as" in said
+    first = job.job(rest)
+    job.until_judged()
+    job.until(
+        lambda: metric(rest, first, "streamad_detect_points_total") == half,
+        what="the counter of points, as the plain job has it",
+    )
+    assert metric(rest, first, "streamad_input_rejected_total") == len(BROKEN)
+    assert "runs on" in job.flink("run", cluster=flink.address, fails=True)
+
+    saved = job.flink("stop", cluster=flink.address).strip()
+    assert "savepoint-" in saved
+    assert "FINISHED" in job.flink("status", cluster=flink.address)
+    # Meanwhile: late rows, and the rest.
+    late = [(key, ts - 30_000, value) for key, ts, value in series[half - 3 : half]]
+    job.send(late)
+    job.send(series[half:], per_message=7)
+    job.flink("run", cluster=flink.address, parallelism="2")
+    job.until_judged()
+    shares = shares_of(rest, job.job(rest))
+    assert len(shares) == 2
+    assert min(shares) > 0, "two shards, and each slot has one"
+    job.flink("stop", cluster=flink.address)
+    kept = [json.loads(record.value) for record in job.records(f"{job.input}.late")]
+    assert sorted(row["time_ms"] for row in kept) == sorted(ts for _, ts, _ in late)
+    assert sorted(reason for reason, _ in job.dead()) == sorted(
+        ["invalid_json", "null_payload", "missing_field", "empty_key"]
+    )
+    job.alert()
+    job.check()
+
+
+def test_other_settings_are_refused_by_client_and_by_worker(
+    flink: FlinkCluster, pipeline: Any, rows: Any
+):
+    """And `flink run -pym jobs.flink_job` is what a FlinkDeployment does."""
+    job = pipeline(partitions=1)
+    job.send(rows(keys=2, points=60))
+    job.flink("run", cluster=flink.address)
+    saved = job.flink("stop", cluster=flink.address).strip()
+    job.tree["windows"] = {"size": 32}
+    said = job.flink("run", cluster=flink.address, fails=True)
+    assert "was made with configuration" in said
+    assert len(said.strip().splitlines()[-1]) < 500
+    # Around our command: Flink's own, with the savepoint named to Flink alone.
+    told = submitted(flink, job, "-s", saved)
+    assert told.returncode != 0
+    assert "was made with configuration" in told.stderr + told.stdout
+    job.tree["delivery"]["on_state_mismatch"] = "fresh"
+    told = submitted(flink, job, "-s", saved)
+    assert told.returncode == 0, told.stderr + told.stdout
+    rest = FlinkRest(flink.address)
+    job.send(rows(keys=2, points=60, start_ms=time.time_ns() // 1_000_000))
+    job.until(lambda: len(job.scores()) > 2 * (60 - 15), what="windows of the new size")
+    rest.cancel(job.job(rest))
+
+
+def submitted(flink: FlinkCluster, job: Any, *options: str) -> subprocess.CompletedProcess[str]:
+    import pyflink
+
+    job.command("run")  # writes the file
+    script = f"{pyflink.__path__[0]}/bin/flink"
+    environment = {
+        **job.environment,
+        "FLINK_CONF_DIR": str(flink.conf_dir),
+        "FLINK_LOG_DIR": str(flink.log_dir),
+    }
+    return subprocess.run(
+        [
+            "bash", script, "run", "-d", *options, "-pyclientexec", sys.executable,
+            "-pym", "jobs.flink_job", str(job.file),
+        ],
+        env=environment, text=True, capture_output=True, timeout=200, check=False, cwd=job.folder,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("detector", ["themis"])
+def test_in_this_process_with_a_dear_detector_and_the_wall_clock(
+    pipeline: Any, rows: Any, detector: str
+):
+    job = pipeline(partitions=1, detector=detector, series={"silence": "4s"}, windows={"size": 64})
+    series = rows(keys=3, points=140)
+    job.send(series[:300])
+    process = job.here()
+    job.until_judged()
+    # Nothing comes any more: the wall clock says so, once a key, and it is logged.
+    silent = lambda: [one for one in job.findings().values() if b'"no_data"' in one]  # noqa: E731
+    job.until(lambda: len(silent()) >= 3, what="three keys fall silent")
+    assert "savepoint" in job.halt(process)
+    job.send(series[300:])
+    process = job.here()
+    job.until(lambda: len(silent()) >= 6, what="they speak again")
+    said = job.halt(process)
+    assert "goes on from" in said
+    scores = job.scores()
+    assert [row[:2] for row in scores] == [row[:2] for row in job.expected().scores]
+    assert [row[2] for row in scores] == pytest.approx(
+        [row[2] for row in job.expected().scores], abs=1e-5, nan_ok=True
+    )
