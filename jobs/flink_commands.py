@@ -34,13 +34,17 @@ def run_pipeline(
         say(f"{job.name} runs as {job.id}; alerts: streamad run --role alert {pipeline}")
         return
     with _stopping() as stop:
-        run_here(
+        saved = run_here(
             config,
             kafka,
             start_from=start_from,
             stop=stop.is_set,
             started=lambda url: say(f"{config.name} runs; Flink answers at {url}"),
         )
+    if saved is None:
+        say("stopped before it ran; the next start begins where this one did")
+    else:
+        say(f"stopped; the next start goes on from {saved}")
 
 
 def stop_pipeline(pipeline: Path, *, cluster: str) -> str:

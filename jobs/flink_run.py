@@ -38,11 +38,11 @@ def run_here(
     start_from: str = LATEST,
     stop: Callable[[], bool],
     started: Callable[[str], None] = lambda _: None,
-) -> None:
-    """Run a pipeline on a Flink inside this process until ``stop``, then save and return.
+) -> str | None:
+    """Run a pipeline on a Flink inside this process until ``stop``; return its savepoint.
 
     start_from : `LATEST`, `NONE`, or the folder of a savepoint or checkpoint; started : is told the
-    address of Flink's REST interface
+    address of Flink's REST interface. Stopped before it worked, it has nothing to save: None.
     """
     config = _with_place(config, str(STATE_DIR))
     port = _free_port()
@@ -54,11 +54,9 @@ def run_here(
         while not stop():
             _require_alive(rest, job_id)
             time.sleep(_POLL_S)
-        if rest.is_running(job_id):
-            saved = rest.stop(job_id, directory=checkpoint_dir(config))
-            logger.info("stopped; the next start goes on from %s", saved)
-        else:
-            logger.info("stopped while it was starting; the next start goes on from where it began")
+        if not rest.is_running(job_id):
+            return None
+        return rest.stop(job_id, directory=checkpoint_dir(config))
     finally:
         _end_quietly(rest, job_id)
 

@@ -24,6 +24,8 @@ from pyflink.datastream.state import ListStateDescriptor, MapStateDescriptor
 from pyflink.java_gateway import get_gateway
 from pyflink.table import Schema, StreamTableEnvironment, TableDescriptor
 
+from pyflink.util.java_utils import get_j_env_configuration
+
 from streamad.errors import ClusterError, StateError
 from streamad.ports import Outgoing, Source, Telemetry
 from streamad.runtime import flink_print  # noqa: F401 - before anything that imports numba
@@ -280,7 +282,8 @@ class SavepointFacts:
 def restored_path() -> str | None:
     """Return what Flink will restore by its own configuration, in a process it started."""
     env = StreamExecutionEnvironment.get_execution_environment()
-    found = env.get_configuration().get_string("execution.state-recovery.path", "")
+    given = get_j_env_configuration(env._j_stream_execution_environment)  # noqa: SLF001
+    found = Configuration(j_configuration=given).get_string("execution.state-recovery.path", "")
     return found or None
 
 

@@ -59,6 +59,7 @@ class FlinkPipeline(Pipeline):
 
     def here(self, *arguments: str) -> subprocess.Popen[str]:
         """Run Flink in a process that stays."""
+        self.create()
         process = subprocess.Popen(
             self.command("run", *arguments), cwd=ROOT, env=self.environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

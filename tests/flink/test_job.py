@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
 
 from connectors.flink_rest import FlinkRest
 from streamad.testing.flink_cluster import FlinkCluster
+from tests.flink.conftest import ROOT
 
 BROKEN = (b"{not json", None, b'{"key": "key-0"}', b'{"key": "", "ts": 1, "value": 2}')
 
@@ -37,76 +38,69 @@ def shares_of(rest: FlinkRest, job_id: str) -> list[int]:
 
 
 def test_parity_through_a_savepoint_and_a_rescale(flink: FlinkCluster, pipeline: Any, rows: Any):
-    # Four partitions: two hold keys, one only what is broken, one nothing at all.
     job = pipeline(partitions=2, series={"late": "topic"})
     rest = FlinkRest(flink.address)
     series = rows(points=300)
     half = len(series) // 2
     job.send(series[:half], per_message=7)
     job.send_raw(*BROKEN)
-    said = job.flink("run", cluster=flink.address)
-    assert "runs as" in said
-    first = job.job(rest)
-    job.until_judged()
-    job.until(
-        lambda: metric(rest, first, "streamad_detect_points_total") == half,
-        what="the counter of points, as the plain job has it",
-    )
-    assert metric(rest, first, "streamad_input_rejected_total") == len(BROKEN)
-    assert "runs on" in job.flink("run", cluster=flink.address, fails=True)
+    saved = first_life(rest, job, points=half)
+    refused_under_other_settings(flink, job, saved)
 
-    saved = job.flink("stop", cluster=flink.address).strip()
-    assert "savepoint-" in saved
-    assert "FINISHED" in job.flink("status", cluster=flink.address)
-    # Meanwhile: late rows, and the rest.
     late = [(key, ts - 30_000, value) for key, ts, value in series[half - 3 : half]]
     job.send(late)
     job.send(series[half:], per_message=7)
-    job.flink("run", cluster=flink.address, parallelism="2")
+    job.tree["flink"]["parallelism"] = 2
+    told = submitted(flink, job, "-s", saved)
+    assert told.returncode == 0, told.stderr + told.stdout
     job.until_judged()
-    shares = shares_of(rest, job.job(rest))
-    assert len(shares) == 2
-    assert min(shares) > 0, "two shards, and each slot has one"
+    second = job.job(rest)
+    job.until(lambda: min(shares_of(rest, second)) > 0, what="each slot has a shard")
+    assert len(shares_of(rest, second)) == 2
     job.flink("stop", cluster=flink.address)
     kept = [json.loads(record.value) for record in job.records(f"{job.input}.late")]
     assert sorted(row["time_ms"] for row in kept) == sorted(ts for _, ts, _ in late)
-    assert sorted(reason for reason, _ in job.dead()) == sorted(
-        ["invalid_json", "null_payload", "missing_field", "empty_key"]
-    )
+    reasons = {reason for reason, _ in job.dead()}
+    assert reasons == {"invalid_json", "null_payload", "missing_field", "empty_key"}
+    assert len(job.dead()) == len(BROKEN)
     job.alert()
     job.check()
 
 
-def test_other_settings_are_refused_by_client_and_by_worker(
-    flink: FlinkCluster, pipeline: Any, rows: Any
-):
-    """And `flink run -pym jobs.flink_job` is what a FlinkDeployment does."""
-    job = pipeline(partitions=1)
-    job.send(rows(keys=2, points=60))
-    job.flink("run", cluster=flink.address)
-    saved = job.flink("stop", cluster=flink.address).strip()
+def first_life(rest: FlinkRest, job: Any, *, points: int) -> str:
+    """Run at parallelism 1 over all there is; return the savepoint it is stopped with."""
+    assert "runs as" in job.flink("run", cluster=rest.url)
+    first = job.job(rest)
+    job.until_judged()
+    job.until(
+        lambda: metric(rest, first, "streamad_detect_points_total") == points,
+        what="the counter of points, as the plain job has it",
+    )
+    assert metric(rest, first, "streamad_input_rejected_total") == len(BROKEN)
+    assert "runs on" in job.flink("run", cluster=rest.url, fails=True)
+    saved: str = job.flink("stop", cluster=rest.url).strip()
+    assert "savepoint-" in saved
+    assert "FINISHED" in job.flink("status", cluster=rest.url)
+    return saved
+
+
+def refused_under_other_settings(flink: FlinkCluster, job: Any, saved: str) -> None:
+    """By our command, and by what Flink itself starts: the savepoint is named to Flink alone."""
+    kept = job.tree["windows"]
     job.tree["windows"] = {"size": 32}
     said = job.flink("run", cluster=flink.address, fails=True)
     assert "was made with configuration" in said
     assert len(said.strip().splitlines()[-1]) < 500
-    # Around our command: Flink's own, with the savepoint named to Flink alone.
     told = submitted(flink, job, "-s", saved)
     assert told.returncode != 0
     assert "was made with configuration" in told.stderr + told.stdout
-    job.tree["delivery"]["on_state_mismatch"] = "fresh"
-    told = submitted(flink, job, "-s", saved)
-    assert told.returncode == 0, told.stderr + told.stdout
-    rest = FlinkRest(flink.address)
-    job.send(rows(keys=2, points=60, start_ms=time.time_ns() // 1_000_000))
-    job.until(lambda: len(job.scores()) > 2 * (60 - 15), what="windows of the new size")
-    rest.cancel(job.job(rest))
+    job.tree["windows"] = kept
 
 
 def submitted(flink: FlinkCluster, job: Any, *options: str) -> subprocess.CompletedProcess[str]:
-    import pyflink
-
+    """Submit with Flink's own client, as a FlinkDeployment does."""
+    (distribution,) = importlib.util.find_spec("pyflink").submodule_search_locations
     job.command("run")  # writes the file
-    script = f"{pyflink.__path__[0]}/bin/flink"
     environment = {
         **job.environment,
         "FLINK_CONF_DIR": str(flink.conf_dir),
@@ -114,18 +108,15 @@ def submitted(flink: FlinkCluster, job: Any, *options: str) -> subprocess.Comple
     }
     return subprocess.run(
         [
-            "bash", script, "run", "-d", *options, "-pyclientexec", sys.executable,
-            "-pym", "jobs.flink_job", str(job.file),
+            "bash", f"{distribution}/bin/flink", "run", "-d", *options,
+            "-pyclientexec", sys.executable, "-pym", "jobs.flink_job", str(job.file),
         ],
-        env=environment, text=True, capture_output=True, timeout=200, check=False, cwd=job.folder,
+        env=environment, text=True, capture_output=True, timeout=200, check=False, cwd=ROOT,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("detector", ["themis"])
-def test_in_this_process_with_a_dear_detector_and_the_wall_clock(
-    pipeline: Any, rows: Any, detector: str
-):
-    job = pipeline(partitions=1, detector=detector, series={"silence": "4s"}, windows={"size": 64})
+def test_in_this_process_with_a_dear_detector_and_the_wall_clock(pipeline: Any, rows: Any):
+    job = pipeline(partitions=1, detector="themis", series={"silence": "4s"}, windows={"size": 64})
     series = rows(keys=3, points=140)
     job.send(series[:300])
     process = job.here()

@@ -15,18 +15,11 @@ def test_exactly_once_through_the_death_of_both_managers(
     job = pipeline(partitions=4)
     series = rows(points=600)
     done = threading.Event()
-
-    def feed() -> None:
-        step = len(series) // 60
-        for at in range(0, len(series), step):
-            job.send(series[at : at + step], per_message=3)
-            done.wait(1)
-
+    feeder = threading.Thread(target=feed, args=(job, series, done))
     # A job that has lost its job manager runs on until it misses the heartbeat.
     quick = {"heartbeat.timeout": "8000", "heartbeat.interval": "1000"}
     with FlinkCluster(slots=1, task_managers=2, options=quick) as cluster:
         rest = FlinkRest(cluster.address)
-        feeder = threading.Thread(target=feed)
         feeder.start()
         try:
             job.flink("run", cluster=cluster.address, parallelism="2")
@@ -50,3 +43,11 @@ def test_exactly_once_through_the_death_of_both_managers(
         job.flink("stop", cluster=cluster.address)
     job.alert()
     job.check()
+
+
+def feed(job: Any, series: Any, done: threading.Event) -> None:
+    """Send all along, so that there is always something to lose; the rest at once when done."""
+    step = len(series) // 60
+    for at in range(0, len(series), step):
+        job.send(series[at : at + step], per_message=3)
+        done.wait(1)
