@@ -113,6 +113,7 @@ def plan(
         make=MakeDetect(
             config=config.model_dump_json(), settings=settings, partitions=counts[scores]
         ),
+        jars=[jar] if (jar := connector_jar(config)) else [],
         options={**default_options(config), **config.flink.options, **options},
     )
 
@@ -149,9 +150,6 @@ def default_options(config: PipelineConfig) -> dict[str, str]:
     if flink.checkpoint_dir is not None:
         given["execution.checkpointing.dir"] = checkpoint_dir(config)
         given["execution.checkpointing.savepoint-dir"] = checkpoint_dir(config)
-    jar = connector_jar(config)
-    if jar is not None:
-        given["pipeline.jars"] = f"file://{jar}"
     return given
 
 

@@ -23,7 +23,6 @@ from pyflink.datastream.functions import KeyedProcessFunction, RuntimeContext
 from pyflink.datastream.state import ListStateDescriptor, MapStateDescriptor
 from pyflink.java_gateway import get_gateway
 from pyflink.table import Schema, StreamTableEnvironment, TableDescriptor
-
 from pyflink.util.java_utils import get_j_env_configuration
 
 from streamad.errors import ClusterError, StateError
@@ -56,7 +55,8 @@ class FlinkPlan:
     label : name of the operator that detects: it names the checksum of the configuration, so that a
     savepoint tells what made it
     source, sink : options of the two Kafka tables; topics : the input; partitions : of all topics
-    together; make : makes what judges, in the worker (it is pickled); options : Flink's own
+    together; make : makes what judges, in the worker (it is pickled); jars : what the cluster has
+    not; options : Flink's own
     """
 
     name: str
@@ -67,6 +67,7 @@ class FlinkPlan:
     parallelism: int
     max_parallelism: int
     make: Callable[[Telemetry], KeyedDetect]
+    jars: Sequence[Path]
     options: Mapping[str, str]
 
 
@@ -165,14 +166,14 @@ def build(plan: FlinkPlan, *, remote: bool) -> StreamExecutionEnvironment:
     remote : the options name a cluster to submit to; else Flink runs where this process does, or
     where it was submitted from
     """
-    options = dict(plan.options)
-    if remote:  # a cluster has no PyFlink of its own; `flink run` brings it along in the same way
-        jars = [options.get("pipeline.jars", ""), *map(_url, sorted(_PYFLINK.glob("opt/*python*")))]
-        options["pipeline.jars"] = ";".join(filter(None, jars))
     configuration = Configuration()
-    for name, value in options.items():
+    for name, value in plan.options.items():
         configuration.set_string(name, value)
     env = _environment(configuration, remote=remote)
+    # A cluster has no PyFlink of its own; `flink run` brings it along in the same way.
+    brought = sorted(_PYFLINK.glob("opt/flink-python*.jar")) if remote else []
+    if jars := [_url(path) for path in (*plan.jars, *brought)]:
+        env.add_jars(*jars)
     tables = StreamTableEnvironment.create(env)
     tables.create_temporary_table("input", _table(_input_schema(), plan.source))
     tables.create_temporary_table("output", _table(_output_schema(), plan.sink))

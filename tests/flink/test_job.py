@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -117,15 +118,15 @@ def submitted(flink: FlinkCluster, job: Any, *options: str) -> subprocess.Comple
 
 def test_in_this_process_with_a_dear_detector_and_the_wall_clock(pipeline: Any, rows: Any):
     job = pipeline(partitions=1, detector="themis", series={"silence": "4s"}, windows={"size": 64})
-    series = rows(keys=3, points=140)
-    job.send(series[:300])
+    job.send(rows(keys=3, points=100))
     process = job.here()
     job.until_judged()
     # Nothing comes any more: the wall clock says so, once a key, and it is logged.
     silent = lambda: [one for one in job.findings().values() if b'"no_data"' in one]  # noqa: E731
     job.until(lambda: len(silent()) >= 3, what="three keys fall silent")
     assert "savepoint" in job.halt(process)
-    job.send(series[300:])
+    # Ahead of the wall clock, which would find them silent again while the worker starts.
+    job.send(rows(keys=3, points=40, start_ms=time.time_ns() // 1_000_000 + 30_000))
     process = job.here()
     job.until(lambda: len(silent()) >= 6, what="they speak again")
     said = job.halt(process)
