@@ -65,7 +65,8 @@ class FlinkRest:
 
     def job(self, job_id: str) -> dict[str, Any]:
         """Return all that is told of a job."""
-        return self._ask(f"/jobs/{job_id}")
+        told: dict[str, Any] = self._ask(f"/jobs/{job_id}")
+        return told
 
     def is_running(self, job_id: str) -> bool:
         """Say whether every task of a job runs."""

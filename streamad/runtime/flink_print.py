@@ -8,7 +8,8 @@ replaces ``sys.stdout.write`` as well.
 from __future__ import annotations
 
 import builtins
-import types
+from typing import Any
 
-if isinstance(builtins.print, types.MethodType):
-    builtins.print = builtins.print.__self__._print  # noqa: SLF001 - PyFlink's, see above
+replaced: Any = getattr(builtins.print, "__self__", None)
+if type(replaced).__name__ == "CustomPrint":
+    builtins.print = replaced._print  # noqa: SLF001 - PyFlink's, see above
