@@ -35,7 +35,7 @@ help: ## list the targets
 .PHONY: setup setup-all setup-flink
 setup: $(VENV)/.level-dev ## install what serves, and the tools to work on it (1 GB)
 setup-all: $(VENV)/.level-all kafka-jars ## install everything: torch, Flink, a Kafka broker (7 GB)
-setup-flink: $(VENV)/.level-all $(FLINK_LIBS)/.complete ## install the Flink extra and fetch its Kafka connector
+setup-flink: $(VENV)/.level-all $(FLINK_LIBS)/.complete ## install the Flink extra, fetch its Kafka connector
 
 $(BIN)/uv: requirements/uv.txt
 	@for python in "$$PYTHON" python3.11 python3.12 python3 python; do \

@@ -257,7 +257,11 @@ def run(
     pipeline: _Pipeline,
     *,
     role: Annotated[
-        str, typer.Option(help="detect, alert, or both in one process.", metavar="ROLE")
+        str,
+        typer.Option(
+            help="detect, alert, or both in one process; rekey alone, before a job on Flink.",
+            metavar="ROLE",
+        ),
     ] = "both",
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse to start with a fallback for the detector.")

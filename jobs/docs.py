@@ -19,6 +19,7 @@ from connectors.telemetry import METRICS, table
 from jobs.catalogue import Entry, entry
 from jobs.docs_alerts import alerts_page
 from jobs.docs_cli import cli_page
+from jobs.docs_flink import flink_page
 from streamad import config as config_module
 from streamad.config import PipelineConfig, Section
 from streamad.detectors import DETECTORS
@@ -39,6 +40,7 @@ def pages() -> dict[str, str]:
         "metrics.md": metrics_page(),
         "cli.md": cli_page(),
         "alerts.md": alerts_page(),
+        "flink.md": flink_page(),
     }
     return {name: f"{MADE}\n\n{text.strip()}\n" for name, text in made.items()}
 

@@ -16,11 +16,12 @@ from jobs.plain import alert_loop, detect_loop, rekey_loop
 from jobs.preflight import require
 from jobs.topics import create_topics
 from streamad.config import PipelineConfig
+from streamad.errors import ConfigError
 from streamad.ports import Fault, Source, Telemetry, no_fault
 
 logger = logging.getLogger(__name__)
 
-Role = Literal["both", "detect", "alert"]
+Role = Literal["both", "detect", "alert", "rekey"]
 
 GRACE_S = 20.0
 """Without a broker nothing can be committed: after this the process ends as is, and recovers."""
@@ -71,13 +72,16 @@ def run(  # noqa: PLR0913 - all but the first two by keyword
     What has been read is committed and saved before it returns. Raises StreamadError where a role
     cannot go on; the other one is stopped in order first.
     """
+    if role == "rekey" and not config.input.repartition:
+        msg = "--role rekey: this pipeline has no input.repartition, so there is nothing to re-key"
+        raise ConfigError(msg)
     require(config, settings)
     create_topics(config, settings)
     stop = stop or threading.Event()
     member = member_id(environment)
     fault = kill_at(environment.get(KILL_AT, ""))
     wanted: list[str] = ["detect", "alert"] if role == "both" else [role]
-    if config.input.repartition and role != "alert":
+    if config.input.repartition and role in ("both", "detect"):
         wanted.insert(0, "rekey")
     failures: list[BaseException] = []
     threads = [

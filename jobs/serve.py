@@ -20,7 +20,7 @@ from streamad.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-ROLES: tuple[Role, ...] = ("both", "detect", "alert")
+ROLES: tuple[Role, ...] = ("both", "detect", "alert", "rekey")
 
 
 def serve(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,8 @@ class FlinkPlan:
 
     name: str
     label: str
-    source: Mapping[str, str]
-    sink: Mapping[str, str]
+    source: Mapping[str, str] = field(repr=False)
+    sink: Mapping[str, str] = field(repr=False)
     topics: Sequence[str]
     parallelism: int
     max_parallelism: int

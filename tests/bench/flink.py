@@ -42,18 +42,21 @@ from streamad.testing.kafka_broker import KafkaBroker
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTITIONS = 2
-N_KEYS = 10_000
+N_KEYS = {500: 10_000, 1: 400}
+"""By points a message; each key must see more points than a window has."""
+
 INTERVAL_S = 5.0
 RUNNERS = ("plain", "flink, parallelism 1", "flink, parallelism 2")
 
 
 def payloads(n_points: int, per_message: int) -> Iterator[bytes]:
     """Yield JSON lines; keys take turns."""
+    n_keys = N_KEYS[per_message]
     values = np.random.default_rng(7).normal(50, 5, n_points).round(4).tolist()
     for at in range(0, n_points, per_message):
         lines = [
             b'{"key":"host-%d/cpu","ts":%d,"value":%.4f}'
-            % (i % N_KEYS, 1_700_000_000_000 + i, values[i])
+            % (i % n_keys, 1_700_000_000_000 + i, values[i])
             for i in range(at, min(at + per_message, n_points))
         ]
         yield b"\n".join(lines)

@@ -1,4 +1,4 @@
-"""The cluster Flink's other tests stand on: it must count its slots, and miss what was killed."""
+"""The cluster Flink's other tests stand on; `test_kill.py` kills one piece by piece."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -38,12 +37,6 @@ def processes(cluster: FlinkCluster) -> list[int]:
     return [cluster.job_manager_pid, *cluster.task_manager_pids.values()]
 
 
-@pytest.fixture(scope="module")
-def own_cluster(flink_distribution: None) -> Iterator[FlinkCluster]:
-    with FlinkCluster(slots=1) as cluster:
-        yield cluster
-
-
 def test_the_cluster_of_the_session_offers_its_slots_and_listens_on_loopback_only(
     flink: FlinkCluster,
 ):
@@ -55,61 +48,6 @@ def test_the_cluster_of_the_session_offers_its_slots_and_listens_on_loopback_onl
         listening = [one.laddr.ip for one in process.net_connections() if one.status == "LISTEN"]
         assert listening
         assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
-
-
-def test_a_killed_task_manager_is_missed_and_another_takes_its_place(own_cluster: FlinkCluster):
-    (index,) = own_cluster.task_manager_pids
-    worker = own_cluster.task_manager_pids[index]
-
-    own_cluster.kill_task_manager(index)
-    assert gone(worker)
-    assert not own_cluster.task_manager_pids
-    own_cluster.wait_for_slots(0, timeout_s=20)
-    with pytest.raises(ClusterError, match="running: none"):
-        own_cluster.kill_task_manager(index)
-
-    added = own_cluster.add_task_manager()
-    assert added != index
-    own_cluster.wait_for_slots(1)
-    assert [one["id"] for one in own_cluster.get("/taskmanagers")["taskmanagers"]] == [
-        f"tm-{added}"
-    ]
-
-
-def test_a_killed_job_manager_comes_back_under_its_address_and_finds_its_task_manager(
-    own_cluster: FlinkCluster,
-):
-    own_cluster.start()
-    before, workers = own_cluster.job_manager_pid, own_cluster.task_manager_pids
-
-    own_cluster.kill_job_manager()
-    assert own_cluster.job_manager_pid is None
-    with pytest.raises(ClusterError, match="does not answer"):
-        own_cluster.overview()
-    with pytest.raises(ClusterError, match="start_job_manager"):
-        own_cluster.wait_for_slots(1)
-
-    own_cluster.start_job_manager()
-    assert own_cluster.job_manager_pid not in {before, None}
-    own_cluster.wait_for_slots(1)
-    assert own_cluster.task_manager_pids == workers
-
-
-def test_what_was_thinned_out_is_whole_after_start_and_nothing_is_left_after_close(
-    flink_distribution: None,
-):
-    cluster = FlinkCluster(slots=1)
-    with cluster:
-        first = processes(cluster)
-        cluster.kill_task_manager()
-        cluster.start()
-        assert cluster.overview()["slots-total"] == 1
-        last = processes(cluster)
-        assert first[0] == last[0]
-        assert cluster.root.exists()
-    assert gone(*first, *last)
-    assert not cluster.root.exists()
-    cluster.close()
 
 
 def test_a_process_that_dies_says_so_with_the_end_of_its_log(

@@ -1,0 +1,164 @@
+"""The page about Flink; its tables come from the benchmarks' own output."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+BENCH = Path(__file__).resolve().parent.parent / "docs" / "bench"
+
+
+def flink_page() -> str:
+    """Return the page."""
+    return f"""# On Flink
+
+The same pipeline file runs on Apache Flink where one process is outgrown, or where Flink is what you
+operate. Flink owns sources, keyed state, checkpoints and delivery; the detect operator makes the same
+decisions, so findings have the same ids and scores. Alerts are made behind it by the plain job.
+
+## From the plain job to a cluster with two slots
+
+```sh
+make flink-up                                      # a cluster on this machine: 2 slots, http://localhost:8081
+streamad flink run pipeline.yaml --cluster localhost:8081 --parallelism 2
+streamad run pipeline.yaml --role alert            # alerts, as before
+```
+
+`KAFKA_BOOTSTRAP_SERVERS` and its like are read where the command is given, and travel with the job:
+treat the cluster's job store as one that holds credentials. Stop the plain detect role first; Flink begins at
+`input.start` with nothing learned, under a consumer group of its own (`streamad.<name>.flink`).
+With `input.repartition`, also run `streamad run pipeline.yaml --role rekey`.
+
+Without `--cluster`, Flink runs inside the command itself, until Ctrl-C. To have it at all: `make
+setup-flink`, or `pip install 'streamad-pipeline[flink]'`, Java 17 and the jar
+`org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2` (`flink.connector_jar`, or the cluster's `lib`).
+
+## Stop, upgrade, scale, go on
+
+```sh
+streamad flink stop pipeline.yaml --cluster localhost:8081        # prints the savepoint
+pip install --upgrade 'streamad-pipeline[flink]'                  # or edit the pipeline, or both
+streamad flink run pipeline.yaml --cluster localhost:8081 --parallelism 4
+streamad flink status pipeline.yaml --cluster localhost:8081
+```
+
+`run` goes on from the newest savepoint or retained checkpoint of the pipeline (`--from latest`); `--from none`
+begins anew, `--from PATH` takes that one. State made under settings that decide otherwise (those marked † in
+[the pipeline file](pipeline.md)) is refused, with the reason, before anything is submitted;
+`delivery.on_state_mismatch: fresh` begins anew instead, and messages that waited to be judged are then lost.
+
+Slots: as many as the input has partitions at the first start (`flink.max_parallelism`); more would lie idle.
+
+## What is guaranteed
+
+Findings, scores, dead letters and late records of a checkpoint are one Kafka transaction a slot: read committed, each
+is there once, through the death of task managers and of the job manager. They become visible with the
+checkpoint, so `flink.checkpoint_interval` is most of the latency. A transaction must outlive an
+outage of the job: `flink.transaction_timeout` is Kafka's limit of 15 minutes by default; after a longer
+outage, `--from latest` may find that the broker has aborted what the last checkpoint had prepared.
+
+| what happens | what follows |
+|---|---|
+| a task manager dies | Flink restarts the job from the last checkpoint; what was open is aborted |
+| the job manager dies, without high availability | start it, `streamad flink run`: it goes on from the last checkpoint |
+| the topic lost what comes next | `input.on_out_of_range`: the job ends and says so, or goes on with a gap |
+| a partition is silent | the broker is asked; if nothing is left to read, the wall clock counts (`series.silence`) |
+| a broken message | a dead letter, as in the plain job |
+
+The state of a partition is a snapshot and a journal ([decision 14](adr/0014-flink-state-is-a-snapshot-and-a-journal.md));
+how messages cross between Java and Python is [decision 15](adr/0015-flink-between-two-tables.md).
+Thread mode (`python.execution-mode: thread`) is refused; the reason is there too.
+
+## As a FlinkDeployment
+
+`python -m jobs.flink_job pipeline.yaml` is what Flink is given to run:
+
+```yaml
+job:
+  jarURI: local:///opt/flink/opt/flink-python-2.2.1.jar
+  entryClass: org.apache.flink.client.python.PythonDriver
+  args: ["-pyclientexec", "python3", "-pym", "jobs.flink_job", "/etc/streamad/pipeline.yaml"]
+  parallelism: 2
+```
+
+with `flink.parallelism` in the pipeline file, the connector in `/opt/flink/lib`, and
+`execution.checkpointing.dir` and the restart strategy in the deployment. The tests submit it in this way with
+`flink run -pym`; it was not tried in Kubernetes.
+
+## Metrics
+
+Under the plain job's names ([metrics](metrics.md)), through Flink's own reporters: counters and gauges of the
+operator, labels as key-value groups (which the Prometheus reporter makes labels). Flink takes whole numbers from
+Python, so `..._seconds` become distributions of microseconds, `..._us`. Alert, commit and consumer metrics are the
+alert role's, and Flink's own.
+
+## Measured
+
+{_measured()}
+"""
+
+
+def _measured() -> str:
+    told = _read("flink.json")
+    if told is None:
+        return "Nothing yet: `python tests/bench/flink.py --json docs/bench/flink.json`."
+    parts = [
+        f"On {told['cores']} shared cores, with the broker, the job manager and the task manager on the "
+        f"same ones; checkpoints every {told['interval_s']:g} s; `robust_z`, windows of 64, 10,000 keys, two "
+        "partitions; the last two thirds of the messages, one run "
+        "(`python tests/bench/flink.py`). CPU is that of the job's own processes.",
+        _speed(told["speed"]),
+        "From a message's arrival until what it closed can be read committed, at half of the speed "
+        "above (500 points a message):",
+        _latency(told["latency"]),
+        told.get("profile", ""),
+    ]
+    inference = _read("flink_inference.json")
+    if inference is not None:
+        parts += [
+            "Inference (THEMIS, windows of 128, `python tests/bench/flink_inference.py`), "
+            f"medians of {inference['rounds']} rounds:",
+            _inference(inference["rows"]),
+        ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _speed(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| | points a message | points/s | points per CPU second | of the plain job's | memory, MiB | "
+        "checkpoint p50 / max, ms |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    plain = {row["points_a_message"]: row for row in rows if row["runner"] == "plain"}
+    for row in rows:
+        own, base = row["points_per_core_s"], plain[row["points_a_message"]]["points_per_core_s"]
+        took = f"{row['checkpoint_p50_ms']:,} / {row['checkpoint_max_ms']:,}"
+        took = took if row["runner"] != "plain" else ""
+        lines.append(
+            f"| {row['runner']} | {row['points_a_message']} | {row['points_per_s']:,} | {own:,} | "
+            f"{own / base:.2f} | {row['memory_mib']:,} | {took} |"
+        )
+    return "\n".join(lines)
+
+
+def _latency(rows: list[dict[str, Any]]) -> str:
+    lines = ["| | messages/s | p50, s | p99, s |", "|---|---|---|---|"]
+    lines += [
+        f"| {row['runner']} | {row['messages_per_s']} | {row['p50_s']} | {row['p99_s']} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _inference(rows: list[dict[str, Any]]) -> str:
+    lines = ["| | windows/s | of plain Python's |", "|---|---|---|"]
+    lines += [
+        f"| {row['variant']} | {row['windows_per_s']:,} | {row['of_plain']:.2f} |" for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _read(name: str) -> Any:
+    file = BENCH / name
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
