@@ -46,7 +46,7 @@ streamad flink status pipeline.yaml --cluster localhost:8081
 `run` goes on from the newest savepoint or retained checkpoint of the pipeline (`--from latest`); `--from none`
 begins anew, `--from PATH` takes that one. State made under settings that decide otherwise (those marked † in
 [the pipeline file](pipeline.md)) is refused, with the reason, before anything is submitted;
-`delivery.on_state_mismatch: fresh` begins anew instead, and messages that waited to be judged are then lost.
+`delivery.on_state_mismatch: fresh` forgets what was learned and goes on at the same offsets.
 
 Slots: as many as the input has partitions at the first start (`flink.max_parallelism`); more would lie idle.
 

@@ -33,6 +33,7 @@ def run_pipeline(
             job = run_on_cluster(config, kafka, cluster=cluster, start_from=start_from)
         say(f"{job.name} runs as {job.id}; alerts: streamad run --role alert {pipeline}")
         return
+    say(f"{config.name} starts on a Flink in this process; that takes some 20 s")
     with _stopping() as stop:
         saved = run_here(
             config,

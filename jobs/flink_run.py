@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,19 +42,23 @@ def run_here(
 ) -> str | None:
     """Run a pipeline on a Flink inside this process until ``stop``; return its savepoint.
 
-    start_from : `LATEST`, `NONE`, or the folder of a savepoint or checkpoint; started : is told the
-    address of Flink's REST interface. Stopped before it worked, it has nothing to save: None.
+    start_from : `LATEST`, `NONE`, or the folder of a savepoint or checkpoint; started : is told, once
+    all tasks run, where Flink is asked over REST. Stopped before that, there is nothing to save.
     """
     config = _with_place(config, str(STATE_DIR))
     port = _free_port()
     options = {"rest.port": str(port), "rest.bind-port": str(port), "rest.address": "127.0.0.1"}
     rest = FlinkRest(f"127.0.0.1:{port}")
     job_id = _submit(config, settings, start_from=start_from, options=options, remote=False)
-    started(rest.url)
+    running = False
     try:
         while not stop():
             _require_alive(rest, job_id)
+            if not running and rest.is_running(job_id):
+                running = True
+                started(rest.url)
             time.sleep(_POLL_S)
+        _hush_workers()
         if not rest.is_running(job_id):
             return None
         return rest.stop(job_id, directory=checkpoint_dir(config))
@@ -197,6 +202,18 @@ def _require_alive(rest: FlinkRest, job_id: str) -> list[str]:
         msg = f"job {job_id} is {state}: {newest or 'it was ended from outside'}"
         raise ClusterError(msg)
     return failures
+
+
+def _hush_workers() -> None:
+    """Let workers inside this process end without a word: their channels close because we stop."""
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL + 1)
+    told = threading.excepthook
+
+    def tell(given: threading.ExceptHookArgs) -> None:
+        if given.thread is None or not given.thread.name.startswith("read_grpc"):
+            told(given)
+
+    threading.excepthook = tell
 
 
 def _end_quietly(rest: FlinkRest, job_id: str) -> None:

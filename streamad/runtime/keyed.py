@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -189,12 +190,8 @@ class KeyedDetect:
                 "flink.max_parallelism the state was made with, or begin without it"
             )
             raise StateError(msg)
-        data = entry.encode()
-        kept.journal.add(data)
-        shard.journal_bytes += len(data)
-        shard.pending.append(entry)
-        shard.pending_bytes += entry.size
-        shard.position, shard.heard_ms = entry.offset + 1, now_ms
+        self._keep(shard, entry, kept)
+        shard.heard_ms = now_ms
         if shard.pending_bytes >= PORTION_BYTES or len(shard.pending) >= MAX_PENDING:
             return self._judge(shard, kept), self._timer(shard, now_ms)
         return [], self._timer(shard, now_ms)
@@ -206,7 +203,7 @@ class KeyedDetect:
         shard = self.shards.get(key)
         if shard is None:
             source = self._source_of(kept)
-            if source is None:  # forgotten since the timer was set
+            if source is None:  # no state, nothing to do
                 return [], None
             shard = self._open(key, source, kept, now_ms)
         if timer_ms >= shard.timer_ms:
@@ -228,7 +225,9 @@ class KeyedDetect:
         made: list[Outgoing] = []
         scores: list[ScoreBatch] = []
         for portion in self._decoding.run([messages]):
+            started_s = time.perf_counter()
             out = self._operator.process(shard.state, portion.decoded.batch, at=shard.at)
+            self._telemetry.observe("detect_score_seconds", time.perf_counter() - started_s)
             rejected = [*portion.decoded.rejected, *out.rejected]
             if rejected:
                 made += self._records.rejected(portion.messages, rejected)
@@ -368,9 +367,10 @@ class KeyedDetect:
         if made_with != (LAYOUT_VERSION, STATE_VERSION, self._checksum):
             if self._config.delivery.on_state_mismatch == "fresh":
                 logger.warning("%s begins with fresh state, as configured", shard.source)
-                self._wipe(shard, int(about["chunks"]), kept)
+                self._begin_afresh(shard, about, kept)
                 return
             raise StateError(mismatch(made_with, self._checksum))
+        started_s = time.perf_counter()
         shard.source = Source(str(about["topic"]), int(about["partition"]))
         shard.position, shard.ticked_ms = int(about["position"]), int(about["ticked_ms"])
         shard.n_chunks = int(about["chunks"])
@@ -380,6 +380,7 @@ class KeyedDetect:
             shard.snapshot_bytes = sum(map(len, chunks))
         self._replay(shard, kept)
         self._check_input(shard)
+        self._telemetry.observe("state_recovery_seconds", time.perf_counter() - started_s)
         logger.info(
             "%s restored: %d keys, goes on at offset %d",
             shard.source,
@@ -387,11 +388,31 @@ class KeyedDetect:
             shard.position,
         )
 
-    def _wipe(self, shard: KeyedShard, n_chunks: int, kept: KeyedState) -> None:
-        for number in range(n_chunks):
+    def _begin_afresh(
+        self, shard: KeyedShard, about: dict[str, int | str], kept: KeyedState
+    ) -> None:
+        """Forget what was learned, but not messages that wait: the source has passed them."""
+        waiting: list[Entry] = []
+        for data in kept.journal.get() if about["layout"] == LAYOUT_VERSION else ():
+            match journal.decode(bytes(data)):
+                case Entry() as entry:
+                    waiting.append(entry)
+                case journal.Judged():
+                    waiting = []
+        for number in range(int(about["chunks"])):
             kept.chunks.remove(number)
         kept.journal.clear()
         self._save_about(shard, kept)
+        for entry in waiting:
+            self._keep(shard, entry, kept)
+
+    def _keep(self, shard: KeyedShard, entry: Entry, kept: KeyedState) -> None:
+        data = entry.encode()
+        kept.journal.add(data)
+        shard.journal_bytes += len(data)
+        shard.pending.append(entry)
+        shard.pending_bytes += entry.size
+        shard.position = entry.offset + 1
 
     def _replay(self, shard: KeyedShard, kept: KeyedState) -> None:
         """Go through the journal as it was gone through before, and say nothing."""

@@ -14,8 +14,8 @@ Two ways are compared, on the same windows and detector (THEMIS, ONNX Runtime on
 Beside them one window a call in a map function, and the same calls in plain Python with no Flink.
 All run on an embedded cluster, process mode, parallelism 1, with the bundles of the pipeline file's
 defaults. Counted from the first window's arrival in Python to the last score, with the model made
-and warm. Every measurement is a process of its own; rounds alternate, so that a noisy machine
-disturbs all alike. ``model`` is the share of that time spent inside `score`, ``windows/call`` the
+and warm. All is one process with one warm JVM; rounds alternate in order and variants inside them,
+so that a noisy machine disturbs all alike. ``model`` is the share of that time spent inside `score`, ``windows/call`` the
 batch size that came about, ``job s`` the whole of ``env.execute``, start and model included.
 
     python tests/bench/flink_inference.py [--rounds 3] [--json docs/bench/flink_inference.json]
@@ -28,7 +28,6 @@ import asyncio
 import base64
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -243,7 +242,7 @@ class Batched(AsyncFunction):
         return batch
 
 
-# ---------------------------------------------------------------- one measurement, in a process
+# ---------------------------------------------------------------- one measurement
 
 
 def run_plain(variant: str, n: int, path: str) -> None:
@@ -306,30 +305,13 @@ def run_flink(variant: str, n: int, path: str) -> None:
 
 
 def measure(variant: str, n: int) -> dict[str, float]:
-    """Measure a variant in a process of its own."""
+    """Return what the scorer of a variant found, and the seconds all of it took."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "found.json"
-        command = [sys.executable, __file__, "--one", variant, "--windows", str(n)]
-        done = subprocess.run(
-            [*command, "--json", str(path)],
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
-        if done.returncode or not path.exists():
-            msg = f"{variant} failed:\n{done.stderr[-3_000:]}"
-            raise RuntimeError(msg)
+        started = time.perf_counter()
+        (run_plain if variant.startswith("plain") else run_flink)(variant, n, str(path))
         found: dict[str, float] = json.loads(path.read_text())
-    return found
-
-
-def run_one(variant: str, n: int, path: Path) -> None:
-    """Be the process of one measurement."""
-    started = time.perf_counter()
-    (run_plain if variant.startswith("plain") else run_flink)(variant, n, str(path))
-    found = json.loads(path.read_text())
-    path.write_text(json.dumps({**found, "job_s": time.perf_counter() - started}))
+        return {**found, "job_s": time.perf_counter() - started}
 
 
 def summary(found: dict[str, list[dict[str, float]]]) -> list[dict[str, object]]:
@@ -359,16 +341,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="measurements a variant")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--json", type=Path, help="write the rows there")
-    parser.add_argument("--one", choices=VARIANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.one:
-        run_one(args.one, args.windows, args.json)
-        return
     found: dict[str, list[dict[str, float]]] = {variant: [] for variant in args.variants}
-    for _ in range(args.rounds):
-        for variant in args.variants:
+    # The first job starts Java; it is not counted.
+    measure("vector-list", BATCH * 4)
+    for number in range(args.rounds):
+        for variant in args.variants[:: -1 if number % 2 else 1]:
             found[variant].append(measure(variant, args.windows))
-            print(".", end="", file=sys.stderr, flush=True)
+            run = found[variant][-1]
+            print(f"{variant} {run['windows_per_s']:.0f}/s {run['job_s']:.1f} s", file=sys.stderr)
     sums = [run["sum"] for runs in found.values() for run in runs]
     if max(sums) - min(sums) > 1e-6 * abs(max(sums)):
         msg = f"the variants did not score the same: sums {sorted(set(sums))}"

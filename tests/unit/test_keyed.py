@@ -183,6 +183,21 @@ def test_fresh_begins_anew_with_nothing_stale(resume, journal_bytes):
     assert job.engine.subtask(0).shards[0].position == 235
 
 
+def test_fresh_judges_what_waited():
+    job = Job(delivery={"on_state_mismatch": "fresh"})
+    job.feed(*points(20))
+    job.pass_time(200)
+    job.feed(*points(10, start=20))
+    job.engine.checkpoint()
+    job.sections["scoring"] = {"min_windows": 9}
+    job.fail()
+    n_scored = len(job.scored())
+    job.feed(*points(20, start=30))
+    job.pass_time(200)
+    # The source has passed offsets 20 to 29: they come from the journal, or not at all.
+    assert len(job.scored()) - n_scored == 30 - 16 + 1
+
+
 def test_another_layout_or_state_version_is_refused():
     for name in ("layout", "version"):
         job = Job()
