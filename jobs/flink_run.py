@@ -42,8 +42,8 @@ def run_here(
 ) -> str | None:
     """Run a pipeline on a Flink inside this process until ``stop``; return its savepoint.
 
-    start_from : `LATEST`, `NONE`, or the folder of a savepoint or checkpoint; started : is told, once
-    all tasks run, where Flink is asked over REST. Stopped before that, there is nothing to save.
+    start_from : `LATEST`, `NONE`, or the folder of a savepoint or checkpoint; started : is told,
+    once all tasks run, where Flink is asked over REST. Stopped before that, nothing is saved.
     """
     config = _with_place(config, str(STATE_DIR))
     port = _free_port()

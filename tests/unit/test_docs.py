@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/adr").glob("*.md"))]
 names = [path.relative_to(ROOT).as_posix() for path in PAGES]
-ROOMS = "input|series|windows|detector|scoring|alerts|delivery|output"
+ROOMS = "input|series|windows|detector|scoring|alerts|delivery|flink|output"
 # Kafka's own, or of the process itself.
 OTHER_VARIABLES = {"KAFKA_SSL_CHECK_HOSTNAME"}
 
@@ -45,7 +45,10 @@ def made() -> dict[Path, str]:
 
 @pytest.mark.parametrize(
     "name",
-    ["README.md", *(f"docs/{n}.md" for n in ("alerts", "cli", "detectors", "metrics", "pipeline"))],
+    [
+        "README.md",
+        *(f"docs/{n}.md" for n in ("alerts", "cli", "detectors", "flink", "metrics", "pipeline")),
+    ],
 )
 def test_a_generated_page_is_what_it_is_made_from(made, name):
     assert (ROOT / name).read_text() == made[ROOT / name], "run `make docs`"
@@ -117,7 +120,7 @@ def test_the_readme_is_short_and_opens_with_what_it_is():
 
 
 # Not to be run here: they want a broker or a minute. `make` targets are CI's.
-NOT_RUN = ("streamad run", "streamad explain", "streamad demo")
+NOT_RUN = ("streamad run", "streamad flink", "streamad explain", "streamad demo")
 
 
 def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, capsys):
