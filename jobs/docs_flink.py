@@ -12,8 +12,8 @@ BENCH = Path(__file__).resolve().parent.parent / "docs" / "bench"
 _PROFILE = """Where the time goes (sampling a worker under full load, and the JVM's threads by their CPU time):
 
 - *500 points a message.* Of the worker's busy time, the operator is 66 %, decoding 17 %, the journal (compressing it, and
-  handing it to the state backend) some 10 %, PyFlink the rest. In the JVM, a minute of work takes five seconds in the operator's
-  thread and two in each of the source's; compiling took more than all of them in its first minute.
+  handing it to the state backend) some 10 %, PyFlink the rest. In the JVM, the first 45 seconds
+  of such a job took 5 s of CPU in the operator's thread, 4 in the source's two, and 27 in the JIT compiler.
 - *One point a message.* Two thirds of the worker's time is PyFlink making and comparing its `Row`s, one message at a time; that
   is why the plain job is five times as quick there. Let producers or collectors batch, or stay with the plain job.
 
