@@ -149,8 +149,9 @@ def _speed(rows: list[dict[str, Any]]) -> str:
     plain = {row["points_a_message"]: row for row in rows if row["runner"] == "plain"}
     for row in rows:
         own, base = row["points_per_core_s"], plain[row["points_a_message"]]["points_per_core_s"]
-        took = f"{row['checkpoint_p50_ms']:,} / {row['checkpoint_max_ms']:,}"
-        took = took if row["runner"] != "plain" else ""
+        took = ""
+        if "checkpoint_p50_ms" in row:
+            took = f"{row['checkpoint_p50_ms']:,} / {row['checkpoint_max_ms']:,}"
         lines.append(
             f"| {row['runner']} | {row['points_a_message']} | {row['points_per_s']:,} | {own:,} | "
             f"{own / base:.2f} | {row['memory_mib']:,} | {took} |"
