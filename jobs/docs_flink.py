@@ -19,7 +19,7 @@ _PROFILE = """Where the time goes (sampling a worker under full load, and the JV
 
 What was done about it: messages are judged a batch at a time and not as they come; the key is computed in SQL and the stream keyed in
 Java, which saves each message a way to Python and back; state is written as a journal of compressed messages instead of
-chunks of keys; nothing is pickled on the way."""
+chunks of keys; no message is pickled on the way."""
 
 
 def flink_page() -> str:
@@ -118,7 +118,7 @@ def _measured() -> str:
         return "Nothing yet: `python tests/bench/flink.py --json docs/bench/flink.json`."
     parts = [
         f"On {told['cores']} shared cores, with the broker, the job manager and the task manager on the "
-        f"same ones; checkpoints every {told['interval_s']:g} s; `robust_z`, windows of 64, 10,000 keys, two "
+        f"same ones; checkpoints every {told['interval_s']:g} s; `robust_z`, windows of 64, 10,000 keys (400 where a message is one point), two "
         "partitions; the last two thirds of the messages, one run "
         "(`python tests/bench/flink.py`). CPU is that of the job's own processes.",
         _speed(told["speed"]),

@@ -31,10 +31,10 @@ def _examples(*lines: str) -> str:
 
 @flink.command(
     epilog=_examples(
-        "streamad flink run pipeline.yaml                  here, until Ctrl-C",
+        "streamad flink run pipeline.yaml                  # here, until Ctrl-C",
         "streamad flink run pipeline.yaml --cluster localhost:8081 --parallelism 2",
         "streamad flink run pipeline.yaml --cluster jm:8081 --from s3://state/savepoint-3f2a",
-        "streamad flink run pipeline.yaml --from none      forget what was learned",
+        "streamad flink run pipeline.yaml --from none      # forget what was learned",
     )
 )
 def run(
