@@ -21,6 +21,7 @@ import numpy as np
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.structs import MemberState
 
 from connectors.kafka import KafkaSettings, group_consumer, reader, transactional_producer
 from streamad.errors import (
@@ -214,6 +215,7 @@ class KafkaMember:
         self.log = KafkaLog(settings, group=group)
         self._new: dict[Source, None] = {}
         self._failure: BaseException | None = None
+        self._membership: str | None = None
         self._life, self._number = uuid.uuid4().hex[:8], 0
         self._producer = self._new_producer()
         self._consumer = group_consumer(
@@ -241,7 +243,28 @@ class KafkaMember:
             time.sleep(0.2 + 0.3 * random.random())  # noqa: S311 - jitter, no secret
             return []
         self._raise_failure()
+        if self._came_back():
+            return []
         return [messages(Source(*part), records) for part, records in polled.items()]
+
+    def _came_back(self) -> bool:
+        """Say whether the group threw us out and took us in again without the client saying so.
+
+        A client that was frozen while it was joining joins on in the background, as somebody new,
+        and reports no partition as lost: others have worked on them since. Only the id of the
+        membership tells.
+        """
+        now = self._consumer.group_metadata()
+        if now.generation_id < 0 or now.state != MemberState.STABLE:
+            return False
+        before, self._membership = self._membership, now.member_id
+        if before in (None, now.member_id):
+            return False
+        parts = self._consumer.assignment()
+        self._tell("lose", parts)
+        self._take(parts)
+        self._raise_failure()
+        return True
 
     def assigned(self) -> list[Source]:
         """Return the partitions that came to this member and are to be placed."""
@@ -314,7 +337,11 @@ class KafkaMember:
     def _transact(
         self, records: Sequence[Outgoing], offsets: Mapping[TopicPartition, OffsetAndMetadata]
     ) -> list[int]:
-        producer = self._producer
+        producer, membership = self._producer, self._consumer.group_metadata()
+        if membership.member_id != self._membership:
+            # The broker asks whether we are a member, not since when: see `_came_back`.
+            msg = "the group has moved on without this member, which is joining anew"
+            raise MembershipError(msg)
         producer.begin_transaction()
         sent = [
             producer.send(
@@ -332,7 +359,7 @@ class KafkaMember:
         for future in sent:
             if not future.succeeded():
                 raise future.exception or KafkaTimeoutError("a record was not acknowledged")
-        producer.send_offsets_to_transaction(offsets, self._consumer.group_metadata())
+        producer.send_offsets_to_transaction(offsets, membership)
         self._fault("after_produce")
         producer.commit_transaction()
         return [future.value.offset for future in sent]
@@ -467,6 +494,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         self._to._tell("give_up", revoked)  # noqa: SLF001
 
     def on_partitions_lost(self, lost: Any) -> None:
+        self._to._membership = None  # noqa: SLF001
         self._to._tell("lose", lost)  # noqa: SLF001
 
 

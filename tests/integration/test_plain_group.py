@@ -8,7 +8,10 @@ import signal
 import threading
 import time
 
+import pytest
+
 from jobs.plain import detect_loop
+from streamad.errors import MembershipError
 
 
 def test_partitions_move_under_load_and_a_zombie_writes_nothing(pipeline, rows):
@@ -76,3 +79,33 @@ def test_a_member_hands_a_partition_over_with_a_snapshot_of_its_last_word(pipeli
             one.drain()
     expected = job.expected()
     assert job.findings() == expected.findings
+
+
+def test_a_member_that_comes_back_as_somebody_new_writes_nothing_of_its_old_life(pipeline, rows):
+    """So it is for a process that was frozen while it was joining: the client tells of no loss."""
+    job = pipeline(partitions=1)
+    job.create()
+    series = rows(keys=2)
+    job.send(series[:300])
+    loop, kafka = detect_loop(job.config, job.settings, member="a")
+    with contextlib.closing(kafka):
+        job.turn(loop, "detect")
+        (old,) = loop.shards.values()
+        loop._commit_due_s = time.monotonic() + 1e6
+        job.send(series[300:])
+        deadline = time.monotonic() + 20
+        while not old.scores:
+            loop.turn(100)
+            assert time.monotonic() < deadline
+        coordinator = kafka._consumer._coordinator
+        coordinator.reset_generation()
+        coordinator.rejoining = True  # so that it does not call `on_partitions_lost`
+        with pytest.raises(MembershipError, match="moved on"):
+            loop._commit([old])
+        loop._commit_due_s = 0.0
+        job.turn(loop, "detect")
+        (new,) = loop.shards.values()
+        assert new is not old
+        loop.drain()
+    job.run()
+    job.check()
