@@ -49,14 +49,6 @@ def _flat(found: Any) -> dict[str, dict[str, str]]:
     return made
 
 
-def transaction_version(settings: KafkaSettings) -> int:
-    """Return the level of the cluster's transaction protocol; 0 where it tells of none."""
-    with _client(settings) as client:
-        told = client.describe_features().get("transaction.version", {})
-    _, level = told.get("finalized", (0, 0))
-    return int(level)
-
-
 def make_topics(settings: KafkaSettings, topics: Sequence[Topic]) -> None:
     """Create topics; those that another member made in the meantime are fine."""
     if not topics:

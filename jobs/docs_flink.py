@@ -71,14 +71,6 @@ checkpoint, so `flink.checkpoint_interval` is most of the latency. A transaction
 outage of the job: `flink.transaction_timeout` is Kafka's limit of 15 minutes by default; after a longer
 outage, `--from latest` may find that the broker has aborted what the last checkpoint had prepared.
 
-Kafka 4's second transaction protocol and Flink's connector 5.0 do not go together: a transaction that a restart finds
-prepared cannot be committed (`ProducerFencedException` in the task manager's log), and the output of a checkpoint is
-lost, while the job goes on. The tests found it by killing a job manager. A cluster with `transaction.version` 2 is therefore refused:
-
-```sh
-kafka-features.sh --bootstrap-server broker:9092 downgrade --feature transaction.version=1
-```
-
 | what happens | what follows |
 |---|---|
 | a task manager dies | Flink restarts the job from the last checkpoint; what was open is aborted |
@@ -128,8 +120,7 @@ def _measured() -> str:
         f"On {told['cores']} shared cores, with the broker, the job manager and the task manager on the "
         f"same ones; checkpoints every {told['interval_s']:g} s; `robust_z`, windows of 64, 10,000 keys (400 where a message is one point), two "
         "partitions; the last two thirds of the messages, one run "
-        "(`python tests/bench/flink.py`). CPU is that of the job's own processes. At parallelism 1 and 500 points the "
-        "JVM was still compiling. The broker still had transaction.version 2.",
+        "(`python tests/bench/flink.py`). CPU is that of the job's own processes.",
         _speed(told["speed"]),
         "From a message's arrival until what it closed can be read committed, at half of the speed "
         "above (500 points a message):",

@@ -14,7 +14,6 @@ import fsspec
 
 from connectors.flink_rest import FlinkRest, JobSummary
 from connectors.kafka import KafkaSettings
-from connectors.kafka_admin import transaction_version
 from jobs.flink import STATE_DIR, checkpoint_dir, job_name, plan, why_no_flink
 from jobs.preflight import require
 from jobs.topics import create_topics
@@ -31,9 +30,6 @@ _FATAL = ("StateError", "ConfigError", "ArtifactError", "OffsetOutOfRangeError")
 _START_S = 180.0
 _ENOUGH_FAILURES = 3
 _POLL_S = 0.5
-
-_TRANSACTIONS = 1
-"""The newest transaction protocol of Kafka after which Flink's connector recovers."""
 
 
 def run_here(
@@ -162,26 +158,12 @@ def _submit(
 def _prepare(config: PipelineConfig, settings: KafkaSettings) -> None:
     if why := why_no_flink():
         raise ConfigError(why)
-    _require_transactions(settings)
     require(config, settings)
     create_topics(config, settings)
     # The gateway's JVM would write its log beside PyFlink, where others' packages are.
     logs = (STATE_DIR / "log").absolute()
     logs.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("FLINK_LOG_DIR", str(logs))
-
-
-def _require_transactions(settings: KafkaSettings) -> None:
-    """Refuse a cluster on which Flink's connector cannot commit what a restart finds prepared."""
-    version = transaction_version(settings)
-    if version > _TRANSACTIONS:
-        msg = (
-            f"this Kafka cluster has transaction.version {version}, with which Flink's Kafka "
-            "connector 5.0 loses output at a restart (docs/flink.md); set it to "
-            f"{_TRANSACTIONS}: kafka-features.sh --bootstrap-server {settings.bootstrap} downgrade "
-            f"--feature transaction.version={_TRANSACTIONS}"
-        )
-        raise ConfigError(msg)
 
 
 def _restored(config: PipelineConfig, start_from: str) -> str | None:

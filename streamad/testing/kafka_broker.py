@@ -84,11 +84,9 @@ class KafkaBroker:
         The memory of the JVM.
     properties : Mapping[str, str], optional
         Broker properties that replace or add to those of `server_properties`.
-    features : Mapping[str, int], optional
-        Feature levels the storage is formatted with, such as ``{"transaction.version": 1}``.
     """
 
-    def __init__(  # noqa: PLR0913 - all by keyword
+    def __init__(
         self,
         *,
         libs: Path = DEFAULT_LIBS,
@@ -97,12 +95,10 @@ class KafkaBroker:
         message_max_bytes: int = _MIB,
         heap_mb: int = 512,
         properties: Mapping[str, str] | None = None,
-        features: Mapping[str, int] | None = None,
     ) -> None:
         missing = why_no_broker(libs)
         if missing:
             raise BrokerError(missing)
-        self._features = dict(features or {})
         self._temporary = data_dir is None
         self.data_dir = data_dir or Path(tempfile.mkdtemp(prefix="streamad-kafka-"))
         self.data_dir.mkdir(parents=True, exist_ok=True)
@@ -249,8 +245,6 @@ class KafkaBroker:
         if (Path(self._properties["log.dirs"]) / "meta.properties").exists():
             return
         arguments = ["format", "-t", _cluster_id(), "-c", str(config), "--standalone"]
-        for name, level in self._features.items():
-            arguments += ["--feature", f"{name}={level}"]
         if self._java("kafka.tools.StorageTool", *arguments, log=log).wait() != 0:
             msg = f"Kafka's storage cannot be formatted; the log ends:\n{self.log_tail()}"
             raise BrokerError(msg)
@@ -392,7 +386,6 @@ def _up(directory: Path, *, libs: Path, port: int) -> str:
         data_dir=directory,
         port=port,
         properties={"auto.create.topics.enable": "true"},
-        features={"transaction.version": 1},  # what Flink's connector recovers with
     )
     if not _port_is_free(port):
         msg = f"port {port} is taken; name another one: `make kafka-up KAFKA_PORT=9094`"

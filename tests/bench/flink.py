@@ -342,7 +342,7 @@ def main() -> None:
     options = {"env.java.opts.all": "", "taskmanager.memory.process.size": "3g"}
     with (
         tempfile.TemporaryDirectory() as folder,
-        KafkaBroker(heap_mb=1024, features={"transaction.version": 1}) as broker,
+        KafkaBroker(heap_mb=1024) as broker,
         FlinkCluster(slots=2, options=options) as cluster,
     ):
         settings, place = KafkaSettings(bootstrap=broker.bootstrap), Path(folder)

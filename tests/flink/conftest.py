@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import yaml
 
 from connectors.flink_rest import FlinkRest
 from jobs.flink import CONNECTOR
-from streamad.testing.kafka_broker import KafkaBroker
 from tests.integration.conftest import Pipeline, Rows, make_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,10 +92,9 @@ class FlinkPipeline(Pipeline):
     def until_judged(self, *, timeout_s: float = 90) -> None:
         """Wait until all that the calm run judges is committed."""
         wanted = len(self.expected().scores)
-        deadline = time.monotonic() + timeout_s
-        while (judged := len(self.scores())) < wanted:
-            assert time.monotonic() < deadline, f"{judged} of {wanted} windows in {timeout_s} s"
-            time.sleep(0.2)
+        self.until(
+            lambda: len(self.scores()) >= wanted, timeout_s=timeout_s, what="all windows judged"
+        )
 
     def close(self) -> None:
         super().close()
@@ -115,13 +112,6 @@ def connector() -> None:
         if os.environ.get("STREAMAD_REQUIRE_FLINK", "") not in {"", "0"}:
             pytest.fail(missing, pytrace=False)
         pytest.skip(missing)
-
-
-@pytest.fixture(scope="session")
-def kafka(kafka_libs: Path) -> Iterator[KafkaBroker]:
-    """A broker of the first transaction protocol: see docs/flink.md."""
-    with KafkaBroker(libs=kafka_libs, features={"transaction.version": 1}) as broker:
-        yield broker
 
 
 @pytest.fixture

@@ -168,9 +168,3 @@ def test_no_cluster_is_told_in_one_line():
 def test_a_missing_connector_is_told(tmp_path: Any):
     with pytest.raises(ConfigError, match=r"flink.connector_jar: there is no file .*setup-flink"):
         job_flink.connector_jar(config(flink={"connector_jar": f"{tmp_path}/none.jar"}))
-
-
-def test_a_cluster_on_which_restarts_lose_output_is_refused(monkeypatch: Any):
-    monkeypatch.setattr(flink_run, "transaction_version", lambda _: 2)
-    with pytest.raises(ConfigError, match=r"downgrade --feature transaction.version=1"):
-        flink_run.run_submitted(config(), KafkaSettings())
