@@ -65,16 +65,23 @@ Slots: as many as the input has partitions at the first start (`flink.max_parall
 
 ## What is guaranteed
 
-Findings, scores, dead letters and late records of a checkpoint are one Kafka transaction a slot: read committed, each
-is there once, through the death of task managers and of the job manager. They become visible with the
+Findings, scores, dead letters and late records of a checkpoint are one Kafka transaction a slot, read committed. Nothing is
+lost or doubled by a savepoint, a stop, a new parallelism or a refusal.
+
+**Known defect: do not rely on it through crashes yet.** The test that kills a task manager and then the job manager under load
+(`tests/flink/test_kill.py`) passes sometimes; in most runs the last windows of one slot never come. The
+cause is not found: the committer then tells of fenced transactions, but it happens on Kafka's `transaction.version` 1 as on 2.
+Where output must not be missing, run the plain job.
+
+They become visible with the
 checkpoint, so `flink.checkpoint_interval` is most of the latency. A transaction must outlive an
 outage of the job: `flink.transaction_timeout` is Kafka's limit of 15 minutes by default; after a longer
 outage, `--from latest` may find that the broker has aborted what the last checkpoint had prepared.
 
 | what happens | what follows |
 |---|---|
-| a task manager dies | Flink restarts the job from the last checkpoint; what was open is aborted |
-| the job manager dies, without high availability | start it, `streamad flink run`: it goes on from the last checkpoint |
+| a task manager dies | Flink restarts the job from the last checkpoint; what was open is aborted; see the known defect |
+| the job manager dies, without high availability | start it, `streamad flink run`: it goes on from the last checkpoint; see the known defect |
 | the topic lost what comes next | `input.on_out_of_range`: the job ends and says so, or goes on with a gap |
 | a partition is silent | the broker is asked; if nothing is left to read, the wall clock counts (`series.silence`) |
 | a broken message | a dead letter, as in the plain job |
@@ -120,7 +127,8 @@ def _measured() -> str:
         f"On {told['cores']} shared cores, with the broker, the job manager and the task manager on the "
         f"same ones; checkpoints every {told['interval_s']:g} s; `robust_z`, windows of 64, 10,000 keys (400 where a message is one point), two "
         "partitions; the last two thirds of the messages, one run "
-        "(`python tests/bench/flink.py`). CPU is that of the job's own processes.",
+        "(`python tests/bench/flink.py`). CPU is that of the job's own processes. At parallelism 1 and 500 points the "
+        "JVM was still compiling.",
         _speed(told["speed"]),
         "From a message's arrival until what it closed can be read committed, at half of the speed "
         "above (500 points a message):",
