@@ -54,9 +54,8 @@ class FlinkPlan:
 
     label : name of the operator that detects: it names the checksum of the configuration, so that a
     savepoint tells what made it
-    source, sink : options of the two Kafka tables; topics : the input; partitions : of all topics
-    together; make : makes what judges, in the worker (it is pickled); jars : what the cluster has
-    not; options : Flink's own
+    source, sink : options of the two Kafka tables; topics : the input; make : makes what judges, in
+    the worker (it is pickled); jars : what the cluster has not; options : Flink's own
     """
 
     name: str
