@@ -13,9 +13,9 @@ from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.admin import KafkaAdminClient
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
+from connectors.kafka_assignor import CurrentOwnersAssignor
 from streamad.errors import ConfigError
 
 MAX_REQUEST_BYTES = 1_000_000
@@ -175,7 +175,7 @@ def group_consumer(
         client_rack=settings.rack,
         group_id=group,
         group_instance_id=member,
-        partition_assignment_strategy=[CooperativeStickyAssignor],
+        partition_assignment_strategy=[CurrentOwnersAssignor],
         session_timeout_ms=settings.session_timeout_ms,
         heartbeat_interval_ms=max(200, settings.session_timeout_ms // 5),
         # Recovery of a large shard happens between two polls.
