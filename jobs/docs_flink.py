@@ -66,25 +66,22 @@ Slots: as many as the input has partitions at the first start (`flink.max_parall
 ## What is guaranteed
 
 Findings, scores, dead letters and late records of a checkpoint are one Kafka transaction a slot, read committed. Nothing is
-lost or doubled by a savepoint, a stop, a new parallelism or a refusal.
-
-**Known defect: do not rely on it through crashes yet.** The test that kills a task manager and then the job manager under load
-(`tests/flink/test_kill.py`) passes sometimes; in most runs the last windows of one slot never come. The
-cause is not found: the committer then tells of fenced transactions, but it happens on Kafka's `transaction.version` 1 as on 2.
-Where output must not be missing, run the plain job.
-
-They become visible with the
+lost or doubled by a task manager or a job manager that is killed, by a savepoint, a stop, a new parallelism or a
+refusal (`tests/flink`). They become visible with the
 checkpoint, so `flink.checkpoint_interval` is most of the latency. A transaction must outlive an
 outage of the job: `flink.transaction_timeout` is Kafka's limit of 15 minutes by default; after a longer
 outage, `--from latest` may find that the broker has aborted what the last checkpoint had prepared.
 
 | what happens | what follows |
 |---|---|
-| a task manager dies | Flink restarts the job from the last checkpoint; what was open is aborted; see the known defect |
-| the job manager dies, without high availability | start it, `streamad flink run`: it goes on from the last checkpoint; see the known defect |
+| a task manager dies | Flink restarts the job from the last checkpoint; what was open is aborted |
+| the job manager dies, without high availability | start it, `streamad flink run`: it goes on from the last checkpoint |
 | the topic lost what comes next | `input.on_out_of_range`: the job ends and says so, or goes on with a gap |
 | a partition is silent | the broker is asked; if nothing is left to read, the wall clock counts (`series.silence`) |
 | a broken message | a dead letter, as in the plain job |
+
+After a restart Flink commits what the checkpoint had prepared once more. Where the last life had done so, its log says
+`Unable to commit transaction … already fenced`, as an error: Kafka refuses the second commit, and nothing is missing.
 
 The state of a partition is a snapshot and a journal ([decision 14](adr/0014-flink-state-is-a-snapshot-and-a-journal.md));
 how messages cross between Java and Python is [decision 15](adr/0015-flink-between-two-tables.md).

@@ -107,7 +107,7 @@ def plan(
         label=f"detect {config.decision_checksum()}",
         source=source_options(seen, settings, start_ms=start_time_ms(seen.input.start)),
         sink=sink_options(seen, settings, topics=written),
-        topics=seen.input.topics,
+        topics={topic: counts[topic] for topic in seen.input.topics},
         parallelism=config.flink.parallelism,
         max_parallelism=most,
         make=MakeDetect(

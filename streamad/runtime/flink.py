@@ -39,10 +39,16 @@ _HEADERS = Types.MAP(Types.STRING(), _BYTES)
 _MESSAGE = Types.ROW(
     [Types.STRING(), Types.INT(), Types.LONG(), Types.LONG(), _BYTES, _BYTES, _HEADERS]
 )
+_MESSAGE_SQL = (
+    "ROW<`topic` STRING, `partition` INT, `offset` BIGINT, `broker_ms` BIGINT, `key` BYTES, "
+    "`value` BYTES, `headers` MAP<STRING, BYTES>>"
+)
 _OUTGOING = Types.ROW_NAMED(
     ["topic", "key", "value", "headers"], [Types.STRING(), _BYTES, _BYTES, _HEADERS]
 )
 _PYFLINK = Path(pyflink.__file__).parent
+
+_MOST_WAKES_PER_S = 100
 
 _KEYS_AHEAD = 512
 """Partitions a topic that are given keys of their own, so that a topic may grow under a job."""
@@ -54,15 +60,16 @@ class FlinkPlan:
 
     label : name of the operator that detects: it names the checksum of the configuration, so that a
     savepoint tells what made it
-    source, sink : options of the two Kafka tables; topics : the input; make : makes what judges, in
-    the worker (it is pickled); jars : what the cluster has not; options : Flink's own
+    source, sink : options of the two Kafka tables; topics : the input, and the partitions each has;
+    make : makes what judges, in the worker (it is pickled); jars : what the cluster has not;
+    options : Flink's own
     """
 
     name: str
     label: str
     source: Mapping[str, str] = field(repr=False)
     sink: Mapping[str, str] = field(repr=False)
-    topics: Sequence[str]
+    topics: Mapping[str, int]
     parallelism: int
     max_parallelism: int
     make: Callable[[Telemetry], KeyedDetect]
@@ -84,8 +91,14 @@ class DetectFunction(KeyedProcessFunction):
             journal=runtime_context.get_list_state(ListStateDescriptor("journal", _BYTES)),
         )
 
-    def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[Row]:
-        """Take one message in."""
+    def process_element(
+        self, value: Row | None, ctx: KeyedProcessFunction.Context
+    ) -> Iterator[Row]:
+        """Take one message in; a row without one is there to wake a shard."""
+        shard = ctx.get_current_key()
+        if value is None:
+            made, due_ms = self._detect.on_wake(shard, self._kept, now_ms=_wall_ms())
+            return self._answer(made, due_ms, ctx)
         topic, partition, offset, broker_ms, key, payload, headers = value
         entry = Entry(
             offset=offset,
@@ -95,7 +108,7 @@ class DetectFunction(KeyedProcessFunction):
             headers=tuple((name, text or b"") for name, text in (headers or {}).items()),
         )
         made, due_ms = self._detect.take(
-            ctx.get_current_key(), Source(topic, partition), entry, self._kept, now_ms=_wall_ms()
+            shard, Source(topic, partition), entry, self._kept, now_ms=_wall_ms()
         )
         return self._answer(made, due_ms, ctx)
 
@@ -176,13 +189,20 @@ def build(plan: FlinkPlan, *, remote: bool) -> StreamExecutionEnvironment:
     tables = StreamTableEnvironment.create(env)
     tables.create_temporary_table("input", _table(_input_schema(), plan.source))
     tables.create_temporary_table("output", _table(_output_schema(), plan.sink))
-    keys = shard_keys(plan.topics, plan.max_parallelism)
+    topics = list(plan.topics)
+    keys = shard_keys(topics, plan.max_parallelism)
+    there = [keys[Source(topic, i)] for topic in topics for i in range(plan.topics[topic])]
+    tables.create_temporary_table("wakes", _wakes(len(there)))
     query = tables.sql_query(
-        f"SELECT {_key_expression(plan.topics, keys)} AS shard, ROW(`topic`, `partition`, "  # noqa: S608
+        f"SELECT {_key_expression(topics, keys)} AS shard, ROW(`topic`, `partition`, "  # noqa: S608
         "`offset`, CAST(EXTRACT(EPOCH FROM `time`) AS BIGINT) * 1000 + "
         "EXTRACT(MILLISECOND FROM `time`), `key`, `value`, `headers`) AS message FROM `input`"
     )
-    stream = tables.to_append_stream(query, Types.ROW([Types.INT(), _MESSAGE]))
+    wakes = tables.sql_query(
+        f"SELECT {_nth(there)} AS shard, CAST(NULL AS {_MESSAGE_SQL}) AS message FROM `wakes`"  # noqa: S608
+    )
+    row = Types.ROW([Types.INT(), _MESSAGE])
+    stream = tables.to_append_stream(query, row).union(tables.to_append_stream(wakes, row))
     detected = (
         _keyed(stream)
         .process(DetectFunction(plan.make), _OUTGOING)
@@ -218,6 +238,25 @@ def _output_schema() -> Schema:
         .column("key", "BYTES")
         .column("value", "BYTES")
         .column_by_metadata("headers", "MAP<STRING, BYTES>")
+        .build()
+    )
+
+
+def _wakes(n: int) -> TableDescriptor:
+    """Return a table of numbers below ``n``, each about once a second, without an end.
+
+    PyFlink restores no timer that Python set in the batch that a checkpoint ended (it is handed to
+    Flink's timers after the checkpoint was taken), so shards are woken by rows of their own.
+    """
+    schema = Schema.new_builder().column("number", "INT").build()
+    return (
+        TableDescriptor.for_connector("datagen")
+        .schema(schema)
+        .option("rows-per-second", str(min(n, _MOST_WAKES_PER_S)))
+        .option("scan.parallelism", "1")
+        .option("fields.number.kind", "random")
+        .option("fields.number.min", "0")
+        .option("fields.number.max", str(n - 1))
         .build()
     )
 
@@ -354,6 +393,11 @@ def _key_expression(topics: Sequence[str], keys: Mapping[Source, int]) -> str:
         quoted = topic.replace("'", "''")
         cases.append(f" WHEN '{quoted}' THEN CASE `partition`{of_topic} ELSE {beyond} END")
     return f"CASE `topic`{''.join(cases)} ELSE -1 END"
+
+
+def _nth(values: Sequence[int]) -> str:
+    cases = "".join(f" WHEN {number} THEN {value}" for number, value in enumerate(values))
+    return f"CASE `number`{cases} ELSE -1 END"
 
 
 def _wall_ms() -> int:

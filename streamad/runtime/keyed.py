@@ -170,6 +170,7 @@ class KeyedDetect:
         self._keep_scores = operator.detector.info.cost != "cheap"
         self._tick_ms = tick_length(config.series)
         self.shards: dict[int, KeyedShard] = {}
+        self._vacant: set[int] = set()
 
     # ------------------------------------------------------------------ what the engine calls
 
@@ -215,6 +216,22 @@ class KeyedDetect:
                 self._save(shard, kept)
             return made, None
         return made, self._timer(shard, now_ms)
+
+    def on_wake(
+        self, key: int, kept: KeyedState, *, now_ms: int
+    ) -> tuple[list[Outgoing], int | None]:
+        """Be called now and then for every key, restored or not; returns as `take` does.
+
+        An engine may restore state without the last timers that were set: Flink hands what Python
+        sets on to its timers only after the checkpoint that ended the batch. What waits then would
+        wait for the next message, and a partition that is silent would never be said to be.
+        """
+        if key in self.shards or key in self._vacant:
+            return [], None
+        if self._source_of(kept) is None:
+            self._vacant.add(key)
+            return [], None
+        return self.on_timer(key, kept, timer_ms=now_ms, now_ms=now_ms)
 
     # ------------------------------------------------------------------ judging
 

@@ -35,6 +35,10 @@ class Keyed(Protocol):
         """Be called at a timer; returns as `take` does."""
         ...
 
+    def on_wake(self, key: int, kept: Any, *, now_ms: int) -> Made:
+        """Be called now and then, whatever timers are set; returns as `take` does."""
+        ...
+
 
 D = TypeVar("D", bound=Keyed)
 
@@ -220,6 +224,12 @@ class MemoryEngine(Generic[D]):
             self._leave(key, made)
         self.now_ms = max(self.now_ms, now_ms)
 
+    def wake(self) -> None:
+        """Call for every key there is, as an engine does now and then."""
+        for key in [*self.cells]:
+            kept = self._enter(key)
+            self._leave(key, self.subtask(key).on_wake(key, kept, now_ms=self.now_ms))
+
     def _due(self, now_ms: int) -> tuple[int, int] | None:
         every = ((timer, key) for key, timers in self.timers.items() for timer in timers)
         return min((one for one in every if one[0] <= now_ms), default=None)
@@ -253,12 +263,16 @@ class MemoryEngine(Generic[D]):
         )
         return self._last
 
-    def fail_and_restore(self, *, read: bool = True) -> None:
+    def fail_and_restore(self, *, read: bool = True, timers: bool = True) -> None:
         """Lose everything since the last checkpoint; go on from there with new subtasks.
 
         read : the input is taken in again at once; else when `read` is called
+        timers : those of the checkpoint are there again; else they are lost, as those are which
+            Flink was given by Python just before a checkpoint, and only `wake` comes to their aid
         """
         self._restore(len(self.subtasks))
+        if not timers:
+            self.timers = {}
         if read:
             self.read()
 

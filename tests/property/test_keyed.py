@@ -221,7 +221,8 @@ EVENTS = st.one_of(
     st.tuples(st.just("read"), partitions, st.integers(1, 30)),
     st.tuples(st.just("advance"), st.integers(1, 2_000), st.booleans()),
     st.tuples(st.just("checkpoint")),
-    st.tuples(st.just("fail"), st.booleans()),
+    st.tuples(st.just("fail"), st.booleans(), st.booleans()),
+    st.tuples(st.just("wake")),
     st.tuples(st.just("rescale"), st.integers(1, 3)),
 )
 LAPSES = st.tuples(st.just("advance"), st.integers(1_000, 60_000), st.booleans())
@@ -242,15 +243,15 @@ EVENTFUL = [
     ("advance", 1_500, False),
     ("checkpoint",),
     ("feed", SOURCES[0], 20),
-    ("fail", True),
+    ("fail", True, True),
     ("advance", 1_500, True),
     ("feed", SOURCES[1], 20),
     ("rescale", 2),
-    ("fail", False),
+    ("fail", False, False),
     ("put", SOURCES[0], 10),
     ("advance", 1_500, False),
     ("checkpoint",),
-    ("fail", True),
+    ("fail", True, True),
 ]
 JOURNAL_ALONE = {
     "linger": 20, "journal_bytes": 10**7, "pending": 20, "portion_bytes": 10**6,
@@ -289,8 +290,11 @@ class Run:
         self.engine.checkpoint()
 
     def fail(self, *how: bool) -> None:
-        (read_again,) = how
-        self.engine.fail_and_restore(read=read_again)
+        read_again, timers = how
+        self.engine.fail_and_restore(read=read_again, timers=timers)
+
+    def wake(self) -> None:
+        self.engine.wake()
 
     def rescale(self, n: int) -> None:
         self.engine.rescale(n)
@@ -299,6 +303,7 @@ class Run:
         for source in SOURCES:
             self.put(source, len(self.entries[source]))
         self.engine.read()
+        self.engine.wake()
         self.advance(1_000)
         self.checkpoint()
         for cells in self.engine.cells.values():
@@ -387,9 +392,10 @@ def test_silence_is_told_once_whatever_fails_after_it():
     told = None
     for events in (
         [*pause],
-        [("fail", True), *pause, ("fail", True), *pause],
-        [*pause, ("checkpoint",), ("fail", True)],
-        [*pause, ("checkpoint",), ("fail", True), ("advance", 500, True), ("rescale", 2)],
+        [("fail", True, True), *pause, ("fail", True, True), *pause],
+        [*pause, ("checkpoint",), ("fail", True, True)],
+        [("checkpoint",), ("fail", True, False), ("wake",), *pause],
+        [*pause, ("checkpoint",), ("fail", True, True), ("advance", 500, True), ("rescale", 2)],
     ):
         begun = [("feed", source, half) for source in SOURCES]
         committed, expected, ticks = happen(

@@ -401,6 +401,18 @@ def test_messages_no_one_can_read_leave_no_timer():
     assert len(job.engine.outputs) >= 2
 
 
+def test_state_that_shrank_to_nothing_is_left_alone_when_it_is_woken():
+    job = Job()
+    job.feed(*points(30))
+    job.pass_time(2 * TTL_MS)
+    job.engine.checkpoint()
+    job.engine.fail_and_restore(timers=False)
+    n = len(job.engine.outputs)
+    job.engine.wake()
+    assert not job.timers
+    assert len(job.engine.outputs) == n
+
+
 def test_a_timer_of_a_key_without_state_does_nothing():
     job = Job()
     job.engine.timers[5] = {BEGIN_MS + 1}
@@ -428,6 +440,34 @@ def test_what_waits_at_a_failure_is_judged_by_the_timer_that_was_set():
     job.fail()
     job.pass_time(200)
     assert len(job.scored()) == len(set(job.scored())) > 20
+
+
+def test_what_waits_at_a_failure_that_lost_its_timer_is_judged_once_it_is_woken():
+    job = Job()
+    job.feed(*points(40))
+    job.engine.checkpoint()
+    job.engine.fail_and_restore(timers=False)
+    job.pass_time(60_000)
+    assert job.scored() == [], "nothing came that would have opened the shard"
+    job.engine.wake()
+    assert len(job.scored()) == len(set(job.scored())) > 20
+    n = len(job.engine.outputs)
+    job.engine.wake()
+    assert len(job.engine.outputs) == n
+    job.pass_time(30_000)
+    assert "no_data" in job.kinds(), "from here on time passes as ever"
+
+
+def test_to_be_woken_changes_nothing_where_nothing_was_lost_and_nothing_is():
+    job = Job(flink={"linger": "700ms"})
+    job.engine.cells[7] = Cells()
+    job.feed(*points(40))
+    timers = set(job.timers)
+    for _ in range(3):
+        job.engine.wake()
+    assert job.engine.outputs == []
+    assert job.timers == timers
+    assert job.engine.cells[7] == Cells()
 
 
 def test_a_message_of_more_than_a_portion_is_judged_at_once():
