@@ -9,7 +9,8 @@ from typing import Any
 BENCH = Path(__file__).resolve().parent.parent / "docs" / "bench"
 
 
-_PROFILE = """Where the time goes (sampling a worker under full load, and the JVM's threads by their CPU time):
+_PROFILE = """Where the time goes (`py-spy record --duration 30 --pid WORKER` while the benchmark runs, and `top -H -p JVM` for its
+threads by their CPU time):
 
 - *500 points a message.* Of the worker's busy time, the operator is 66 %, decoding 17 %, the journal (compressing it, and
   handing it to the state backend) some 10 %, PyFlink the rest. In the JVM, the first 45 seconds

@@ -26,7 +26,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -40,6 +39,7 @@ import psutil
 import yaml
 
 from streamad.errors import StreamadError
+from streamad.testing.processes import free_ports, kill_with_me, port_is_free
 
 _START_TIMEOUT_S = 180.0  # 14 s on two cores, most of it Flink's scripts; others may use them
 _STOP_TIMEOUT_S = 20.0
@@ -131,7 +131,7 @@ class FlinkCluster:
         self._temporary = root is None
         self.root = (root or Path(tempfile.mkdtemp(prefix="streamad-flink-"))).resolve()
         self._distribution = distribution
-        rpc, blob, free = _free_ports(3)
+        rpc, blob, free = free_ports(3)
         self.rest_port = rest_port or free
         self._options = cluster_options(
             root=self.root, rest_port=self.rest_port, rpc_port=rpc, blob_port=blob, slots=slots
@@ -363,6 +363,12 @@ class FlinkCluster:
         ]
         return "\n".join(line for tail in tails for line in tail) or "(no log)"
 
+    def _errors(self, name: str) -> list[str]:
+        """Return the last errors a process logged, each with the line after it."""
+        lines = (self.log_dir / f"console-{name}.log").read_text(errors="replace").splitlines()
+        errors = [number for number, line in enumerate(lines) if " ERROR " in line]
+        return [line for number in errors[-3:] for line in lines[number : number + 2]]
+
     def _launch_job_manager(self) -> None:
         if self.job_manager_pid is None:
             if self._job_manager is not None:
@@ -390,7 +396,9 @@ class FlinkCluster:
                 env=self._environment(),
                 start_new_session=True,  # Ctrl-C is for the tests; they then stop it in order
             )
-        return _Jvm(name, process, None if self._survive else _kill_with_me(process.pid))
+        # The group, because a task manager's Python workers belong to it.
+        watchdog = None if self._survive else kill_with_me(process.pid, group=True)
+        return _Jvm(name, process, watchdog)
 
     def _environment(self) -> dict[str, str]:
         inherited = {
@@ -410,7 +418,8 @@ class FlinkCluster:
         while not condition():
             for jvm in [self._job_manager, *self._task_managers.values()]:
                 if jvm is not None and jvm.pid is None:
-                    msg = f"{jvm.name} ended with {jvm.process.returncode}; the logs end:\n"
+                    why = "".join(f"\n{line}" for line in self._errors(jvm.name))
+                    msg = f"{jvm.name} ended with {jvm.process.returncode}{why}\nthe logs end:\n"
                     raise ClusterError(msg + self.log_tail())
             if time.monotonic() > deadline:
                 msg = f"{failure} after {timeout_s:g} s; the logs end:\n"
@@ -518,28 +527,6 @@ def _distribution() -> Path | None:
     return None
 
 
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as probes:
-        # All are held until all are known: else one may be given twice.
-        sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
-        for probe in sockets:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in sockets]
-
-
-def _kill_with_me(pid: int) -> subprocess.Popen[bytes]:
-    """Start a process that kills the group of ``pid`` once this one is gone, however it went.
-
-    It waits for the end of a pipe only this process holds; a cluster left over from a killed test
-    run would keep gigabytes. The group, because a task manager's Python workers belong to it.
-    """
-    return subprocess.Popen(  # noqa: S603 - our own arguments
-        ["sh", "-c", f"cat >/dev/null; kill -9 -{pid}"],  # noqa: S607
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-    )
-
-
 def _marked(root: Path) -> list[psutil.Process]:
     """Return the processes of the cluster in this folder, whoever started them."""
     found = []
@@ -570,7 +557,7 @@ def _up(directory: Path, *, port: int, slots: int, task_managers: int) -> str:
     if _running(pid_file):
         return f"already up; stop it with `make flink-down` (logs: {directory / 'log'})"
     cluster = FlinkCluster(slots=slots, task_managers=task_managers, root=directory, rest_port=port)
-    if not _port_is_free(port):
+    if not port_is_free(port):
         msg = f"port {port} is taken; name another one: `make flink-up FLINK_PORT=8082`"
         raise ClusterError(msg)
     cluster.start(survive=True)
@@ -596,16 +583,6 @@ def _running(pid_file: Path) -> list[psutil.Process]:
     except (FileNotFoundError, ValueError):
         return []
     return [process for process in _marked(pid_file.parent.resolve()) if process.pid in pids]
-
-
-def _port_is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -34,6 +34,7 @@ from typing import IO, Any, Self
 import psutil
 
 from streamad.errors import StreamadError
+from streamad.testing.processes import free_ports, kill_with_me, port_is_free
 
 DEFAULT_LIBS = Path(".cache/kafka/libs")
 """Where ``make kafka-jars`` puts the jars, from the root of the repository."""
@@ -102,8 +103,8 @@ class KafkaBroker:
         self._temporary = data_dir is None
         self.data_dir = data_dir or Path(tempfile.mkdtemp(prefix="streamad-kafka-"))
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        self.port = port or _free_port()
-        self._controller_port = _free_port()
+        free, self._controller_port = free_ports(2)
+        self.port = port or free
         self._classpath = f"{libs.resolve()}/*"
         self._heap_mb = heap_mb
         self._properties = server_properties(
@@ -154,7 +155,7 @@ class KafkaBroker:
                 "kafka.Kafka", str(config), log=log, options=[f"-Xmx{self._heap_mb}m"]
             )
         if not survive:
-            self._watchdog = _kill_with_me(self._process.pid)
+            self._watchdog = kill_with_me(self._process.pid)
         try:
             self._await_answer(self._process, timeout_s)
         except BaseException:
@@ -352,29 +353,10 @@ def server_properties(
     }
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _cluster_id() -> str:
     # Kafka's tool would take a leading dash for an option.
     encoded = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     return _cluster_id() if encoded.startswith("-") else encoded
-
-
-def _kill_with_me(pid: int) -> subprocess.Popen[bytes]:
-    """Start a process that kills ``pid`` once this one is gone, however it went.
-
-    It waits for the end of a pipe only this process holds; a broker left over from a killed test
-    run would keep half a gigabyte.
-    """
-    return subprocess.Popen(  # noqa: S603 - our own arguments
-        ["sh", "-c", f"cat >/dev/null; kill -9 {pid}"],  # noqa: S607
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-    )
 
 
 def _up(directory: Path, *, libs: Path, port: int) -> str:
@@ -387,7 +369,7 @@ def _up(directory: Path, *, libs: Path, port: int) -> str:
         port=port,
         properties={"auto.create.topics.enable": "true"},
     )
-    if not _port_is_free(port):
+    if not port_is_free(port):
         msg = f"port {port} is taken; name another one: `make kafka-up KAFKA_PORT=9094`"
         raise BrokerError(msg)
     broker.start(survive=True)
@@ -416,16 +398,6 @@ def _running(pid_file: Path) -> psutil.Process | None:
         return process if "kafka.Kafka" in process.cmdline() else None
     except (FileNotFoundError, ValueError, psutil.NoSuchProcess, psutil.AccessDenied):
         return None
-
-
-def _port_is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

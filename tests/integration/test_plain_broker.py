@@ -13,7 +13,8 @@ from connectors.kafka import KafkaSettings
 from jobs.plain import detect_loop
 from streamad.errors import OffsetOutOfRangeError, StateError
 from streamad.ports import Source
-from streamad.testing.kafka_broker import KafkaBroker, _free_port
+from streamad.testing.kafka_broker import KafkaBroker
+from streamad.testing.processes import free_ports
 from tests.integration.conftest import Pipeline
 
 
@@ -147,7 +148,7 @@ def test_silence_of_a_whole_partition_is_told_once_and_survives_a_restart(pipeli
 
 
 def test_a_password_is_asked_for_and_never_shown(kafka_libs, rows):
-    port = _free_port()
+    (port,) = free_ports(1)
     broker = KafkaBroker(libs=kafka_libs)
     jaas = (
         "org.apache.kafka.common.security.plain.PlainLoginModule required "

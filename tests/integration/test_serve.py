@@ -14,7 +14,7 @@ import urllib.request
 import pytest
 
 from jobs.cli import main
-from streamad.testing.kafka_broker import _free_port
+from streamad.testing.processes import free_ports
 
 STEP_MS = 1_000
 
@@ -47,7 +47,7 @@ def running(pipeline, tmp_path):
     made.send([*calm, ("key-0", now_ms + 160 * STEP_MS, 60.0)])
     file = tmp_path / "pipeline.yaml"
     file.write_text(json.dumps(made.tree))
-    port = _free_port()
+    (port,) = free_ports(1)
     environment = os.environ | {
         "KAFKA_BOOTSTRAP_SERVERS": made.settings.bootstrap,
         "KAFKA_SASL_PASSWORD": "hunter22",

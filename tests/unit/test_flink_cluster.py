@@ -21,6 +21,7 @@ from streamad.testing.flink_cluster import (
     main,
     why_no_cluster,
 )
+from streamad.testing.processes import free_ports
 
 SHIPPED = {"env": {"java": {"opts": {"all": "--add-opens=java.base/java.lang=ALL-UNNAMED"}}}}
 
@@ -118,7 +119,7 @@ def test_a_cluster_that_was_never_started_can_be_asked_and_closed(distribution: 
 
 
 def test_the_ports_are_all_different():
-    ports = flink_cluster._free_ports(20)
+    ports = free_ports(20)
     assert len(set(ports)) == 20
 
 
