@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-import warnings
 from typing import Any
 
 from connectors.flink_rest import FlinkRest
@@ -54,7 +54,7 @@ def make_whole(cluster: FlinkCluster) -> None:
     try:
         cluster.wait_for_slots(2)
     except ClusterError as error:
-        warnings.warn(str(error), stacklevel=2)
+        logging.getLogger(__name__).warning("%s", error)
         cluster.start()
         cluster.wait_for_slots(2)
 
