@@ -9,7 +9,7 @@ def test_a_learning_detector_recovers_by_its_logged_scores(pipeline, rows):
     # No snapshot but the one at the end: everything before the kill comes back from the log.
     job = pipeline(
         detector="knn",
-        delivery={"commit_interval": "20ms", "snapshot_interval": "1h", "max_poll_records": 200},
+        delivery={"commit_interval": "1ms", "snapshot_interval": "1h", "max_poll_records": 200},
     )
     series = rows(points=500)
     job.create()
