@@ -49,9 +49,13 @@ _OUTGOING = Types.ROW_NAMED(
 _PYFLINK = Path(pyflink.__file__).parent
 
 _MOST_WAKES_PER_S = 100
+"""Of a job, over all its partitions."""
 
 _KEYS_AHEAD = 512
 """Partitions a topic that are given keys of their own, so that a topic may grow under a job."""
+
+_BEYOND = 1_000_000_000
+"""Keys of partitions beyond those begin here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +195,7 @@ def build(plan: FlinkPlan, *, remote: bool) -> StreamExecutionEnvironment:
     tables.create_temporary_table("output", _table(_output_schema(), plan.sink))
     topics = list(plan.topics)
     keys = shard_keys(topics, plan.max_parallelism)
-    there = [keys[Source(topic, i)] for topic in topics for i in range(plan.topics[topic])]
+    there = keys_in_use(plan.topics, keys)
     tables.create_temporary_table("wakes", _wakes(len(there)))
     query = tables.sql_query(
         f"SELECT {_key_expression(topics, keys)} AS shard, ROW(`topic`, `partition`, "  # noqa: S608
@@ -246,7 +250,8 @@ def _wakes(n: int) -> TableDescriptor:
     """Return a table of numbers below ``n``, each about once a second, without an end.
 
     PyFlink restores no timer that Python set in the batch that a checkpoint ended (it is handed to
-    Flink's timers after the checkpoint was taken), so shards are woken by rows of their own.
+    Flink's timers after the checkpoint was taken), so shards are woken by rows of their own. Those
+    of partitions a topic is given later are woken once the job is submitted again.
     """
     schema = Schema.new_builder().column("number", "INT").build()
     return (
@@ -380,6 +385,16 @@ def shard_keys(topics: Sequence[str], max_parallelism: int) -> dict[Source, int]
     return made
 
 
+def keys_in_use(topics: Mapping[str, int], keys: Mapping[Source, int]) -> list[int]:
+    """Return the key of each partition there is; ``topics``: how many each has."""
+    numbers = {topic: number for number, topic in enumerate(topics)}
+    return [
+        keys.get(Source(topic, partition), _BEYOND + len(numbers) * partition + numbers[topic])
+        for topic, partitions in topics.items()
+        for partition in range(partitions)
+    ]
+
+
 def _key_expression(topics: Sequence[str], keys: Mapping[Source, int]) -> str:
     """Return SQL for the key of a message; partitions beyond those foreseen are spread by hash."""
     cases = []
@@ -389,7 +404,7 @@ def _key_expression(topics: Sequence[str], keys: Mapping[Source, int]) -> str:
             for source, key in keys.items()
             if source.topic == topic
         )
-        beyond = f"1000000000 + {len(topics)} * `partition` + {number}"
+        beyond = f"{_BEYOND} + {len(topics)} * `partition` + {number}"
         quoted = topic.replace("'", "''")
         cases.append(f" WHEN '{quoted}' THEN CASE `partition`{of_topic} ELSE {beyond} END")
     return f"CASE `topic`{''.join(cases)} ELSE -1 END"

@@ -125,6 +125,39 @@ def test_neighbouring_partitions_fall_to_different_slots(flink_distribution: Non
     assert told == {"distinct": True, "2": [3, 3], "3": [2, 2, 2], "6": [1] * 6}
 
 
+WAKES = """
+import json
+from pyflink.table import DataTypes, EnvironmentSettings, TableEnvironment
+from streamad.runtime.flink import _key_expression, keys_in_use, shard_keys
+
+topics = {"a": 30, "it's b": 2}
+keys = shard_keys(list(topics), 6)
+there = [(topic, number) for topic, n in topics.items() for number in range(n)]
+tables = TableEnvironment.create(EnvironmentSettings.in_batch_mode())
+tables.get_config().set("parallelism.default", "1")
+row = DataTypes.ROW([
+    DataTypes.FIELD("topic", DataTypes.STRING()), DataTypes.FIELD("partition", DataTypes.INT())
+])
+tables.create_temporary_view("input", tables.from_elements(there, row))
+sql = f"SELECT `topic`, `partition`, {_key_expression(list(topics), keys)} FROM `input`"
+with tables.execute_sql(sql).collect() as found:
+    judged = {(one[0], one[1]): one[2] for one in found}
+woken = dict(zip(there, keys_in_use(topics, keys)))
+print(json.dumps([judged == woken, len(set(woken.values())), len(keys)]))
+"""
+
+
+def test_each_partition_is_woken_under_the_key_it_is_judged_by(
+    flink_distribution: None, tmp_path: Any
+):
+    environment = {**os.environ, "FLINK_LOG_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", WAKES], capture_output=True, text=True, check=True, env=environment
+    )
+    # More partitions than keys were foreseen for, and a name that needs quoting.
+    assert json.loads(done.stdout.splitlines()[-1]) == [True, 32, 48]
+
+
 def test_thread_mode_is_refused_with_the_reason():
     with pytest.raises(ConfigError, match=r"execution_mode.*thread is refused: PyFlink"):
         parse_pipeline("name: p\nflink: {execution_mode: thread}")
