@@ -369,7 +369,7 @@ def main() -> None:
     show("speed", fast + small, console)
     show(f"latency at half load, checkpoints every {INTERVAL_S:g} s", late, console)
     if args.json:
-        about = {"cores": os.cpu_count(), "interval_s": INTERVAL_S}
+        about = {"cores": os.cpu_count(), "interval_s": INTERVAL_S, "rounds": ROUNDS}
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(
             json.dumps({**about, "speed": fast + small, "latency": late}, indent=1) + "\n"
