@@ -63,8 +63,8 @@ begins anew, `--from PATH` takes that one. State made under settings that decide
 [the pipeline file](pipeline.md)) is refused, with the reason, before anything is submitted;
 `delivery.on_state_mismatch: fresh` forgets what was learned and goes on at the same offsets.
 
-In Flink's web page the job has two sources: the input, and `wakes`, a row a second for each partition, which sees
-to it that a restored partition is opened though nothing comes ([decision 15](adr/0015-flink-between-two-tables.md)).
+In Flink's web page the job has two sources: the input, and `wakes`, an empty row for each partition about once a
+second (100 a second for all of them at most), which sees to it that a restored partition is opened though nothing comes ([decision 15](adr/0015-flink-between-two-tables.md)).
 
 Slots: as many as the input has partitions at the first start (`flink.max_parallelism`); more would lie idle.
 

@@ -247,7 +247,7 @@ def _output_schema() -> Schema:
 
 
 def _wakes(n: int) -> TableDescriptor:
-    """Return a table of numbers below ``n``, each about once a second, without an end.
+    """Return a table of numbers below ``n``, each about once a second if they are few, endless.
 
     PyFlink restores no timer that Python set in the batch that a checkpoint ended (it is handed to
     Flink's timers after the checkpoint was taken), so shards are woken by rows of their own. Those

@@ -11,6 +11,7 @@ from kafka.protocol.consumer.metadata import (
     ConsumerProtocolSubscription,
 )
 
+from connectors import kafka
 from connectors.kafka_assignor import CurrentOwnersAssignor
 
 PARTITIONS = range(4)
@@ -46,6 +47,12 @@ class Group:
             self.members[name].on_assignment(decoded, self.generation)
             made[name] = {part.partition for part in decoded.partitions()}
         return made
+
+
+def test_members_of_the_plain_job_are_placed_by_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kafka, "KafkaConsumer", lambda **options: options)
+    options = kafka.group_consumer(kafka.KafkaSettings(), group="g", member="m", max_poll_records=1)
+    assert options["partition_assignment_strategy"] == [CurrentOwnersAssignor]
 
 
 def test_partitions_move_in_two_rounds():
