@@ -17,7 +17,8 @@ from streamad.config import PipelineConfig
 from streamad.operators.alert import AlertOperator
 from streamad.ports import Decoder, Fault, SnapshotStore, Telemetry, no_fault
 from streamad.runtime.alert import AlertLoop
-from streamad.runtime.detect import Clock, DetectLoop
+from streamad.runtime.detect import DetectLoop
+from streamad.runtime.placing import Clock
 from streamad.runtime.rekey import RekeyLoop
 
 CLOCK = Clock(seconds=time.monotonic, wall_ms=lambda: time.time_ns() // 1_000_000)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from streamad.config import PipelineConfig
-from streamad.errors import MembershipError, SourceUnavailableError
+from streamad.errors import MembershipError
 from streamad.operators.alert import AlertOperator, AlertState
 from streamad.ports import (
     AlertRecords,
@@ -26,11 +26,10 @@ from streamad.ports import (
     no_fault,
 )
 from streamad.records import Alert
-from streamad.runtime.detect import Clock
+from streamad.runtime.placing import Clock, Placing
 
 logger = logging.getLogger(__name__)
 
-_RETRY_S = 1.0
 _TICK_S = 60.0
 
 
@@ -65,7 +64,7 @@ class AlertLoop:
         self._telemetry = telemetry or NullTelemetry()
         self._commit_s = config.delivery.commit_interval / 1000
         self._commit_due_s = 0.0
-        self._waiting: dict[Source, float] = {}
+        self._placing = Placing(member, clock, self._place)
         self.parts: dict[Source, _Part] = {}
 
     @property
@@ -76,7 +75,7 @@ class AlertLoop:
     @property
     def settled(self) -> bool:
         """Say whether every partition that came is at work."""
-        return not self._waiting
+        return self._placing.settled
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Work until ``stop``; then commit and return."""
@@ -86,7 +85,7 @@ class AlertLoop:
 
     def turn(self, timeout_ms: int = 100) -> int:
         """Poll once, take in what came, commit where it is time; return the findings taken."""
-        self._place_assigned()
+        self._placing.turn()
         polled = self._member.poll(timeout_ms)
         self._fault("after_poll")
         for messages in polled:
@@ -123,9 +122,9 @@ class AlertLoop:
 
     def lose(self, sources: Sequence[Source]) -> None:
         """Forget these partitions."""
+        self._placing.forget(sources)
         for source in sources:
             self.parts.pop(source, None)
-            self._waiting.pop(source, None)
         logger.info("no longer ours: %s", ", ".join(map(str, sources)))
 
     def _take(self, messages: Messages) -> None:
@@ -176,18 +175,6 @@ class AlertLoop:
         self._telemetry.observe("delivery_commit_seconds", self._clock.seconds() - started_s)
         self._telemetry.count("delivery_records_total", len(records), output="alert")
         self._telemetry.gauge("alert_open", sum(len(part.state) for part in self.parts.values()))
-
-    def _place_assigned(self) -> None:
-        now_s = self._clock.seconds()
-        self._waiting |= dict.fromkeys(self._member.assigned(), now_s)
-        for source in [source for source, due_s in self._waiting.items() if due_s <= now_s]:
-            try:
-                self._place(source)
-            except SourceUnavailableError as error:
-                logger.warning("%s cannot be recovered yet: %s", source, error)
-                self._waiting[source] = self._clock.seconds() + _RETRY_S
-            else:
-                del self._waiting[source]
 
     def _place(self, source: Source) -> None:
         first, after = self._member.log.bounds(source.topic)[source]

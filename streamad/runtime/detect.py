@@ -23,9 +23,7 @@ from streamad.errors import (
     SourceUnavailableError,
     StateError,
 )
-from streamad.operators.detect import DetectOperator, DetectOutput, Position
-from streamad.operators.shard import ShardState
-from streamad.operators.silence import tick_length
+from streamad.operators.detect import DetectOperator
 from streamad.ports import (
     Decoder,
     DetectRecords,
@@ -44,6 +42,8 @@ from streamad.ports import (
 from streamad.records import Finding, ScoreBatch
 from streamad.runtime import snapshots
 from streamad.runtime.decoding import Decoding, Portion
+from streamad.runtime.judging import Judged, Judging, OpenShard
+from streamad.runtime.placing import Clock, Placing
 from streamad.runtime.recorded import LoggedScores
 from streamad.runtime.start import start_offset
 
@@ -55,23 +55,15 @@ _TRANSACTION_BYTES = 8 * 2**20
 _SLOW_SNAPSHOT_S = 3.0
 """A snapshot that takes longer is not made while the group waits for a partition."""
 
-_RETRY_S = 1.0
-
-MAX_HOMES = 200_000
-"""Keys of which it is remembered in which partition they were met."""
-
 
 @dataclass(slots=True, kw_only=True)
-class Shard:
-    """One input partition at work.
+class Shard(OpenShard):
+    """One input partition at work, and what it has that is not committed.
 
-    position : the next offset to be taken in; committed : what the group knows of; began : where
-    this pipeline started to read the partition; dirty : there is something to commit.
+    committed : what the group knows of; began : where this pipeline started to read the partition;
+    dirty : there is something to commit.
     """
 
-    source: Source
-    state: ShardState
-    position: int
     committed: int
     began: int
     findings: list[Finding] = field(default_factory=list)
@@ -79,18 +71,11 @@ class Shard:
     records: list[Outgoing] = field(default_factory=list)
     dirty: bool = False
     parts: int = 1
-    n_names: int = 0
     log_offset: int = 0
     snapshot_offset: int = -1
     snapshot_at: int = 0
     snapshot_due_s: float = 0.0
     heard_s: float = 0.0
-    ticked_ms: int = 0
-
-    @property
-    def at(self) -> Position:
-        """Return what findings carry of their origin."""
-        return Position(topic=self.source.topic, partition=self.source.partition)
 
     def note(self) -> str:
         """Return what recovery needs beside the offset; it travels with every commit."""
@@ -101,14 +86,6 @@ class Shard:
             "parts": self.parts,
         }
         return json.dumps(about, separators=(",", ":"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clock:
-    """Time as the runtime sees it: seconds that never go back, and milliseconds of the wall."""
-
-    seconds: Callable[[], float]
-    wall_ms: Callable[[], int]
 
 
 class DetectLoop:
@@ -147,18 +124,17 @@ class DetectLoop:
         self._decoding = Decoding(decoder)
         self._clock, self._fault = clock, fault
         self._telemetry = telemetry or NullTelemetry()
-        self._counters = counters or {}
+        self._judging = Judging(
+            config, operator, records=records, telemetry=self._telemetry, counters=counters
+        )
         self._checksum = config.decision_checksum()
         self._commit_s = config.delivery.commit_interval / 1000
         self._snapshot_s = config.delivery.snapshot_interval / 1000
-        self._keep_late = config.series.late == "topic"
         # Reading scores back pays where making them is dear; it must cost no more than it saves.
         self._read_scores = operator.detector.info.cost != "cheap"
-        self._tick_ms = tick_length(config.series)
         self._commit_due_s = 0.0
         self._snapshot_took_s = 0.0
-        self._waiting: dict[Source, float] = {}
-        self._homes: dict[int, int] = {}
+        self._placing = Placing(member, clock, self._place)
         self._parts: dict[str, int] = {}
         self._old_parts: dict[str, int] = {}
         self.shards: dict[Source, Shard] = {}
@@ -173,7 +149,7 @@ class DetectLoop:
     @property
     def settled(self) -> bool:
         """Say whether every partition that came is at work."""
-        return not self._waiting
+        return self._placing.settled
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Work until ``stop``; then commit, save and return."""
@@ -183,7 +159,7 @@ class DetectLoop:
 
     def turn(self, timeout_ms: int = 100) -> int:
         """Poll once, take in what came, commit where it is time; return the messages taken."""
-        self._place_assigned()
+        self._placing.turn()
         began_s = self._clock.seconds()
         wait_ms = min(timeout_ms, max(1, int((self._commit_due_s - began_s) * 1000)))
         polled = self._member.poll(wait_ms if self._dirty() else timeout_ms)
@@ -215,68 +191,26 @@ class DetectLoop:
     # ------------------------------------------------------------------ rows
 
     def _take(self, portion: Portion) -> None:
-        messages, decoded = portion.messages, portion.decoded
-        shard = self.shards[messages.source]
-        started_s = self._clock.seconds()
-        out = self._operator.process(shard.state, decoded.batch, at=shard.at)
-        rejected = [*decoded.rejected, *out.rejected]
-        if rejected:
-            shard.records += self._records.rejected(messages, rejected)
-            for one in rejected:
-                self._telemetry.count("input_rejected_total", reason=one.reason)
-        if self._keep_late and len(out.late):
-            shard.records += self._records.late(messages, decoded.batch, out.late)
-        self._keep(shard, out)
-        if len(shard.state.keys.names) > shard.n_names:
-            self._meet_keys(shard)
-        shard.position = int(messages.offsets[-1]) + 1
+        shard = self.shards[portion.messages.source]
+        self._keep(shard, self._judging.portion(shard, portion))
+        shard.position = int(portion.messages.offsets[-1]) + 1
         shard.heard_s = self._clock.seconds()
-        topic = messages.source.topic
-        self._telemetry.count("input_messages_total", len(messages), topic=topic)
-        self._telemetry.observe("input_decode_seconds", portion.seconds)
-        self._telemetry.observe("detect_score_seconds", shard.heard_s - started_s)
 
-    def _meet_keys(self, shard: Shard) -> None:
-        """Remember where new keys were met; one that is met elsewhere is judged in two halves."""
-        names = shard.state.keys.names[shard.n_names :]
-        shard.n_names += len(names)
-        here, topic = shard.source.partition, shard.source.topic
-        if len(self._homes) + len(names) > MAX_HOMES:
-            return
-        homes = [self._homes.setdefault(hash((topic, name)), here) for name in names]
-        strays = len(homes) - homes.count(here)
-        if strays:
-            self._telemetry.count("input_key_in_two_partitions_total", strays, topic=topic)
-            logger.warning(
-                "%s: %d keys were met in more than one partition; each half is judged alone: key "
-                "the topic by the series, or set input.repartition",
-                shard.source,
-                strays,
-            )
-
-    def _keep(self, shard: Shard, out: DetectOutput) -> None:
-        shard.findings += out.findings
-        shard.scores += [batch for batch in out.scores if len(batch)]
+    @staticmethod
+    def _keep(shard: Shard, made: Judged) -> None:
+        shard.findings += made.findings
+        shard.scores += made.scores
+        shard.records += made.records
         shard.dirty = True
-        for name, n in out.counts.items():
-            if name in self._counters:
-                metric, labels = self._counters[name]
-                self._telemetry.count(metric, n, **labels)
 
     def _pass_time(self, now_s: float) -> None:
-        """Let wall-clock time pass where a whole partition is silent, and log that it did."""
-        every_ms, now_ms = self._tick_ms, self._clock.wall_ms()
+        """Let wall-clock time pass where a whole partition is silent."""
+        now_ms = self._clock.wall_ms()
         for shard in self.shards.values():
-            known_ms = max(shard.ticked_ms, shard.state.partition_ms)
-            quiet = now_s - shard.heard_s >= every_ms / 1000
-            if not quiet or known_ms <= 0 or now_ms // every_ms <= known_ms // every_ms:
-                continue
-            # A broker that is away is no silence of the source.
-            if not self._member.at_end(shard.source):
-                continue
-            shard.ticked_ms = now_ms
-            self._keep(shard, self._operator.tick(shard.state, now_ms, at=shard.at))
-            shard.records.append(self._records.tick(shard.source, shard.position, now_ms))
+            quiet_ms = (now_s - shard.heard_s) * 1000
+            due = self._judging.is_due(shard, quiet_ms=quiet_ms, now_ms=now_ms)
+            if due and self._member.at_end(shard.source):
+                self._keep(shard, self._judging.tick(shard, now_ms))
 
     # ------------------------------------------------------------------ commit
 
@@ -353,8 +287,7 @@ class DetectLoop:
         self._telemetry.gauge("state_snapshot_bytes", sum(map(len, snapshot.chunks)), **labels)
         wall_s = self._clock.wall_ms() / 1000
         self._telemetry.gauge("state_snapshot_timestamp_seconds", wall_s, **labels)
-        self._telemetry.gauge("detect_keys", len(shard.state.keys), **labels)
-        self._telemetry.gauge("detect_key_bytes", shard.state.bytes_per_key)
+        self._judging.measure(shard)
 
     def _write(self, shard: Shard, records: Sequence[Outgoing]) -> int | None:
         """Write a snapshot's records, the manifest last and alone; return where the first went.
@@ -384,29 +317,17 @@ class DetectLoop:
                     self._save(shard)
         except MembershipError as error:
             logger.warning("partitions left before their last commit; it is made anew: %s", error)
+        self._placing.forget(sources)
         for source in sources:
             self.shards.pop(source, None)
-            self._waiting.pop(source, None)
         logger.info("gave up %s", ", ".join(map(str, sources)))
 
     def lose(self, sources: Sequence[Source]) -> None:
         """Forget these partitions: they are another member's already."""
+        self._placing.forget(sources)
         for source in sources:
             self.shards.pop(source, None)
-            self._waiting.pop(source, None)
         logger.warning("lost %s", ", ".join(map(str, sources)))
-
-    def _place_assigned(self) -> None:
-        now_s = self._clock.seconds()
-        self._waiting |= dict.fromkeys(self._member.assigned(), now_s)
-        for source in [source for source, due_s in self._waiting.items() if due_s <= now_s]:
-            try:
-                self._place(source)
-            except SourceUnavailableError as error:
-                logger.warning("%s cannot be recovered yet: %s", source, error)
-                self._waiting[source] = self._clock.seconds() + _RETRY_S
-            else:
-                del self._waiting[source]
 
     def _place(self, source: Source) -> None:
         started_s = self._clock.seconds()
@@ -422,7 +343,7 @@ class DetectLoop:
         else:
             shard = self._recover(source, done, first, after)
         shard.parts = len(bounds)
-        self._meet_keys(shard)
+        self._judging.meet_keys(shard)
         self.shards[source] = shard
         self._member.place(source, shard.position)
         shard.heard_s = self._clock.seconds()

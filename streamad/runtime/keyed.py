@@ -22,9 +22,8 @@ import numpy as np
 
 from streamad.config import PipelineConfig
 from streamad.errors import OffsetOutOfRangeError, SourceUnavailableError, StateError
-from streamad.operators.detect import DetectOperator, DetectOutput, Position
-from streamad.operators.shard import STATE_VERSION, ShardState
-from streamad.operators.silence import tick_length
+from streamad.operators.detect import DetectOperator
+from streamad.operators.shard import STATE_VERSION
 from streamad.ports import (
     Decoder,
     DetectRecords,
@@ -40,6 +39,7 @@ from streamad.records import ScoreBatch
 from streamad.runtime import journal, snapshots
 from streamad.runtime.decoding import PORTION_BYTES, Decoding
 from streamad.runtime.journal import Entry
+from streamad.runtime.judging import Judging, OpenShard
 from streamad.runtime.recorded import LoggedScores
 
 logger = logging.getLogger(__name__)
@@ -103,30 +103,20 @@ class _Record:
 
 
 @dataclass(slots=True, kw_only=True)
-class KeyedShard:
+class KeyedShard(OpenShard):
     """A shard at work.
 
-    position : the next offset to come, -1 where that is not known; journal_bytes, snapshot_bytes :
-    sizes in the engine's state; heard_ms : the wall clock when something last came, or when the
-    shard was opened; timer_ms : the timer that is set, if any
+    journal_bytes, snapshot_bytes : sizes in the engine's state; heard_ms : the wall clock when
+    something last came, or when the shard was opened; timer_ms : the timer that is set, if any
     """
 
-    source: Source
-    state: ShardState
-    position: int = -1
     pending: list[Entry] = field(default_factory=list)
     pending_bytes: int = 0
     journal_bytes: int = 0
     snapshot_bytes: int = 0
     n_chunks: int = 0
     heard_ms: int = 0
-    ticked_ms: int = 0
     timer_ms: int = 0
-
-    @property
-    def at(self) -> Position:
-        """Return what findings carry of their origin."""
-        return Position(topic=self.source.topic, partition=self.source.partition)
 
 
 class KeyedDetect:
@@ -161,14 +151,14 @@ class KeyedDetect:
         self._config, self._operator, self._records = config, operator, records
         self._decoding, self._log = Decoding(decoder), log
         self._telemetry = telemetry or NullTelemetry()
-        self._counters = counters or {}
+        self._judging = Judging(
+            config, operator, records=records, telemetry=self._telemetry, counters=counters
+        )
         self._checksum = config.decision_checksum()
         self._linger_ms = config.flink.linger
         self._journal_bytes = config.flink.journal_bytes
-        self._keep_late = config.series.late == "topic"
         # Reading scores back pays where making them is dear.
         self._keep_scores = operator.detector.info.cost != "cheap"
-        self._tick_ms = tick_length(config.series)
         self.shards: dict[int, KeyedShard] = {}
         self._vacant: set[int] = set()
 
@@ -242,22 +232,10 @@ class KeyedDetect:
         made: list[Outgoing] = []
         scores: list[ScoreBatch] = []
         for portion in self._decoding.run([messages]):
-            started_s = time.perf_counter()
-            out = self._operator.process(shard.state, portion.decoded.batch, at=shard.at)
-            self._telemetry.observe("detect_score_seconds", time.perf_counter() - started_s)
-            rejected = [*portion.decoded.rejected, *out.rejected]
-            if rejected:
-                made += self._records.rejected(portion.messages, rejected)
-                for one in rejected:
-                    self._telemetry.count("input_rejected_total", reason=one.reason)
-            if self._keep_late and len(out.late):
-                made += self._records.late(portion.messages, portion.decoded.batch, out.late)
-            made += self._records.findings(out.findings)
-            scores += [batch for batch in out.scores if len(batch)]
-            self._count(out)
-            self._telemetry.observe("input_decode_seconds", portion.seconds)
-        topic = shard.source.topic
-        self._telemetry.count("input_messages_total", len(entries), topic=topic)
+            judged = self._judging.portion(shard, portion)
+            made += [*judged.records, *self._records.findings(judged.findings)]
+            scores += judged.scores
+        self._judging.measure(shard)
         logged = self._log_scores(shard, entries, scores)
         self._note(shard, kept, logged)
         self._save_where_long(shard, kept)
@@ -280,23 +258,18 @@ class KeyedDetect:
 
     def _pass_time(self, shard: KeyedShard, kept: KeyedState, now_ms: int) -> list[Outgoing]:
         """Let wall-clock time pass where a whole partition is silent, and log that it did."""
-        every_ms = self._tick_ms
-        known_ms = max(shard.ticked_ms, shard.state.partition_ms)
-        quiet = now_ms - shard.heard_ms >= every_ms
-        if not quiet or known_ms <= 0 or now_ms // every_ms <= known_ms // every_ms:
-            return []
+        quiet_ms = now_ms - shard.heard_ms
         # A broker that is away, or a backlog, is no silence of the source.
+        if not self._judging.is_due(shard, quiet_ms=quiet_ms, now_ms=now_ms):
+            return []
         if not self._at_end(shard):
             return []
-        shard.ticked_ms = now_ms
+        judged = self._judging.tick(shard, now_ms)
         data = journal.ticked(now_ms)
         kept.journal.add(data)
         shard.journal_bytes += len(data)
-        out = self._operator.tick(shard.state, now_ms, at=shard.at)
-        self._count(out)
         self._save_where_long(shard, kept)
-        tick = self._records.tick(shard.source, shard.position, now_ms)
-        return [*self._records.findings(out.findings), tick]
+        return [*self._records.findings(judged.findings), *judged.records]
 
     def _at_end(self, shard: KeyedShard) -> bool:
         try:
@@ -310,18 +283,12 @@ class KeyedDetect:
 
     def _timer(self, shard: KeyedShard, now_ms: int) -> int | None:
         """Return when to be called next, or None where that is set already."""
-        wait_ms = self._linger_ms if shard.pending else self._tick_ms
+        wait_ms = self._linger_ms if shard.pending else self._judging.tick_ms
         due_ms = now_ms - now_ms % wait_ms + wait_ms
         if shard.timer_ms and shard.timer_ms <= due_ms:
             return None
         shard.timer_ms = due_ms
         return due_ms
-
-    def _count(self, out: DetectOutput) -> None:
-        for name, n in out.counts.items():
-            if name in self._counters:
-                metric, labels = self._counters[name]
-                self._telemetry.count(metric, n, **labels)
 
     # ------------------------------------------------------------------ state
 
@@ -343,8 +310,6 @@ class KeyedDetect:
         shard.journal_bytes = 0
         labels = {"topic": shard.source.topic, "partition": str(shard.source.partition)}
         self._telemetry.gauge("state_snapshot_bytes", shard.snapshot_bytes, **labels)
-        self._telemetry.gauge("detect_keys", len(shard.state.keys), **labels)
-        self._telemetry.gauge("detect_key_bytes", shard.state.bytes_per_key)
 
     def _save_about(self, shard: KeyedShard, kept: KeyedState) -> None:
         about = {
@@ -376,7 +341,10 @@ class KeyedDetect:
             self._save_about(shard, kept)
         else:
             self._restore(shard, json.loads(about), kept)
+        self._judging.meet_keys(shard)
+        self._judging.measure(shard)
         self.shards[key] = shard
+        self._telemetry.gauge("input_assigned_partitions", len(self.shards))
         return shard
 
     def _restore(self, shard: KeyedShard, about: dict[str, int | str], kept: KeyedState) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamad.config import PipelineConfig
-from streamad.errors import MembershipError, OffsetOutOfRangeError, SourceUnavailableError
+from streamad.errors import MembershipError, OffsetOutOfRangeError
 from streamad.ports import (
     Decoder,
     Fault,
@@ -30,12 +30,11 @@ from streamad.ports import (
     no_fault,
 )
 from streamad.records import Rejected, SignalBatch
-from streamad.runtime.detect import Clock
+from streamad.runtime.placing import Clock, Placing
 from streamad.runtime.start import start_offset
 
 logger = logging.getLogger(__name__)
 
-_RETRY_S = 1.0
 MAX_HOMES = 1_000_000
 """Keys whose partition is remembered, so that it need not be worked out again."""
 
@@ -73,7 +72,7 @@ class RekeyLoop:
         self._telemetry = telemetry or NullTelemetry()
         self._commit_s = config.delivery.commit_interval / 1000
         self._commit_due_s = 0.0
-        self._waiting: dict[Source, float] = {}
+        self._placing = Placing(member, clock, self._place)
         self._homes: dict[str, int] = {}
         self._pending: dict[Source, list[Outgoing]] = {}
         self.positions: dict[Source, int] = {}
@@ -86,7 +85,7 @@ class RekeyLoop:
     @property
     def settled(self) -> bool:
         """Say whether every partition that came is at work."""
-        return not self._waiting
+        return self._placing.settled
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Work until ``stop``; then commit and return."""
@@ -96,7 +95,7 @@ class RekeyLoop:
 
     def turn(self, timeout_ms: int = 100) -> int:
         """Poll once, send on what came, commit where it is time; return the messages taken."""
-        self._place_assigned()
+        self._placing.turn()
         polled = self._member.poll(timeout_ms)
         self._fault("after_poll")
         for messages in polled:
@@ -117,10 +116,10 @@ class RekeyLoop:
 
     def lose(self, sources: Sequence[Source]) -> None:
         """Forget these partitions."""
+        self._placing.forget(sources)
         for source in sources:
             self.positions.pop(source, None)
             self._pending.pop(source, None)
-            self._waiting.pop(source, None)
 
     def _take(self, messages: Messages) -> None:
         if messages.source not in self.positions:
@@ -162,18 +161,6 @@ class RekeyLoop:
             for source in sources:
                 del self._pending[source]
         self._commit_due_s = self._clock.seconds() + self._commit_s
-
-    def _place_assigned(self) -> None:
-        now_s = self._clock.seconds()
-        self._waiting |= dict.fromkeys(self._member.assigned(), now_s)
-        for source in [source for source, due_s in self._waiting.items() if due_s <= now_s]:
-            try:
-                self._place(source)
-            except SourceUnavailableError as error:
-                logger.warning("%s cannot be begun yet: %s", source, error)
-                self._waiting[source] = self._clock.seconds() + _RETRY_S
-            else:
-                del self._waiting[source]
 
     def _place(self, source: Source) -> None:
         first, after = self._member.log.bounds(source.topic)[source]

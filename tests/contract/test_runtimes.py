@@ -27,10 +27,11 @@ from streamad.detectors.base import Detector, Floats
 from streamad.operators.detect import DetectOperator
 from streamad.ports import Outgoing, Source
 from streamad.records import Finding, ScoreBatch
-from streamad.runtime.detect import Clock, DetectLoop
+from streamad.runtime.detect import DetectLoop
 from streamad.runtime.embedded import EmbeddedPipeline, Hooks
 from streamad.runtime.journal import Entry
 from streamad.runtime.keyed import KeyedDetect
+from streamad.runtime.placing import Clock
 from streamad.testing.keyed_state import MemoryEngine
 
 SOURCE = Source("in", 0)

@@ -1,0 +1,146 @@
+"""What every runtime makes of a portion of messages, and of time that passed without any.
+
+The operator decides; here its decisions become records and metrics. Runtimes differ in who keeps
+the state and when what was made is written, and in nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from streamad.config import PipelineConfig
+from streamad.operators.detect import DetectOperator, DetectOutput, Position
+from streamad.operators.shard import ShardState
+from streamad.operators.silence import tick_length
+from streamad.ports import DetectRecords, Outgoing, Source, Telemetry
+from streamad.records import Finding, ScoreBatch
+from streamad.runtime.decoding import Portion
+
+logger = logging.getLogger(__name__)
+
+MAX_HOMES = 200_000
+"""Keys of which it is remembered in which partition they were met."""
+
+
+@dataclass(slots=True, kw_only=True)
+class OpenShard:
+    """One partition at work.
+
+    position : the next offset to be taken in, -1 where that is not known; ticked_ms : up to where
+    the wall clock counted because nothing came; n_names : keys that were met
+    """
+
+    source: Source
+    state: ShardState
+    position: int = -1
+    ticked_ms: int = 0
+    n_names: int = 0
+
+    @property
+    def at(self) -> Position:
+        """Return what findings carry of their origin."""
+        return Position(topic=self.source.topic, partition=self.source.partition)
+
+
+@dataclass(slots=True, kw_only=True)
+class Judged:
+    """What is to be written; ``records`` are dead letters, late rows and ticks."""
+
+    findings: list[Finding] = field(default_factory=list)
+    scores: list[ScoreBatch] = field(default_factory=list)
+    records: list[Outgoing] = field(default_factory=list)
+
+
+class Judging:
+    """Let an operator judge the shards of one member or subtask.
+
+    counters : from the operator's counts to metrics and labels
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        operator: DetectOperator,
+        *,
+        records: DetectRecords,
+        telemetry: Telemetry,
+        counters: Mapping[str, tuple[str, Mapping[str, str]]] | None = None,
+    ) -> None:
+        self._operator, self._records = operator, records
+        self._telemetry, self._counters = telemetry, counters or {}
+        self._keep_late = config.series.late == "topic"
+        self._homes: dict[int, int] = {}
+        self.tick_ms = tick_length(config.series)
+
+    def portion(self, shard: OpenShard, portion: Portion) -> Judged:
+        """Judge messages that were decoded."""
+        started_s = time.perf_counter()
+        messages, decoded = portion.messages, portion.decoded
+        out = self._operator.process(shard.state, decoded.batch, at=shard.at)
+        made = self._made(out)
+        if rejected := [*decoded.rejected, *out.rejected]:
+            made.records += self._records.rejected(messages, rejected)
+            for one in rejected:
+                self._telemetry.count("input_rejected_total", reason=one.reason)
+        if self._keep_late and len(out.late):
+            made.records += self._records.late(messages, decoded.batch, out.late)
+        if len(shard.state.keys.names) > shard.n_names:
+            self.meet_keys(shard)
+        topic = shard.source.topic
+        self._telemetry.count("input_messages_total", len(messages), topic=topic)
+        self._telemetry.observe("input_decode_seconds", portion.seconds)
+        self._telemetry.observe("detect_score_seconds", time.perf_counter() - started_s)
+        return made
+
+    def is_due(self, shard: OpenShard, *, quiet_ms: float, now_ms: int) -> bool:
+        """Say if wall-clock time has to pass for a partition that has been quiet for so long.
+
+        Only if nothing is left to read: a broker that is away, or a backlog, is no silence of the
+        source. That is for the caller to find out.
+        """
+        known_ms = max(shard.ticked_ms, shard.state.partition_ms)
+        passed = now_ms // self.tick_ms > known_ms // self.tick_ms
+        return quiet_ms >= self.tick_ms and known_ms > 0 and passed
+
+    def tick(self, shard: OpenShard, now_ms: int) -> Judged:
+        """Let wall-clock time pass, and log that it did."""
+        shard.ticked_ms = now_ms
+        made = self._made(self._operator.tick(shard.state, now_ms, at=shard.at))
+        made.records.append(self._records.tick(shard.source, shard.position, now_ms))
+        return made
+
+    def meet_keys(self, shard: OpenShard) -> None:
+        """Remember where new keys were met; one that is met elsewhere is judged in two halves."""
+        met = shard.state.keys.names[shard.n_names :]
+        shard.n_names += len(met)
+        names = [name for name in met if name is not None]  # None: it was forgotten
+        here, topic = shard.source.partition, shard.source.topic
+        if len(self._homes) + len(names) > MAX_HOMES:
+            return
+        homes = [self._homes.setdefault(hash((topic, name)), here) for name in names]
+        strays = len(homes) - homes.count(here)
+        if strays:
+            self._telemetry.count("input_key_in_two_partitions_total", strays, topic=topic)
+            logger.warning(
+                "%s: %d keys were met in more than one partition; each half is judged alone: key "
+                "the topic by the series, or set input.repartition",
+                shard.source,
+                strays,
+            )
+
+    def measure(self, shard: OpenShard) -> None:
+        """Say how many keys a shard holds, and how large they are."""
+        labels = {"topic": shard.source.topic, "partition": str(shard.source.partition)}
+        self._telemetry.gauge("detect_keys", len(shard.state.keys), **labels)
+        self._telemetry.gauge("detect_key_bytes", shard.state.bytes_per_key)
+
+    def _made(self, out: DetectOutput) -> Judged:
+        for name, n in out.counts.items():
+            if name in self._counters:
+                metric, labels = self._counters[name]
+                self._telemetry.count(metric, n, **labels)
+        scores = [batch for batch in out.scores if len(batch)]
+        return Judged(findings=out.findings, scores=scores)

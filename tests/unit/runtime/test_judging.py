@@ -1,0 +1,165 @@
+"""What runtimes share: the same metrics of the same input, and when the wall clock counts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from connectors.detect_records import KafkaDetectRecords
+from connectors.memory import MemoryMember, MemoryTopics
+from connectors.snapshot_stores import FileSnapshots
+from connectors.telemetry import DETECT_COUNTS, PrometheusTelemetry
+from jobs.build import build_detect
+from jobs.replay import codec_of
+from streamad.config import PipelineConfig
+from streamad.ports import NullTelemetry, Source
+from streamad.runtime.detect import DetectLoop
+from streamad.runtime.journal import Entry
+from streamad.runtime.judging import Judging, OpenShard
+from streamad.runtime.keyed import KeyedDetect
+from streamad.runtime.placing import Clock
+from streamad.testing.keyed_state import MemoryEngine
+
+BEGIN_MS = 1_700_000_000_000
+HERE, THERE = Source("in", 0), Source("in", 1)
+CONFIG = PipelineConfig.model_validate(
+    {
+        "name": "judging",
+        "input": {"topics": "in", "start": "earliest"},
+        "detector": "robust_z",
+        "windows": {"size": 16},
+        "scoring": {"min_windows": 8},
+        "series": {"ttl": "5m", "silence": "20s", "late": "topic"},
+    }
+)
+
+
+def point(key: str, t: int) -> bytes:
+    return json.dumps({"key": key, "ts": BEGIN_MS + 1000 * t, "value": 1.0 + t % 7}).encode()
+
+
+INPUT = {
+    HERE: [
+        *[point(key, t) for t in range(60) for key in "ab"],
+        b"no JSON",
+        point("a", -600),
+    ],
+    THERE: [point(key, t) for t in range(60) for key in "bc"],
+}
+
+
+def records() -> KafkaDetectRecords:
+    return KafkaDetectRecords(
+        CONFIG, detector="robust_z", artifact="", partitions=1, wall_ms=lambda: 0
+    )
+
+
+def on_the_plain_loop(telemetry: PrometheusTelemetry, folder: str) -> None:
+    topics = MemoryTopics(partitions=2)
+    topics.make("in", 2)
+    for source, payloads in INPUT.items():
+        topics.put(source, payloads)
+    loop = DetectLoop(
+        CONFIG,
+        build_detect(CONFIG),
+        member=MemoryMember(log=topics, topics=["in"]),
+        decoder=codec_of(CONFIG),
+        records=records(),
+        store=FileSnapshots(folder, pipeline=CONFIG.name),
+        clock=Clock(seconds=lambda: 0.0, wall_ms=lambda: BEGIN_MS),
+        telemetry=telemetry,
+        counters=DETECT_COUNTS,
+    )
+    while loop.turn():
+        pass
+    loop.drain()
+
+
+def on_keyed_state(telemetry: PrometheusTelemetry) -> None:
+    topics = MemoryTopics(partitions=2)
+    topics.make("in", 2)
+
+    def make() -> KeyedDetect:
+        return KeyedDetect(
+            CONFIG,
+            build_detect(CONFIG),
+            decoder=codec_of(CONFIG),
+            records=records(),
+            log=topics,
+            telemetry=telemetry,
+            counters=DETECT_COUNTS,
+        )
+
+    engine = MemoryEngine(make, now_ms=BEGIN_MS)
+    for source, payloads in INPUT.items():
+        topics.put(source, payloads)
+        entries = [Entry(offset=i, broker_ms=-1, payload=p) for i, p in enumerate(payloads)]
+        engine.feed(source, *entries)
+    engine.advance(BEGIN_MS + 1_000)
+
+
+def samples(telemetry: PrometheusTelemetry) -> dict[str, float]:
+    lines = telemetry.render().decode().splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {
+        name: float(value)
+        for name, value in pairs
+        if name.startswith(("streamad_input_", "streamad_detect_"))
+        and not any(word in name for word in ("_seconds", "_created"))
+    }
+
+
+def test_the_same_input_gives_the_same_metrics_on_both_runtimes(tmp_path, caplog):
+    plain = PrometheusTelemetry(strict=True)
+    on_the_plain_loop(plain, str(tmp_path))
+    warned = [one.message for one in caplog.records if "more than one partition" in one.message]
+    assert len(warned) == 1
+    keyed = PrometheusTelemetry(strict=True)
+    on_keyed_state(keyed)
+    found = samples(plain)
+    assert found == samples(keyed)
+    assert found['streamad_input_key_in_two_partitions_total{topic="in"}'] == 1
+    assert sum(value for name, value in found.items() if "input_rejected" in name) == 1
+    assert sum(value for name, value in found.items() if "late" in name) == 1
+    assert (
+        sum(value for name, value in found.items() if name.startswith("streamad_detect_keys")) == 4
+    )
+
+
+@pytest.fixture
+def judging() -> Judging:
+    return Judging(CONFIG, build_detect(CONFIG), records=records(), telemetry=NullTelemetry())
+
+
+def shard(source: Source, *names: str | None) -> OpenShard:
+    state = build_detect(CONFIG).new_state()
+    state.keys.names += names
+    return OpenShard(source=source, state=state)
+
+
+def test_keys_that_were_forgotten_are_not_met_in_two_partitions(judging, caplog):
+    judging.meet_keys(shard(HERE, "a", None))
+    judging.meet_keys(shard(THERE, None, "b"))
+    assert not caplog.records
+    judging.meet_keys(shard(THERE, "a"))
+    assert "1 keys were met in more than one partition" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("partition_s", "ticked_s", "quiet_s", "now_s", "due"),
+    [
+        (1000, 0, 100, 1100, True),
+        (1000, 0, 0.5, 1100, False),  # something has just come
+        (1000, 1100, 100, 1100, False),  # this tick has been passed
+        (2000, 0, 100, 1100, False),  # its own time is ahead of the wall
+        (0, 0, 100, 1100, False),  # nothing ever came
+    ],
+)
+def test_the_wall_clock_counts_once_a_tick_and_only_where_it_is_quiet(
+    judging, partition_s, ticked_s, quiet_s, now_s, due
+):
+    one = shard(HERE)
+    one.state.partition_ms, one.ticked_ms = partition_s * 1000, ticked_s * 1000
+    assert judging.tick_ms <= 100_000
+    assert judging.is_due(one, quiet_ms=quiet_s * 1000, now_ms=now_s * 1000) is due
