@@ -13,6 +13,11 @@ from typing import Any
 from streamad.errors import ClusterError
 
 _TIMEOUT_S = 30.0
+_WHILE = {
+    "SCHEDULED": "SCHEDULED: waits for a free slot",
+    "INITIALIZING": "INITIALIZING: waits for Python to start, or for state",
+}
+"""What a task that does not run yet is waiting for, by its state."""
 _ENDED = frozenset({"FINISHED", "CANCELED", "FAILED"})
 
 
@@ -92,6 +97,35 @@ class FlinkRest:
         """Return the roots of what failed a job, the newest first; Flink keeps the last few."""
         told = self._ask(f"/jobs/{job_id}/exceptions").get("exceptionHistory", {})
         return [root_cause(entry["stacktrace"]) for entry in told.get("entries", [])]
+
+    def delay(self, job_id: str) -> str:
+        """Say what keeps a job from its next checkpoint: tasks that do not run, or do not answer.
+
+        Returns
+        -------
+        str
+            One line for people; "" where nothing is known to keep it.
+        """
+        vertices = {vertex["id"]: vertex for vertex in self.job(job_id)["vertices"]}
+        idle = [
+            f"{vertex['name']} ({_WHILE.get(vertex['status'], vertex['status'])})"
+            for vertex in vertices.values()
+            if vertex["status"] != "RUNNING"
+        ]
+        if idle:
+            return f"not all tasks run: {', '.join(idle)}"
+        told = self._ask(f"/jobs/{job_id}/checkpoints")
+        pending = [one for one in told["history"] if one["status"] == "IN_PROGRESS"]
+        if pending:
+            tasks = self._ask(f"/jobs/{job_id}/checkpoints/details/{pending[0]['id']}")["tasks"]
+            silent = [
+                vertices[name]["name"]
+                for name, task in tasks.items()
+                if task["num_acknowledged_subtasks"] < task["num_subtasks"]
+            ]
+            return f"checkpoint {pending[0]['id']} waits for {', '.join(silent)}"
+        failed = told["latest"].get("failed")
+        return f"checkpoint {failed['id']} failed: {failed['failure_message']}" if failed else ""
 
     def config(self) -> dict[str, str]:
         """Return the options the cluster was started with."""

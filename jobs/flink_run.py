@@ -115,9 +115,12 @@ def await_checkpoint(rest: FlinkRest, job_id: str) -> JobSummary:
             told = rest.job(job_id)
             return JobSummary(id=job_id, name=told["name"], state=told["state"])
         if time.monotonic() > deadline or len(failures) >= _ENOUGH_FAILURES:
-            why = failures[0] if failures else "too few free slots, or Python does not start there"
+            why = failures[0] if failures else rest.delay(job_id) or "its logs may tell"
             _end_quietly(rest, job_id)
-            msg = f"job {job_id} did not come to its first checkpoint and was cancelled: {why}"
+            msg = (
+                f"job {job_id} did not come to its first checkpoint in {_START_S:g} s and was "
+                f"cancelled: {why}"
+            )
             raise ClusterError(msg)
         time.sleep(_POLL_S)
 
@@ -158,7 +161,7 @@ def _submit(
 def _prepare(config: PipelineConfig, settings: KafkaSettings) -> None:
     if why := why_no_flink():
         raise ConfigError(why)
-    require(config, settings)
+    require(config, settings, engine="flink")
     create_topics(config, settings)
     # The gateway's JVM would write its log beside PyFlink, where others' packages are.
     logs = (STATE_DIR / "log").absolute()

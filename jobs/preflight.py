@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 SAFE_SNAPSHOTS = 3
 """Input must outlive so many snapshot intervals, or one failed snapshot is a gap."""
 
+Engine = Literal["plain", "flink"]
+"""Who keeps the state: the plain job reads input again to restore it, Flink does not."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
@@ -27,7 +30,9 @@ class Problem:
     text: str
 
 
-def preflight(config: PipelineConfig, settings: KafkaSettings) -> list[Problem]:
+def preflight(
+    config: PipelineConfig, settings: KafkaSettings, *, engine: Engine = "plain"
+) -> list[Problem]:
     """Look at the cluster and return what is wrong there, errors first."""
     found = partition_counts(settings)
     if missing := [topic for topic in config.input.topics if topic not in found]:
@@ -43,7 +48,9 @@ def preflight(config: PipelineConfig, settings: KafkaSettings) -> list[Problem]:
         if topic.name not in found
     ]
     for topic in config.input.topics:
-        problems += _check_input(config, topic, configs.get(topic, {}))
+        given = configs.get(topic, {})
+        check = _check_input if engine == "plain" else _check_input_of_flink
+        problems += check(config, topic, given)
     compacted = {
         topic.name for topic in outputs if topic.configs.get("cleanup.policy") == "compact"
     }
@@ -52,9 +59,9 @@ def preflight(config: PipelineConfig, settings: KafkaSettings) -> list[Problem]:
     return sorted(problems, key=lambda problem: problem.level)
 
 
-def require(config: PipelineConfig, settings: KafkaSettings) -> None:
+def require(config: PipelineConfig, settings: KafkaSettings, *, engine: Engine = "plain") -> None:
     """Refuse to start where something is wrong; what is merely doubtful is logged."""
-    problems = preflight(config, settings)
+    problems = preflight(config, settings, engine=engine)
     for problem in problems:
         if problem.level == "warning":
             logger.warning(problem.text)
@@ -84,6 +91,21 @@ def _check_input(config: PipelineConfig, topic: str, given: Mapping[str, str]) -
             "delivery.snapshot_interval; one snapshot that fails would cost a gap"
         )
         return [Problem(level="warning", text=text)]
+    return []
+
+
+def _check_input_of_flink(
+    config: PipelineConfig, topic: str, given: Mapping[str, str]
+) -> list[Problem]:
+    kept_ms = int(given.get("retention.ms", "-1"))
+    interval_ms = config.flink.checkpoint_interval
+    if "delete" in given.get("cleanup.policy", "delete") and 0 <= kept_ms < interval_ms:
+        text = (
+            f"{topic} keeps records for {kept_ms / 1000:g} s and flink.checkpoint_interval is "
+            f"{interval_ms / 1000:g} s: what comes after a checkpoint could be gone when the job "
+            "goes on from it; raise retention.ms, or lower the interval"
+        )
+        return [Problem(level="error", text=text)]
     return []
 
 

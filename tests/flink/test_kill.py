@@ -77,11 +77,15 @@ def test_what_waits_at_a_checkpoint_is_judged_after_a_death_though_nothing_comes
             return found.id if found else 0
 
         job.until(lambda: checkpoint() > 0, what="the first checkpoint")
+        assert "not all tasks run" not in rest.delay(job.job(rest))
         before = checkpoint()
         job.send(rows(points=200), per_message=5)
         job.until(lambda: checkpoint() > before, what="a checkpoint with all the input")
         cluster.kill_task_manager(0)
         assert job.scores() == [], "it waits"
+        job.until(
+            lambda: "waits for a free slot" in rest.delay(job.job(rest)), what="the loss is missed"
+        )
         cluster.add_task_manager()
         job.until_judged()
         job.flink("stop", cluster=cluster.address)

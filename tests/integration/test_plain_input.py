@@ -118,6 +118,11 @@ def test_retention_shorter_than_a_snapshot_is_refused(pipeline):
     job.tree["input"]["topics"] = name
     with pytest.raises(ConfigError, match=r"keeps records for 60 s.*raise retention.ms"):
         require(job.config, job.settings)
+    # Flink never reads further back than its last checkpoint.
+    require(job.config, job.settings, engine="flink")
+    job.tree["flink"] = {"checkpoint_interval": "2m"}
+    with pytest.raises(ConfigError, match=r"keeps records for 60 s and flink.checkpoint_interval"):
+        require(job.config, job.settings, engine="flink")
 
 
 def test_preflight_tells_of_missing_topics_and_sizes(pipeline):
