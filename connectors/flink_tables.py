@@ -24,6 +24,12 @@ _RAW = {
     "value.fields-include": "EXCEPT_KEY",
 }
 
+_FROM_GROUP = {
+    "scan.startup.mode": "group-offsets",
+    # A partition the group has never worked on has nothing that anybody wanted to skip.
+    "properties.auto.offset.reset": "earliest",
+}
+
 
 def group_of(config: PipelineConfig) -> str:
     """Return the consumer group Flink commits its progress under: for lag, not for recovery."""
@@ -31,9 +37,16 @@ def group_of(config: PipelineConfig) -> str:
 
 
 def source_options(
-    config: PipelineConfig, settings: KafkaSettings, *, start_ms: int | None
+    config: PipelineConfig,
+    settings: KafkaSettings,
+    *,
+    start_ms: int | None,
+    from_group: bool = False,
 ) -> dict[str, str]:
-    """Return the options of the table that is read; ``start_ms``: ``input.start`` as a time."""
+    """Return the options of the table that is read.
+
+    start_ms : ``input.start`` as a time; from_group : begin where `group_of` came to instead
+    """
     return {
         **_RAW,
         **_client(settings),
@@ -45,7 +58,7 @@ def source_options(
         "properties.max.partition.fetch.bytes": str(8 * 1_048_576),
         "properties.client.rack": settings.rack,
         "scan.topic-partition-discovery.interval": "30 s",
-        **_start(config.input.start, start_ms),
+        **(_FROM_GROUP if from_group else _start(config.input.start, start_ms)),
     }
 
 

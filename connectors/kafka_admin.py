@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka import OffsetAndMetadata, TopicPartition
+from kafka.errors import KafkaError, NoError, TopicAlreadyExistsError
 
 from connectors.kafka import KafkaSettings, admin
 from streamad.errors import SinkUnavailableError, SourceUnavailableError
+from streamad.ports import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,30 @@ def topic_configs(settings: KafkaSettings, topics: Sequence[str]) -> dict[str, d
         resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
         found = client.describe_configs(resources, config_filter="all")
     return _flat(found)
+
+
+def group_members(settings: KafkaSettings, group: str) -> list[str]:
+    """Return who is in a consumer group; static members by the name they were given."""
+    with _client(settings) as client:
+        told = client.describe_groups([group]).get(group, {})
+    members = told.get("members", [])
+    return [str(one.get("group_instance_id") or one.get("member_id")) for one in members]
+
+
+def set_group_offsets(settings: KafkaSettings, group: str, offsets: Mapping[Source, int]) -> None:
+    """Have a group that nobody is in go on at these offsets."""
+    given = {
+        TopicPartition(*source): OffsetAndMetadata(offset, "", -1)
+        for source, offset in offsets.items()
+    }
+    with _client(settings) as client:
+        answers = client.alter_group_offsets(group, given)
+    refused = {part: error for part, error in answers.items() if error is not NoError}
+    for part, error in refused.items():
+        msg = (
+            f"the offset of {part.topic}/{part.partition} for group {group} was refused: {error!r}"
+        )
+        raise SinkUnavailableError(msg)
 
 
 def _flat(found: Any) -> dict[str, dict[str, str]]:

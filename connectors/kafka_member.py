@@ -118,6 +118,13 @@ class KafkaLog:
         return self.bounds(source.topic)[source][1] if found is None else int(found.offset)
 
     @_telling
+    def progress(self, source: Source) -> Progress | None:
+        """Return how far a pipeline's group has worked off a partition; waits as `committed`."""
+        found = self.committed(source)
+        if found is None:
+            return None
+        return Progress(offset=found[0], note=found[1].partition(";")[2])
+
     def committed(self, source: Source) -> tuple[int, str] | None:
         """Return offset and metadata the group committed; waits for open transactions."""
         found = self._reader().committed(TopicPartition(*source), metadata=True)
@@ -273,10 +280,7 @@ class KafkaMember:
 
     def committed(self, source: Source) -> Progress | None:
         """Return how far the group has worked a partition off; waits for open transactions."""
-        found = self.log.committed(source)
-        if found is None:
-            return None
-        return Progress(offset=found[0], note=found[1].partition(";")[2])
+        return self.log.progress(source)
 
     def place(self, source: Source, offset: int) -> None:
         """Read a partition from here on; one that went away in the meantime is left alone."""

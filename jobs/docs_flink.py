@@ -34,16 +34,23 @@ decisions, so findings have the same ids and scores. Alerts are made behind it b
 
 ## From the plain job to a cluster with two slots
 
+Stop the plain job (Ctrl-C, SIGTERM, or pull its plug), then:
+
 ```sh
 make flink-up                                      # a cluster on this machine: 2 slots, http://localhost:8081
 streamad flink run pipeline.yaml --cluster localhost:8081 --parallelism 2
 streamad run pipeline.yaml --role alert            # alerts, as before
 ```
 
+Flink takes over what the plain job left: its committed offsets, all it has learned, episodes that are open. Nothing is missed,
+judged twice or learned anew, and an alert that is open is the same alert ([decision 16](adr/0016-flink-takes-over-from-the-plain-job.md)). Where the
+plain job still runs, the command says so and does not start beside it; where it never ran, Flink begins at
+`input.start`. There is no way back with what was learned: the plain job would go on where *it* stopped, so give a pipeline that
+returns another `name`.
+
 `KAFKA_BOOTSTRAP_SERVERS` and its like are read where the command is given, and travel with the job:
-treat the cluster's job store as one that holds credentials. Stop the plain detect role first; Flink begins at
-`input.start` with nothing learned, under a consumer group of its own (`streamad.<name>.flink`).
-With `input.repartition`, also run `streamad run pipeline.yaml --role rekey`.
+treat the cluster's job store as one that holds credentials. Flink commits under a consumer group of its own
+(`streamad.<name>.flink`). With `input.repartition`, also run `streamad run pipeline.yaml --role rekey`.
 
 Without `--cluster`, Flink runs inside the command itself, until Ctrl-C. To have it at all: `make
 setup-flink`, or `pip install 'streamad-pipeline[flink]'`, Java 17 and the jar
@@ -58,8 +65,9 @@ streamad flink run pipeline.yaml --cluster localhost:8081 --parallelism 4
 streamad flink status pipeline.yaml --cluster localhost:8081
 ```
 
-`run` goes on from the newest savepoint or retained checkpoint of the pipeline (`--from latest`); `--from none`
-begins anew, `--from PATH` takes that one. State made under settings that decide otherwise (those marked † in
+`run` goes on from the newest savepoint or retained checkpoint of the pipeline (`--from latest`), and only where there is none
+from what the plain job left; `--from PATH` takes that savepoint, `--from plain` what the plain job left, and
+`--from none` begins anew. State made under settings that decide otherwise (those marked † in
 [the pipeline file](pipeline.md)) is refused, with the reason, before anything is submitted;
 `delivery.on_state_mismatch: fresh` forgets what was learned and goes on at the same offsets.
 
@@ -100,7 +108,7 @@ Thread mode (`python.execution-mode: thread`) is refused; the reason is there to
 job:
   jarURI: local:///opt/flink/opt/flink-python-2.2.1.jar
   entryClass: org.apache.flink.client.python.PythonDriver
-  args: ["-pyclientexec", "python3", "-pym", "jobs.flink_job", "/etc/streamad/pipeline.yaml"]
+  args: ["-pyclientexec", "python3", "-pym", "jobs.flink_job", "/etc/streamad/pipeline.yaml"]  # or: ..., "none"]
   parallelism: 2
 ```
 

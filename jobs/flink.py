@@ -10,19 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from connectors.detect_records import KafkaDetectRecords
-from connectors.flink_tables import sink_options, source_options
+from connectors.flink_tables import group_of, sink_options, source_options
 from connectors.kafka import KafkaSettings
 from connectors.kafka_admin import partition_counts
 from connectors.kafka_member import KafkaLog
 from connectors.rekeyed import RekeyedCodec
 from connectors.telemetry import DETECT_COUNTS
 from jobs.build import build_detect
-from jobs.plain import CLOCK, of_rekeyed
+from jobs.plain import CLOCK, of_rekeyed, snapshot_store
 from jobs.replay import codec_of
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
-from streamad.ports import Decoder, Telemetry
+from streamad.ports import Decoder, Progress, Source, Telemetry
+from streamad.runtime.decoding import Decoding
 from streamad.runtime.keyed import KeyedDetect
+from streamad.runtime.recovery import Handover, Recovery
 from streamad.runtime.start import start_time_ms
 
 if TYPE_CHECKING:
@@ -39,12 +41,13 @@ STATE_DIR = Path(".streamad/flink")
 class MakeDetect:
     """Makes what judges, in a worker: it travels there as text and settings.
 
-    partitions : of the scores topic
+    partitions : of the scores topic; taken : where the plain job came to, which it goes on from
     """
 
     config: str
     settings: KafkaSettings = field(repr=False)
     partitions: int
+    taken: Mapping[Source, Progress] = field(default_factory=dict)
 
     def __call__(self, telemetry: Telemetry) -> KeyedDetect:
         """Return a new one."""
@@ -54,20 +57,35 @@ class MakeDetect:
         if config.input.repartition:
             decoder = RekeyedCodec(config)
             config = of_rekeyed(config)
+        log = KafkaLog(self.settings, group=group_of(config))
+        records = KafkaDetectRecords(
+            config,
+            detector=operator.detector.info.name,
+            artifact=operator.artifact,
+            partitions=self.partitions,
+            wall_ms=CLOCK.wall_ms,
+        )
+        handover = None
+        if self.taken:
+            recovery = Recovery(
+                config,
+                operator,
+                decoding=Decoding(decoder),
+                records=records,
+                log=log,
+                store=snapshot_store(config, log),
+                telemetry=telemetry,
+            )
+            handover = Handover(recovery=recovery, log=log, progress=self.taken)
         return KeyedDetect(
             config,
             operator,
             decoder=decoder,
-            records=KafkaDetectRecords(
-                config,
-                detector=operator.detector.info.name,
-                artifact=operator.artifact,
-                partitions=self.partitions,
-                wall_ms=CLOCK.wall_ms,
-            ),
-            log=KafkaLog(self.settings, group=f"streamad.{config.name}.flink"),
+            records=records,
+            log=log,
             telemetry=telemetry,
             counters=DETECT_COUNTS,
+            handover=handover,
         )
 
 
@@ -77,11 +95,12 @@ def plan(
     *,
     options: Mapping[str, str],
     max_parallelism: int | None = None,
+    taken: Mapping[Source, Progress] | None = None,
 ) -> FlinkPlan:
     """Return the job of a pipeline whose topics exist.
 
     options : Flink's, which win over what the pipeline file says; max_parallelism : of the state
-    that is restored
+    that is restored; taken : where the plain job came to, if that is where this one is to begin
     """
     from streamad.runtime.flink import FlinkPlan
 
@@ -105,13 +124,18 @@ def plan(
     return FlinkPlan(
         name=job_name(config),
         label=f"detect {config.decision_checksum()}",
-        source=source_options(seen, settings, start_ms=start_time_ms(seen.input.start)),
+        source=source_options(
+            seen, settings, start_ms=start_time_ms(seen.input.start), from_group=bool(taken)
+        ),
         sink=sink_options(seen, settings, topics=written),
         topics={topic: counts[topic] for topic in seen.input.topics},
         parallelism=config.flink.parallelism,
         max_parallelism=most,
         make=MakeDetect(
-            config=config.model_dump_json(), settings=settings, partitions=counts[scores]
+            config=config.model_dump_json(),
+            settings=settings,
+            partitions=counts[scores],
+            taken=dict(taken or {}),
         ),
         jars=[jar] if (jar := connector_jar(config)) else [],
         options={**default_options(config), **config.flink.options, **options},

@@ -51,7 +51,10 @@ def run(
         str,
         typer.Option(
             "--from",
-            help="Where to go on: 'latest' savepoint or checkpoint, 'none', or its folder or URL.",
+            help=(
+                "Where to go on: the 'latest' savepoint or checkpoint, else where the plain job "
+                "stopped; a savepoint's folder or URL; 'plain'; or 'none'."
+            ),
         ),
     ] = "latest",
 ) -> None:
@@ -59,6 +62,9 @@ def run(
 
     Here, Ctrl-C (or SIGTERM) stops with a savepoint, and the next run goes on from it. On a cluster
     the command returns once the job has made its first checkpoint, or tells why it cannot.
+
+    The first time, it takes over from the plain job ('streamad run'), which must have been stopped:
+    from its offsets, with all it has learned. 'none' forgets all that and begins at input.start.
 
     Needs the extra 'flink', Java 17 and the Kafka connector: 'make setup-flink' gets them.
     """

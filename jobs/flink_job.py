@@ -1,7 +1,8 @@
 """What Flink is given to run: ``flink run -pym jobs.flink_job pipeline.yaml``; FlinkDeployment too.
 
-The pipeline file is the only argument; the cluster decides where checkpoints go and what is
-restored (``execution.checkpointing.dir``, ``execution.state-recovery.path``).
+The cluster decides where checkpoints go and what is restored (``execution.checkpointing.dir``,
+``execution.state-recovery.path``). Where it restores nothing, the job takes over from the plain one
+if that ever ran; a second argument, ``none``, has it begin anew instead.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from jobs.flink_run import run_submitted
+from jobs.flink_run import LATEST, NONE, PLAIN, run_submitted
 from jobs.logs import secrets_of, setup_logs
 from jobs.settings import environment, kafka_settings, read_settings
 from streamad.config import load_pipeline
@@ -21,12 +22,16 @@ def main(arguments: list[str]) -> int:
     given = environment()
     settings = read_settings(given)
     setup_logs(settings.log_format, level=settings.log_level, secrets=secrets_of(given))
-    if len(arguments) != 1:
-        sys.stderr.write("streamad: error: give one pipeline file, and nothing else\n")
+    start_from = arguments[1] if len(arguments) > 1 else LATEST
+    if len(arguments) not in (1, 2) or start_from not in (LATEST, NONE, PLAIN):
+        sys.stderr.write(
+            "streamad: error: give a pipeline file, and after it nothing or one of "
+            f"{LATEST}, {NONE}, {PLAIN}; a savepoint is named to Flink\n"
+        )
         return 2
     try:
         config = load_pipeline(Path(arguments[0]), environment=given)
-        run_submitted(config, kafka_settings(given))
+        run_submitted(config, kafka_settings(given), start_from=start_from)
     except StreamadError as error:
         sys.stderr.write(f"streamad: error: {error}\n")
         return 2

@@ -16,13 +16,15 @@ from connectors.flink_rest import FlinkRest, JobSummary
 from connectors.kafka import KafkaSettings
 from jobs.flink import STATE_DIR, checkpoint_dir, job_name, plan, why_no_flink
 from jobs.preflight import require
+from jobs.takeover import go_on_from, left_by_plain
 from jobs.topics import create_topics
 from streamad.config import PipelineConfig
 from streamad.errors import ClusterError, ConfigError, StateError
+from streamad.ports import Progress, Source
 
 logger = logging.getLogger(__name__)
 
-LATEST, NONE = "latest", "none"
+LATEST, NONE, PLAIN = "latest", "none", "plain"
 
 _FATAL = ("StateError", "ConfigError", "ArtifactError", "OffsetOutOfRangeError")
 """Errors of ours that no restart mends: the job is cancelled, and the reason is told."""
@@ -42,8 +44,8 @@ def run_here(
 ) -> str | None:
     """Run a pipeline on a Flink inside this process until ``stop``; return its savepoint.
 
-    start_from : `LATEST`, `NONE`, or the folder of a savepoint or checkpoint; started : is told,
-    once all tasks run, where Flink is asked over REST. Stopped before that, nothing is saved.
+    start_from : `LATEST`, `NONE`, `PLAIN`, or the folder of a savepoint or checkpoint; started : is
+    told, once all tasks run, where Flink is asked over REST. Stopped before that, nothing is saved.
     """
     config = _with_place(config, str(STATE_DIR))
     port = _free_port()
@@ -84,14 +86,20 @@ def run_on_cluster(
     return await_checkpoint(rest, job_id)
 
 
-def run_submitted(config: PipelineConfig, settings: KafkaSettings) -> None:
-    """Run a pipeline where Flink started this process: application mode, or ``flink run``."""
+def run_submitted(
+    config: PipelineConfig, settings: KafkaSettings, *, start_from: str = LATEST
+) -> None:
+    """Run a pipeline where Flink started this process: application mode, or ``flink run``.
+
+    start_from : counts where Flink itself restores nothing
+    """
     _prepare(config, settings)
     from streamad.runtime.flink import build, restored_path
 
     path = restored_path()
     most = _require_fit(config, path) if path else None
-    made = plan(config, settings, options={}, max_parallelism=most)
+    taken = {} if path else _taken(config, settings, start_from)
+    made = plan(config, settings, options={}, max_parallelism=most, taken=taken)
     build(made, remote=False).execute(made.name)
 
 
@@ -147,14 +155,14 @@ def _submit(
     _prepare(config, settings)
     from streamad.runtime.flink import build, submit
 
-    options, max_parallelism = dict(options), None
+    options, max_parallelism, taken = dict(options), None, {}
     if restored := _restored(config, start_from):
         max_parallelism = _require_fit(config, restored)
         options["execution.state-recovery.path"] = restored
         logger.info("goes on from %s", restored)
     else:
-        logger.info("begins anew, at input.start: %s", config.input.start)
-    made = plan(config, settings, options=options, max_parallelism=max_parallelism)
+        taken = _taken(config, settings, start_from)
+    made = plan(config, settings, options=options, max_parallelism=max_parallelism, taken=taken)
     return submit(build(made, remote=remote), made.name)
 
 
@@ -169,8 +177,26 @@ def _prepare(config: PipelineConfig, settings: KafkaSettings) -> None:
     os.environ.setdefault("FLINK_LOG_DIR", str(logs))
 
 
+def _taken(
+    config: PipelineConfig, settings: KafkaSettings, start_from: str
+) -> dict[Source, Progress]:
+    """Return where the plain job came to, and have Flink begin there; empty: it begins anew."""
+    taken = {} if start_from == NONE else left_by_plain(config, settings)
+    if taken:
+        go_on_from(config, settings, taken)
+    elif start_from == PLAIN:
+        msg = (
+            f"--from plain: the plain job of {config.name} has committed nothing on this cluster; "
+            "begin anew with --from none"
+        )
+        raise ConfigError(msg)
+    else:
+        logger.info("begins anew, at input.start: %s", config.input.start)
+    return taken
+
+
 def _restored(config: PipelineConfig, start_from: str) -> str | None:
-    if start_from == NONE:
+    if start_from in (NONE, PLAIN):
         return None
     if start_from == LATEST:
         return latest(checkpoint_dir(config))

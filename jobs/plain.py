@@ -15,7 +15,7 @@ from jobs.build import build_detect
 from jobs.replay import codec_of
 from streamad.config import PipelineConfig
 from streamad.operators.alert import AlertOperator
-from streamad.ports import Decoder, Fault, SnapshotStore, Telemetry, no_fault
+from streamad.ports import Decoder, Fault, Log, SnapshotStore, Telemetry, no_fault
 from streamad.runtime.alert import AlertLoop
 from streamad.runtime.detect import DetectLoop
 from streamad.runtime.placing import Clock
@@ -65,7 +65,7 @@ def detect_loop(
             partitions=len(kafka.log.bounds(config.topic("scores"))),
             wall_ms=CLOCK.wall_ms,
         ),
-        store=snapshot_store(config, kafka),
+        store=snapshot_store(config, kafka.log),
         clock=CLOCK,
         telemetry=telemetry,
         counters=DETECT_COUNTS,
@@ -147,9 +147,9 @@ def alert_loop(
     return loop, kafka
 
 
-def snapshot_store(config: PipelineConfig, kafka: KafkaMember) -> SnapshotStore:
+def snapshot_store(config: PipelineConfig, log: Log) -> SnapshotStore:
     """Return where snapshots are kept, by ``delivery.snapshot_store``."""
     where = config.delivery.snapshot_store
     if where == "topic":
-        return TopicSnapshots(config.topic("state"), kafka.log)
+        return TopicSnapshots(config.topic("state"), log)
     return FileSnapshots(where, pipeline=config.name)

@@ -11,24 +11,18 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
+from dataclasses import dataclass, field, fields
 
 from streamad.config import PipelineConfig
 from streamad.errors import (
     MembershipError,
-    OffsetOutOfRangeError,
     SourceUnavailableError,
-    StateError,
 )
 from streamad.operators.detect import DetectOperator
 from streamad.ports import (
     Decoder,
     DetectRecords,
     Fault,
-    Logged,
     Member,
     NullTelemetry,
     Outgoing,
@@ -42,9 +36,9 @@ from streamad.ports import (
 from streamad.records import Finding, ScoreBatch
 from streamad.runtime import snapshots
 from streamad.runtime.decoding import Decoding, Portion
-from streamad.runtime.judging import Judged, Judging, OpenShard
+from streamad.runtime.judging import Judged, Judging
 from streamad.runtime.placing import Clock, Placing
-from streamad.runtime.recorded import LoggedScores
+from streamad.runtime.recovery import RecoveredShard, Recovery, read_note
 from streamad.runtime.start import start_offset
 
 logger = logging.getLogger(__name__)
@@ -57,23 +51,18 @@ _SLOW_SNAPSHOT_S = 3.0
 
 
 @dataclass(slots=True, kw_only=True)
-class Shard(OpenShard):
+class Shard(RecoveredShard):
     """One input partition at work, and what it has that is not committed.
 
-    committed : what the group knows of; began : where this pipeline started to read the partition;
-    dirty : there is something to commit.
+    committed : what the group knows of; dirty : there is something to commit.
     """
 
     committed: int
-    began: int
     findings: list[Finding] = field(default_factory=list)
     scores: list[ScoreBatch] = field(default_factory=list)
     records: list[Outgoing] = field(default_factory=list)
     dirty: bool = False
     parts: int = 1
-    log_offset: int = 0
-    snapshot_offset: int = -1
-    snapshot_at: int = 0
     snapshot_due_s: float = 0.0
     heard_s: float = 0.0
 
@@ -127,11 +116,18 @@ class DetectLoop:
         self._judging = Judging(
             config, operator, records=records, telemetry=self._telemetry, counters=counters
         )
+        self._recovery = Recovery(
+            config,
+            operator,
+            decoding=self._decoding,
+            records=records,
+            log=member.log,
+            store=store,
+            telemetry=self._telemetry,
+        )
         self._checksum = config.decision_checksum()
         self._commit_s = config.delivery.commit_interval / 1000
         self._snapshot_s = config.delivery.snapshot_interval / 1000
-        # Reading scores back pays where making them is dear; it must cost no more than it saves.
-        self._read_scores = operator.detector.info.cost != "cheap"
         self._commit_due_s = 0.0
         self._snapshot_took_s = 0.0
         self._placing = Placing(member, clock, self._place)
@@ -341,7 +337,7 @@ class DetectLoop:
         if done is None:
             shard = self._begin(source, first, after, added=added)
         else:
-            shard = self._recover(source, done, first, after)
+            shard = _at_work(self._recovery.recover(source, done, bounds[source]))
         shard.parts = len(bounds)
         self._judging.meet_keys(shard)
         self.shards[source] = shard
@@ -357,7 +353,7 @@ class DetectLoop:
         known = self._parts.get(source.topic)
         if known is None:
             about = done or self._member.committed(Source(source.topic, 0))
-            known = _read_note(about.note if about else "").get("parts", parts)
+            known = read_note(about.note if about else "").get("parts", parts)
         self._parts[source.topic] = parts
         if parts > known:
             self._telemetry.count("input_partitions_grown_total", parts - known, topic=source.topic)
@@ -381,115 +377,11 @@ class DetectLoop:
             dirty=True,
         )  # fmt: skip
 
-    # ------------------------------------------------------------------ recovery
 
-    def _recover(self, source: Source, done: Progress, first: int, after: int) -> Shard:
-        about = _read_note(done.note)
-        shard = Shard(
-            source=source, state=self._operator.new_state(), position=done.offset,
-            committed=done.offset, began=about.get("from", first),
-        )  # fmt: skip
-        shard.log_offset, shard.snapshot_at = about.get("log", 0), about.get("snapshot", 0)
-        if done.offset > after:
-            # The topic was made anew: its offsets, and our snapshots, mean something else.
-            return self._out_of_range(shard, first, after, f"it ends at {after}")
-        start, log_offset = self._restore(shard)
-        if done.offset < first:
-            return self._out_of_range(shard, first, after, f"it begins at {first}")
-        if start < first:
-            gap = f"state needs input from {start} on and the topic begins at {first}"
-            self._report(source, gap)
-        self._replay(shard, max(start, first), log_offset)
-        return shard
-
-    def _restore(self, shard: Shard) -> tuple[int, int]:
-        """Fill the state from a snapshot; return from where input and scores log are to be read."""
-        found = self._store.load(shard.source, up_to=shard.committed, hint=shard.snapshot_at)
-        if found is None:
-            return shard.began, 0
-        try:
-            snapshots.restore(shard.state, found.chunks, checksum=self._checksum)
-        except StateError as error:
-            if self._config.delivery.on_state_mismatch == "refuse":
-                msg = f"{shard.source}: {error}"
-                raise StateError(msg) from error
-            logger.warning("%s begins with fresh state, as configured: %s", shard.source, error)
-            shard.state = self._operator.new_state()
-            return shard.committed, shard.log_offset
-        shard.snapshot_offset = found.offset
-        return found.offset, found.log_offset
-
-    def _out_of_range(self, shard: Shard, first: int, after: int, why: str) -> Shard:
-        said = f"offset {shard.committed} is out of range: {why}"
-        self._report(shard.source, said)
-        shard.position = after if self._config.input.on_out_of_range == "latest" else first
-        shard.committed = shard.began = shard.position
-        shard.dirty = True
-        return shard
-
-    def _report(self, source: Source, what: str) -> None:
-        """Say that input is missing; by the policy, stop here."""
-        self._telemetry.count("input_offset_out_of_range_total", topic=source.topic)
-        policy = self._config.input.on_out_of_range
-        if policy == "fail":
-            msg = (
-                f"{source}: {what}; set input.on_out_of_range to earliest or latest to go on with "
-                "a gap, and raise the topic's retention"
-            )
-            raise OffsetOutOfRangeError(msg)
-        logger.error(
-            "%s: %s; going on with a gap, as input.on_out_of_range: %s", source, what, policy
-        )
-
-    def _replay(self, shard: Shard, start: int, log_offset: int) -> None:
-        """Take in what was taken in before, up to the committed offset, and say nothing."""
-        ticks, recorded = self._read_log(shard, start, log_offset)
-        number = 0
-        read = self._member.log.read(shard.source, start, shard.committed)
-        for portion in self._decoding.run(read):
-            messages, batch, at = portion.messages, portion.decoded.batch, 0
-            while number < len(ticks) and ticks[number].offset <= messages.offsets[-1]:
-                message = int(np.searchsorted(messages.offsets, ticks[number].offset))
-                stop = int(np.searchsorted(batch.message, message))
-                self._operator.process(
-                    shard.state, batch.take(at, stop), at=shard.at, recorded=recorded
-                )
-                self._operator.tick(shard.state, int(ticks[number].tick_ms or 0), at=shard.at)
-                number, at = number + 1, stop
-            rest = batch.take(at, len(batch))
-            self._operator.process(shard.state, rest, at=shard.at, recorded=recorded)
-        for tick in ticks[number:]:
-            self._operator.tick(shard.state, int(tick.tick_ms or 0), at=shard.at)
-
-    def _read_log(
-        self, shard: Shard, start: int, log_offset: int
-    ) -> tuple[list[Logged], LoggedScores | None]:
-        """Return the ticks and scores that were decided from an input offset on."""
-        topic = self._records.scores_topic
-        bounds = self._member.log.bounds(topic)
-        if not bounds:
-            return [], None
-        log = Source(topic, shard.source.partition % len(bounds))
-        first, after = bounds[log]
-        ticks: list[Logged] = []
-        scores: list[ScoreBatch] = []
-        for messages in self._member.log.read(log, max(first, log_offset), after):
-            for entry in self._records.read_log(messages, shard.source):
-                if not start <= entry.offset <= shard.committed:
-                    continue
-                if entry.tick_ms is not None:
-                    ticks.append(entry)
-                elif entry.scores is not None and self._read_scores:
-                    scores.append(entry.scores)
-        return ticks, LoggedScores(scores) if self._read_scores else None
-
-
-def _read_note(text: str) -> dict[str, int]:
-    try:
-        note: Any = json.loads(text)
-    except ValueError:
-        return {}
-    return {k: v for k, v in note.items() if isinstance(v, int)} if isinstance(note, dict) else {}
+def _at_work(found: RecoveredShard) -> Shard:
+    """Return a shard that was brought back, with nothing to commit unless it moved."""
+    given = {one.name: getattr(found, one.name) for one in fields(found)}
+    return Shard(**given, committed=found.position, dirty=found.moved)
 
 
 def _portions(records: Sequence[Outgoing]) -> list[list[Outgoing]]:

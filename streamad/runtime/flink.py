@@ -84,8 +84,10 @@ class FlinkPlan:
 class DetectFunction(KeyedProcessFunction):
     """Keep a `KeyedDetect` where Flink keeps its state; let it do the rest."""
 
-    def __init__(self, make: Callable[[Telemetry], KeyedDetect]) -> None:
-        self._make = make
+    def __init__(
+        self, make: Callable[[Telemetry], KeyedDetect], sources: Mapping[int, Source]
+    ) -> None:
+        self._make, self._sources = make, sources
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Make what is alive: in the worker, before the first message."""
@@ -101,7 +103,9 @@ class DetectFunction(KeyedProcessFunction):
         """Take one message in; a row without one is there to wake a shard."""
         shard = ctx.get_current_key()
         if value is None:
-            made, due_ms = self._detect.on_wake(shard, self._kept, now_ms=_wall_ms())
+            made, due_ms = self._detect.on_wake(
+                shard, self._sources[shard], self._kept, now_ms=_wall_ms()
+            )
             return self._answer(made, due_ms, ctx)
         topic, partition, offset, broker_ms, key, payload, headers = value
         entry = Entry(
@@ -195,21 +199,22 @@ def build(plan: FlinkPlan, *, remote: bool) -> StreamExecutionEnvironment:
     tables.create_temporary_table("output", _table(_output_schema(), plan.sink))
     topics = list(plan.topics)
     keys = shard_keys(topics, plan.max_parallelism)
-    there = keys_in_use(plan.topics, keys)
-    tables.create_temporary_table("wakes", _wakes(len(there)))
+    sources = keys_in_use(plan.topics, keys)
+    tables.create_temporary_table("wakes", _wakes(len(sources)))
     query = tables.sql_query(
         f"SELECT {_key_expression(topics, keys)} AS shard, ROW(`topic`, `partition`, "  # noqa: S608
         "`offset`, CAST(EXTRACT(EPOCH FROM `time`) AS BIGINT) * 1000 + "
         "EXTRACT(MILLISECOND FROM `time`), `key`, `value`, `headers`) AS message FROM `input`"
     )
+    nth = _nth(list(sources))
     wakes = tables.sql_query(
-        f"SELECT {_nth(there)} AS shard, CAST(NULL AS {_MESSAGE_SQL}) AS message FROM `wakes`"  # noqa: S608
+        f"SELECT {nth} AS shard, CAST(NULL AS {_MESSAGE_SQL}) AS message FROM `wakes`"  # noqa: S608
     )
     row = Types.ROW([Types.INT(), _MESSAGE])
     stream = tables.to_append_stream(query, row).union(tables.to_append_stream(wakes, row))
     detected = (
         _keyed(stream)
-        .process(DetectFunction(plan.make), _OUTGOING)
+        .process(DetectFunction(plan.make, sources), _OUTGOING)
         .name(plan.label)
         .uid(UID)
         .set_parallelism(plan.parallelism)
@@ -385,14 +390,12 @@ def shard_keys(topics: Sequence[str], max_parallelism: int) -> dict[Source, int]
     return made
 
 
-def keys_in_use(topics: Mapping[str, int], keys: Mapping[Source, int]) -> list[int]:
-    """Return the key of each partition there is; ``topics``: how many each has."""
+def keys_in_use(topics: Mapping[str, int], keys: Mapping[Source, int]) -> dict[int, Source]:
+    """Return the partitions there are by their keys; ``topics``: how many each has."""
     numbers = {topic: number for number, topic in enumerate(topics)}
-    return [
-        keys.get(Source(topic, partition), _BEYOND + len(numbers) * partition + numbers[topic])
-        for topic, partitions in topics.items()
-        for partition in range(partitions)
-    ]
+    every = [Source(topic, number) for topic, n in topics.items() for number in range(n)]
+    beyond = {one: _BEYOND + len(numbers) * one.partition + numbers[one.topic] for one in every}
+    return {keys.get(one, beyond[one]): one for one in every}
 
 
 def _key_expression(topics: Sequence[str], keys: Mapping[Source, int]) -> str:

@@ -41,6 +41,7 @@ from streamad.runtime.decoding import PORTION_BYTES, Decoding
 from streamad.runtime.journal import Entry
 from streamad.runtime.judging import Judging, OpenShard
 from streamad.runtime.recorded import LoggedScores
+from streamad.runtime.recovery import Handover
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +136,8 @@ class KeyedDetect:
         whether a restored one still holds what comes next.
     counters : Mapping
         From the operator's counts to metrics and labels.
+    handover : Handover, optional
+        What a plain job left: a key without state goes on from there.
     """
 
     def __init__(  # noqa: PLR0913 - ports, all by keyword
@@ -147,6 +150,7 @@ class KeyedDetect:
         log: Log,
         telemetry: Telemetry | None = None,
         counters: Mapping[str, tuple[str, Mapping[str, str]]] | None = None,
+        handover: Handover | None = None,
     ) -> None:
         self._config, self._operator, self._records = config, operator, records
         self._decoding, self._log = Decoding(decoder), log
@@ -159,6 +163,7 @@ class KeyedDetect:
         self._journal_bytes = config.flink.journal_bytes
         # Reading scores back pays where making them is dear.
         self._keep_scores = operator.detector.info.cost != "cheap"
+        self._handover = handover
         self.shards: dict[int, KeyedShard] = {}
         self._vacant: set[int] = set()
 
@@ -208,7 +213,7 @@ class KeyedDetect:
         return made, self._timer(shard, now_ms)
 
     def on_wake(
-        self, key: int, kept: KeyedState, *, now_ms: int
+        self, key: int, source: Source, kept: KeyedState, *, now_ms: int
     ) -> tuple[list[Outgoing], int | None]:
         """Be called now and then for every key, restored or not; returns as `take` does.
 
@@ -219,8 +224,10 @@ class KeyedDetect:
         if key in self.shards or key in self._vacant:
             return [], None
         if self._source_of(kept) is None:
-            self._vacant.add(key)
-            return [], None
+            if self._handover is None or source not in self._handover:
+                self._vacant.add(key)
+                return [], None
+            self._open(key, source, kept, now_ms)
         return self.on_timer(key, kept, timer_ms=now_ms, now_ms=now_ms)
 
     # ------------------------------------------------------------------ judging
@@ -337,10 +344,12 @@ class KeyedDetect:
         # While the job was down nobody listened: silence is counted from now on.
         shard = KeyedShard(source=source, state=self._operator.new_state(), heard_ms=now_ms)
         about = kept.chunks.get(_ABOUT)
-        if about is None:
-            self._save_about(shard, kept)
-        else:
+        if about is not None:
             self._restore(shard, json.loads(about), kept)
+        elif self._handover is not None and source in self._handover:
+            self._take_over(shard, self._handover, kept)
+        else:
+            self._save_about(shard, kept)
         self._judging.meet_keys(shard)
         self._judging.measure(shard)
         self.shards[key] = shard
@@ -368,6 +377,20 @@ class KeyedDetect:
         self._telemetry.observe("state_recovery_seconds", time.perf_counter() - started_s)
         logger.info(
             "%s restored: %d keys, goes on at offset %d",
+            shard.source,
+            len(shard.state.keys),
+            shard.position,
+        )
+
+    def _take_over(self, shard: KeyedShard, handover: Handover, kept: KeyedState) -> None:
+        started_s = time.perf_counter()
+        found = handover.recover(shard.source)
+        shard.state, shard.position = found.state, found.position
+        # At once: from now on it is the engine that restores it.
+        self._save(shard, kept)
+        self._telemetry.observe("state_recovery_seconds", time.perf_counter() - started_s)
+        logger.info(
+            "%s taken over: %d keys, goes on at offset %d",
             shard.source,
             len(shard.state.keys),
             shard.position,

@@ -35,7 +35,7 @@ class Keyed(Protocol):
         """Be called at a timer; returns as `take` does."""
         ...
 
-    def on_wake(self, key: int, kept: Any, *, now_ms: int) -> Made:
+    def on_wake(self, key: int, source: Source, kept: Any, *, now_ms: int) -> Made:
         """Be called now and then, whatever timers are set; returns as `take` does."""
         ...
 
@@ -225,10 +225,12 @@ class MemoryEngine(Generic[D]):
         self.now_ms = max(self.now_ms, now_ms)
 
     def wake(self) -> None:
-        """Call for every key there is, as an engine does now and then."""
-        for key in [*self.cells]:
+        """Call for every source there is, as an engine does now and then."""
+        for source in [*self.positions]:
+            key = self.key_of(source)
             kept = self._enter(key)
-            self._leave(key, self.subtask(key).on_wake(key, kept, now_ms=self.now_ms))
+            made = self.subtask(key).on_wake(key, source, kept, now_ms=self.now_ms)
+            self._leave(key, made)
 
     def _due(self, now_ms: int) -> tuple[int, int] | None:
         every = ((timer, key) for key, timers in self.timers.items() for timer in timers)

@@ -25,13 +25,15 @@ from streamad.config import PipelineConfig
 from streamad.detectors import DETECTORS
 from streamad.detectors.base import Detector, Floats
 from streamad.operators.detect import DetectOperator
-from streamad.ports import Outgoing, Source
+from streamad.ports import NullTelemetry, Outgoing, Progress, Source
 from streamad.records import Finding, ScoreBatch
+from streamad.runtime.decoding import Decoding
 from streamad.runtime.detect import DetectLoop
 from streamad.runtime.embedded import EmbeddedPipeline, Hooks
 from streamad.runtime.journal import Entry
 from streamad.runtime.keyed import KeyedDetect
 from streamad.runtime.placing import Clock
+from streamad.runtime.recovery import Handover, Recovery
 from streamad.testing.keyed_state import MemoryEngine
 
 SOURCE = Source("in", 0)
@@ -90,7 +92,7 @@ def config_of(name: str) -> PipelineConfig:
             "windows": {"size": size_of(name)},
             "series": {"step": "1s"},
             "scoring": {"min_windows": 8, "cool_down": 2, "candidate": 0.01, "exit": 0.05},
-            "delivery": {"commit_interval": "100ms", "snapshot_interval": "1h"},
+            "delivery": {"commit_interval": "100ms", "snapshot_interval": "1s"},
         }
     )
 
@@ -176,37 +178,87 @@ class Wall:
 
 def run_plain(name: str, folder: Path) -> Seen:
     """Two lives of the plain loop: the first ends with much that it has not committed."""
-    config, topics, wall = config_of(name), MemoryTopics(), Wall()
-    payloads = payloads_of(name)
-    topics.put(SOURCE, payloads)
+    job = Plain(name, folder)
+    job.first_life()
+    loop = job.begin()
+    while loop.turn():
+        job.wall.now_s += 0.05
+    loop.drain()
+    return read(job.committed(), job.config)
 
-    def begin() -> DetectLoop:
+
+class Plain:
+    """A plain job on topics in memory."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.config, self.name, self.topics, self.wall = (
+            config_of(name),
+            name,
+            MemoryTopics(),
+            Wall(),
+        )
+        self.store = FileSnapshots(str(folder), pipeline=self.config.name)
+        self.payloads = payloads_of(name)
+        self.topics.put(SOURCE, self.payloads)
+
+    def begin(self) -> DetectLoop:
         return DetectLoop(
-            config,
-            operator_of(name),
-            member=MemoryMember(log=topics, topics=["in"], max_records=3),
-            decoder=codec_of(config),
-            records=records_of(config),
-            store=FileSnapshots(str(folder), pipeline=config.name),
-            clock=Clock(seconds=wall.seconds, wall_ms=lambda: 1),
+            self.config,
+            operator_of(self.name),
+            member=MemoryMember(log=self.topics, topics=["in"], max_records=3),
+            decoder=codec_of(self.config),
+            records=records_of(self.config),
+            store=self.store,
+            clock=Clock(seconds=self.wall.seconds, wall_ms=lambda: 1),
         )
 
-    loop = begin()
-    for turn in range(len(payloads) // 4):
-        loop.turn()
-        wall.now_s += 1.0 if turn < len(payloads) // 8 else 0.0
-    done = topics.groups["memory"][SOURCE].offset
-    assert 0 < done < loop.shards[SOURCE].position < len(payloads)
-    loop = begin()
-    while loop.turn():
-        wall.now_s += 0.05
-    loop.drain()
-    committed = [
-        Outgoing(topic=topic, value=one.value, key=one.key, headers=one.headers)
-        for topic in (config.topic("findings"), config.topic("scores"))
-        for one in topics.records(topic)
-    ]
-    return read(committed, config)
+    def first_life(self) -> Progress:
+        """Work until killed, with a snapshot behind it; return what the group knows."""
+        loop, n = self.begin(), len(self.payloads)
+        for turn in range(n // 4):
+            loop.turn()
+            self.wall.now_s += 1.0 if turn < n // 8 else 0.0
+        done = self.topics.groups["memory"][SOURCE]
+        assert 0 < loop.shards[SOURCE].snapshot_offset <= done.offset
+        assert done.offset < loop.shards[SOURCE].position < n
+        return done
+
+    def committed(self) -> list[Outgoing]:
+        return [
+            Outgoing(topic=topic, value=one.value, key=one.key, headers=one.headers)
+            for topic in (self.config.topic("findings"), self.config.topic("scores"))
+            for one in self.topics.records(topic)
+        ]
+
+
+def run_taken_over(name: str, folder: Path) -> Seen:
+    """A plain job is killed, and an engine with keyed state goes on from what it left."""
+    plain, job = Plain(name, folder), Keyed(name)
+    done = plain.first_life()
+    recovery = Recovery(
+        job.config,
+        operator_of(name),
+        decoding=Decoding(codec_of(job.config)),
+        records=records_of(job.config),
+        log=plain.topics,
+        store=plain.store,
+        telemetry=NullTelemetry(),
+    )
+    job.topics = plain.topics
+    job.handover = Handover(recovery=recovery, log=plain.topics, progress={SOURCE: done})
+    job.engine = MemoryEngine(job.make)
+    n, half = len(job.entries), (len(job.entries) + done.offset) // 2
+    job.engine.feed(SOURCE, *job.entries[done.offset : done.offset + 5])
+    job.engine.fail_and_restore()  # it is all taken over once more
+    job.engine.read()
+    job.engine.feed(SOURCE, *job.entries[done.offset + 5 : half])
+    job.engine.checkpoint()
+    job.engine.feed(SOURCE, *job.entries[half:n])
+    job.engine.fail_and_restore()
+    job.engine.read()
+    job.engine.advance(job.engine.now_ms + 1_000)
+    job.engine.checkpoint()
+    return read([*plain.committed(), *job.engine.committed], job.config)
 
 
 class Keyed:
@@ -219,6 +271,7 @@ class Keyed:
             Entry(offset=i, broker_ms=-1, payload=payload)
             for i, payload in enumerate(payloads_of(name))
         ]
+        self.handover: Handover | None = None
         self.engine = MemoryEngine(self.make)
 
     def make(self) -> KeyedDetect:
@@ -228,6 +281,7 @@ class Keyed:
             decoder=codec_of(self.config),
             records=records_of(self.config),
             log=self.topics,
+            handover=self.handover,
         )
 
     def feed(self, start: int, stop: int) -> None:
@@ -254,7 +308,9 @@ def run_keyed(name: str, folder: Path) -> Seen:
     return job.seen()
 
 
-RUNTIMES: dict[str, Callable[[str, Path], Seen]] = {"plain": run_plain, "keyed": run_keyed}
+RUNTIMES: dict[str, Callable[[str, Path], Seen]] = {
+    "plain": run_plain, "keyed": run_keyed, "taken over": run_taken_over
+}  # fmt: skip
 
 
 @cache

@@ -45,7 +45,11 @@ class FlinkPipeline(Pipeline):
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": self.settings.bootstrap}
+        return {
+            **os.environ,
+            "KAFKA_BOOTSTRAP_SERVERS": self.settings.bootstrap,
+            "KAFKA_SESSION_TIMEOUT_MS": str(self.settings.session_timeout_ms),
+        }
 
     def flink(self, *arguments: str, fails: bool = False, **more: str) -> str:
         """Run a command to its end; return what it said."""

@@ -17,7 +17,7 @@ from jobs import flink as job_flink
 from jobs import flink_run
 from streamad.config import PipelineConfig, parse_pipeline
 from streamad.errors import ClusterError, ConfigError
-from streamad.ports import NullTelemetry
+from streamad.ports import NullTelemetry, Progress, Source
 
 SECRET = "hunter2"  # noqa: S105 - must not be seen
 
@@ -95,6 +95,16 @@ def test_the_start_is_that_of_the_pipeline(flink_distribution: None, start: str,
     assert made.source["scan.startup.mode"] == mode
 
 
+def test_what_the_plain_job_left_goes_to_the_source_and_to_the_workers(flink_distribution: None):
+    taken = {Source("in", 1): Progress(offset=7, note="{}")}
+    made = job_flink.plan(config(), KafkaSettings(), options={}, taken=taken)
+    assert made.source["scan.startup.mode"] == "group-offsets"
+    assert made.source["properties.auto.offset.reset"] == "earliest"
+    assert made.make.taken == taken
+    there = pickle.loads(pickle.dumps(made.make))  # noqa: S301 - as PyFlink does
+    assert there == made.make
+
+
 SLOTS = """
 import json
 from pyflink.java_gateway import get_gateway
@@ -142,7 +152,7 @@ tables.create_temporary_view("input", tables.from_elements(there, row))
 sql = f"SELECT `topic`, `partition`, {_key_expression(list(topics), keys)} FROM `input`"
 with tables.execute_sql(sql).collect() as found:
     judged = {(one[0], one[1]): one[2] for one in found}
-woken = dict(zip(there, keys_in_use(topics, keys)))
+woken = {tuple(source): key for key, source in keys_in_use(topics, keys).items()}
 print(json.dumps([judged == woken, len(set(woken.values())), len(keys)]))
 """
 

@@ -460,14 +460,14 @@ def test_what_waits_at_a_failure_that_lost_its_timer_is_judged_once_it_is_woken(
 
 def test_to_be_woken_changes_nothing_where_nothing_was_lost_and_nothing_is():
     job = Job(flink={"linger": "700ms"})
-    job.engine.cells[7] = Cells()
+    job.engine.put(Source("in", 7))
     job.feed(*points(40))
     timers = set(job.timers)
     for _ in range(3):
         job.engine.wake()
     assert job.engine.outputs == []
     assert job.timers == timers
-    assert job.engine.cells[7] == Cells()
+    assert job.engine.cells[7] == Cells(), "it was woken, and has nothing"
 
 
 def test_a_message_of_more_than_a_portion_is_judged_at_once():
