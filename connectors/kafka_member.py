@@ -289,14 +289,15 @@ class KafkaMember:
             self._consumer.seek(part, offset)
             self._consumer.resume(part)
 
-    def at_end(self, source: Source) -> bool:
-        """Ask the broker whether everything of a partition was polled; False where it is silent."""
+    def end_reached(self, source: Source) -> int | None:
+        """Ask the broker for the end of a partition of which everything was polled."""
         part = TopicPartition(*source)
         try:
-            after = self._consumer.end_offsets([part], timeout_ms=1_000)[part]
-            return bool(self._consumer.position(part, timeout_ms=1_000) >= after)
+            after = int(self._consumer.end_offsets([part], timeout_ms=1_000)[part])
+            position = self._consumer.position(part, timeout_ms=1_000)
         except (KafkaError, KeyError):
-            return False
+            return None
+        return after if position is not None and position >= after else None
 
     def joined(self) -> bool:
         """Say whether the group counts this member in, with partitions or without."""

@@ -158,9 +158,10 @@ class MemoryMember:
         """Read a partition from here on."""
         self._placed[source] = offset
 
-    def at_end(self, source: Source) -> bool:
-        """Say whether everything of a partition was polled."""
-        return self._placed.get(source, -1) >= self.log.bounds(source.topic)[source][1]
+    def end_reached(self, source: Source) -> int | None:
+        """Return the end of a partition of which everything was polled, else None."""
+        after = self.log.bounds(source.topic)[source][1]
+        return after if self._placed.get(source, -1) >= after else None
 
     def commit(
         self, records: Sequence[Outgoing], progress: Mapping[Source, Progress]

@@ -239,8 +239,11 @@ class Member(Protocol):
         """Read a partition from here on."""
         ...
 
-    def at_end(self, source: Source) -> bool:
-        """Ask the broker whether everything of a partition was polled; False where it is silent."""
+    def end_reached(self, source: Source) -> int | None:
+        """Ask the broker for the end of a partition of which everything was polled.
+
+        Returns the next offset to come; None where something is left, or the broker is silent.
+        """
         ...
 
     def commit(

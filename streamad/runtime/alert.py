@@ -26,6 +26,7 @@ from streamad.ports import (
     no_fault,
 )
 from streamad.records import Alert
+from streamad.runtime.ends import Ends
 from streamad.runtime.placing import Clock, Placing
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class AlertLoop:
         self._commit_s = config.delivery.commit_interval / 1000
         self._commit_due_s = 0.0
         self._placing = Placing(member, clock, self._place)
+        self._ends = Ends(lambda source, _: member.end_reached(source))
         self.parts: dict[Source, _Part] = {}
 
     @property
@@ -136,6 +138,7 @@ class AlertLoop:
         part.records += self._records.rejected(messages, rejected)
         self._keep(part, alerts)
         part.position = int(messages.offsets[-1]) + 1
+        self._ends.heard(part.source, self._clock.seconds())
         for finding, _ in findings:
             self._telemetry.count("alert_findings_total", state=finding.state)
 
@@ -150,10 +153,13 @@ class AlertLoop:
     def _pass_time(self, now_s: float) -> None:
         """Resolve what nobody will: its outcome is committed like that of any finding."""
         for part in self.parts.values():
+            passed = self._ends.passed(part.source, part.position, now_s)
+            if passed is not None:
+                part.position, part.dirty = passed, True
             if now_s < part.tick_due_s:
                 continue
             part.tick_due_s = now_s + _TICK_S
-            if len(part.state) and self._member.at_end(part.source):
+            if len(part.state) and self._member.end_reached(part.source) is not None:
                 alerts = self._operator.tick(part.state, self._clock.wall_ms())
                 if alerts:
                     self._keep(part, alerts)
@@ -193,7 +199,9 @@ class AlertLoop:
             if clock_ms is not None:
                 part.state.clock_ms = max(part.state.clock_ms, clock_ms)
         part.dirty = done is None
-        part.tick_due_s = self._clock.seconds() + _TICK_S
+        now_s = self._clock.seconds()
+        part.tick_due_s = now_s + _TICK_S
+        self._ends.heard(source, now_s)
         self.parts[source] = part
         self._member.place(source, position)
         logger.info(

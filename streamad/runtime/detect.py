@@ -36,6 +36,7 @@ from streamad.ports import (
 from streamad.records import Finding, ScoreBatch
 from streamad.runtime import snapshots
 from streamad.runtime.decoding import Decoding, Portion
+from streamad.runtime.ends import Ends
 from streamad.runtime.judging import Judged, Judging
 from streamad.runtime.placing import Clock, Placing
 from streamad.runtime.recovery import RecoveredShard, Recovery, read_note
@@ -45,6 +46,9 @@ logger = logging.getLogger(__name__)
 
 _TRANSACTION_BYTES = 8 * 2**20
 """Snapshots go out in transactions of about this size: none may outlive the broker's patience."""
+
+_LOOK_S = 1.0
+"""How often partitions are looked at that may be silent."""
 
 _SLOW_SNAPSHOT_S = 3.0
 """A snapshot that takes longer is not made while the group waits for a partition."""
@@ -128,9 +132,10 @@ class DetectLoop:
         self._checksum = config.decision_checksum()
         self._commit_s = config.delivery.commit_interval / 1000
         self._snapshot_s = config.delivery.snapshot_interval / 1000
-        self._commit_due_s = 0.0
+        self._commit_due_s = self._look_due_s = 0.0
         self._snapshot_took_s = 0.0
         self._placing = Placing(member, clock, self._place)
+        self._ends = Ends(lambda source, _: member.end_reached(source))
         self._parts: dict[str, int] = {}
         self._old_parts: dict[str, int] = {}
         self.shards: dict[Source, Shard] = {}
@@ -165,8 +170,10 @@ class DetectLoop:
         if polled:
             self._fault("after_score")
         now_s = self._clock.seconds()
-        if not polled:
+        # Not only where nothing came at all: another partition may be busy.
+        if now_s >= self._look_due_s:
             self._pass_time(now_s)
+            self._look_due_s = now_s + _LOOK_S
         if now_s >= self._commit_due_s and self._dirty():
             self._commit_softly()
         self._save_due(now_s)
@@ -191,6 +198,7 @@ class DetectLoop:
         self._keep(shard, self._judging.portion(shard, portion))
         shard.position = int(portion.messages.offsets[-1]) + 1
         shard.heard_s = self._clock.seconds()
+        self._ends.heard(shard.source, shard.heard_s)
 
     @staticmethod
     def _keep(shard: Shard, made: Judged) -> None:
@@ -205,8 +213,11 @@ class DetectLoop:
         for shard in self.shards.values():
             quiet_ms = (now_s - shard.heard_s) * 1000
             due = self._judging.is_due(shard, quiet_ms=quiet_ms, now_ms=now_ms)
-            if due and self._member.at_end(shard.source):
+            if due and self._member.end_reached(shard.source) is not None:
                 self._keep(shard, self._judging.tick(shard, now_ms))
+            passed = self._ends.passed(shard.source, shard.position, now_s)
+            if passed is not None:
+                shard.position, shard.dirty = passed, True
 
     # ------------------------------------------------------------------ commit
 
@@ -343,6 +354,7 @@ class DetectLoop:
         self.shards[source] = shard
         self._member.place(source, shard.position)
         shard.heard_s = self._clock.seconds()
+        self._ends.heard(source, shard.heard_s)
         shard.snapshot_due_s = shard.heard_s + self._snapshot_s
         self._telemetry.observe("state_recovery_seconds", shard.heard_s - started_s)
         self._telemetry.gauge("input_assigned_partitions", len(self.shards))

@@ -38,6 +38,7 @@ from streamad.ports import (
 from streamad.records import ScoreBatch
 from streamad.runtime import journal, snapshots
 from streamad.runtime.decoding import PORTION_BYTES, Decoding
+from streamad.runtime.ends import Ends
 from streamad.runtime.journal import Entry
 from streamad.runtime.judging import Judging, OpenShard
 from streamad.runtime.recorded import LoggedScores
@@ -166,6 +167,7 @@ class KeyedDetect:
         self._handover = handover
         self.shards: dict[int, KeyedShard] = {}
         self._vacant: set[int] = set()
+        self._ends = Ends(self._end_reached)
 
     # ------------------------------------------------------------------ what the engine calls
 
@@ -188,6 +190,7 @@ class KeyedDetect:
             raise StateError(msg)
         self._keep(shard, entry, kept)
         shard.heard_ms = now_ms
+        self._ends.heard(source, now_ms / 1000)
         if shard.pending_bytes >= PORTION_BYTES or len(shard.pending) >= MAX_PENDING:
             return self._judge(shard, kept), self._timer(shard, now_ms)
         return [], self._timer(shard, now_ms)
@@ -221,7 +224,10 @@ class KeyedDetect:
         sets on to its timers only after the checkpoint that ended the batch. What waits then would
         wait for the next message, and a partition that is silent would never be said to be.
         """
-        if key in self.shards or key in self._vacant:
+        if key in self._vacant:
+            return [], None
+        if key in self.shards:
+            self._pass_over(self.shards[key], kept, now_ms)
             return [], None
         if self._source_of(kept) is None:
             if self._handover is None or source not in self._handover:
@@ -269,7 +275,7 @@ class KeyedDetect:
         # A broker that is away, or a backlog, is no silence of the source.
         if not self._judging.is_due(shard, quiet_ms=quiet_ms, now_ms=now_ms):
             return []
-        if not self._at_end(shard):
+        if self._end_reached(shard.source, shard.position) is None:
             return []
         judged = self._judging.tick(shard, now_ms)
         data = journal.ticked(now_ms)
@@ -278,15 +284,25 @@ class KeyedDetect:
         self._save_where_long(shard, kept)
         return [*self._records.findings(judged.findings), *judged.records]
 
-    def _at_end(self, shard: KeyedShard) -> bool:
+    def _end_reached(self, source: Source, position: int) -> int | None:
+        """Return the end of a partition if nothing is left to read from a position on."""
         try:
-            after = self._log.bounds(shard.source.topic)[shard.source][1]
+            after = self._log.bounds(source.topic)[source][1]
             # Marks of transactions are no records: only reading tells whether any is left.
-            rest = self._log.read(shard.source, shard.position, after)
-            return after >= shard.position and next(rest, None) is None
+            rest = self._log.read(source, position, after)
+            return after if after >= position and next(rest, None) is None else None
         except (KeyError, SourceUnavailableError) as error:
-            logger.warning("%s: cannot be asked for its end: %s", shard.source, error)
-            return False
+            logger.warning("%s: cannot be asked for its end: %s", source, error)
+            return None
+
+    def _pass_over(self, shard: KeyedShard, kept: KeyedState, now_ms: int) -> None:
+        """Go on behind the marks of transactions at the end of a partition that is quiet."""
+        if shard.pending:
+            return
+        passed = self._ends.passed(shard.source, shard.position, now_ms / 1000)
+        if passed is not None:
+            shard.position = passed
+            self._save_about(shard, kept)
 
     def _timer(self, shard: KeyedShard, now_ms: int) -> int | None:
         """Return when to be called next, or None where that is set already."""
@@ -352,6 +368,7 @@ class KeyedDetect:
             self._save_about(shard, kept)
         self._judging.meet_keys(shard)
         self._judging.measure(shard)
+        self._ends.heard(source, now_ms / 1000)
         self.shards[key] = shard
         self._telemetry.gauge("input_assigned_partitions", len(self.shards))
         return shard
@@ -420,7 +437,10 @@ class KeyedDetect:
         shard.journal_bytes += len(data)
         shard.pending.append(entry)
         shard.pending_bytes += entry.size
+        made_anew = entry.offset < shard.position
         shard.position = entry.offset + 1
+        if made_anew:
+            self._save_about(shard, kept)  # it must not remember more than there is
 
     def _replay(self, shard: KeyedShard, kept: KeyedState) -> None:
         """Go through the journal as it was gone through before, and say nothing."""
@@ -431,7 +451,8 @@ class KeyedDetect:
             match journal.decode(bytes(data)):
                 case Entry() as entry:
                     waiting.append(entry)
-                    shard.position = entry.offset + 1
+                    # The manifest may know of more: see `_pass_over`.
+                    shard.position = max(shard.position, entry.offset + 1)
                 case journal.Scored(value):
                     scores.append(value)
                 case journal.Ticked(now_ms):

@@ -30,6 +30,7 @@ from streamad.ports import (
     no_fault,
 )
 from streamad.records import Rejected, SignalBatch
+from streamad.runtime.ends import Ends
 from streamad.runtime.placing import Clock, Placing
 from streamad.runtime.start import start_offset
 
@@ -73,6 +74,7 @@ class RekeyLoop:
         self._commit_s = config.delivery.commit_interval / 1000
         self._commit_due_s = 0.0
         self._placing = Placing(member, clock, self._place)
+        self._ends = Ends(lambda source, _: member.end_reached(source))
         self._homes: dict[str, int] = {}
         self._pending: dict[Source, list[Outgoing]] = {}
         self.positions: dict[Source, int] = {}
@@ -100,6 +102,7 @@ class RekeyLoop:
         self._fault("after_poll")
         for messages in polled:
             self._take(messages)
+        self._pass_over()
         if self._pending and self._clock.seconds() >= self._commit_due_s:
             self._commit_softly(list(self._pending))
         return sum(map(len, polled))
@@ -132,8 +135,17 @@ class RekeyLoop:
             rows = np.flatnonzero(homes == partition)
             records += self._records.points(decoded.batch, rows, partition)
         self.positions[messages.source] = int(messages.offsets[-1]) + 1
+        self._ends.heard(messages.source, self._clock.seconds())
         topic = messages.source.topic
         self._telemetry.count("input_messages_total", len(messages), topic=topic)
+
+    def _pass_over(self) -> None:
+        now_s = self._clock.seconds()
+        for source, position in self.positions.items():
+            passed = self._ends.passed(source, position, now_s)
+            if passed is not None:
+                self.positions[source] = passed
+                self._pending.setdefault(source, [])
 
     def _homes_of(self, batch: SignalBatch) -> NDArray[np.int64]:
         """Return each row's partition, which depends on the key alone, in every process."""
@@ -180,5 +192,6 @@ class RekeyLoop:
             logger.error("%s; going on, as input.on_out_of_range says", what)
             position = after if given.on_out_of_range == "latest" else first
         self.positions[source] = position
+        self._ends.heard(source, self._clock.seconds())
         self._member.place(source, position)
         logger.info("%s is re-keyed from offset %d on", source, position)

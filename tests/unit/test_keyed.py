@@ -31,18 +31,24 @@ class Broker(MemoryTopics):
     """Topics that may be away."""
 
     away = False
+    marked = emptied = False
 
     def bounds(self, topic: str) -> Mapping[Source, tuple[int, int]]:
         if self.away:
             msg = "nobody answers"
             raise SourceUnavailableError(msg)
-        return super().bounds(topic)
+        # A transaction ends with a mark, an offset without a record.
+        found = {
+            source: (first, after + self.marked)
+            for source, (first, after) in super().bounds(topic).items()
+        }
+        return {source: (b if self.emptied else a, b) for source, (a, b) in found.items()}
 
     def read(self, source: Source, start: int, stop: int) -> Iterator[Messages]:
         if self.away:
             msg = "nobody answers"
             raise SourceUnavailableError(msg)
-        return super().read(source, start, stop)
+        return super().read(source, start, min(stop, super().bounds(source.topic)[source][1]))
 
 
 class Job:
@@ -293,6 +299,43 @@ def test_a_topic_made_anew_is_out_of_range():
     job.fail()
     with pytest.raises(OffsetOutOfRangeError, match=r"offset 40 .* holds 0 to 3"):
         job.pass_time(5_000)
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+@pytest.mark.parametrize("journal_bytes", [4096, 10**6])
+def test_a_transactions_mark_that_retention_deleted_is_no_gap(quiet, journal_bytes):
+    job = Job(flink={"journal_bytes": journal_bytes}, series={"ttl": "7d"})
+    job.feed(*points(200))
+    job.topics.marked = True
+    job.pass_time(60_000)
+    if quiet:
+        job.engine.wake()
+    job.engine.checkpoint()
+    job.topics.emptied = True
+    job.fail()
+    if quiet:
+        job.engine.wake()
+        assert job.engine.subtask(0).shards[0].position == 201
+    else:  # it is not known that only the mark is missing
+        with pytest.raises(OffsetOutOfRangeError):
+            job.engine.wake()
+
+
+def test_a_topic_made_anew_is_not_measured_by_what_was_known_of_the_old_one():
+    job = Job(input={"on_out_of_range": "earliest"}, series={"ttl": "7d"})
+    job.feed(*points(40))
+    job.pass_time(60_000)
+    job.engine.wake()
+    job.engine.checkpoint()
+    for number in (1, 2):
+        if number == 1:
+            job.topics = Broker(partitions=2)
+            job.topics.make("in", 2)
+        job.engine.fail_and_restore()
+        job.feed(*points(2, start=40 + 2 * number))
+        job.pass_time(200)
+        job.engine.checkpoint()
+        assert job.engine.subtask(0).shards[0].position == 2 * number
 
 
 # ---------------------------------------------------------------------- silence

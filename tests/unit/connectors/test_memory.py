@@ -27,12 +27,12 @@ def test_records_are_read_in_order_and_what_is_not_committed_is_read_again():
     (messages,) = first.poll(0)
     assert (messages.payloads, messages.offsets.tolist()) == ([b"a", b"b"], [0, 1])
     assert messages.broker_ms.tolist() == [7, 7]
-    assert not first.at_end(SOURCE)
+    assert first.end_reached(SOURCE) is None
     first.commit([], {SOURCE: Progress(offset=1, note="n")})
     second = member(topics)
     assert second.committed(SOURCE) == Progress(offset=1, note="n")
     assert second.poll(0)[0].payloads == [b"b", b"c"]
-    assert second.at_end(SOURCE)
+    assert second.end_reached(SOURCE) == 3
     assert second.poll(0) == []
 
 
