@@ -224,10 +224,10 @@ class KeyedDetect:
         sets on to its timers only after the checkpoint that ended the batch. What waits then would
         wait for the next message, and a partition that is silent would never be said to be.
         """
-        if key in self._vacant:
-            return [], None
         if key in self.shards:
             self._pass_over(self.shards[key], kept, now_ms)
+            return [], None
+        if key in self._vacant:
             return [], None
         if self._source_of(kept) is None:
             if self._handover is None or source not in self._handover:

@@ -305,6 +305,8 @@ def test_a_topic_made_anew_is_out_of_range():
 @pytest.mark.parametrize("journal_bytes", [4096, 10**6])
 def test_a_transactions_mark_that_retention_deleted_is_no_gap(quiet, journal_bytes):
     job = Job(flink={"journal_bytes": journal_bytes}, series={"ttl": "7d"})
+    job.engine.put(SOURCE)
+    job.engine.wake()
     job.feed(*points(200))
     job.topics.marked = True
     job.pass_time(60_000)
