@@ -14,6 +14,7 @@ from streamad.errors import ClusterError
 
 _TIMEOUT_S = 30.0
 _WHILE = {
+    "CREATED": "CREATED: waits for a free slot",
     "SCHEDULED": "SCHEDULED: waits for a free slot",
     "INITIALIZING": "INITIALIZING: waits for Python to start, or for state",
 }
@@ -106,10 +107,12 @@ class FlinkRest:
         str
             One line for people; "" where nothing is known to keep it.
         """
-        vertices = {vertex["id"]: vertex for vertex in self.job(job_id)["vertices"]}
+        vertices = self.job(job_id)["vertices"]
+        # Flink names a task by all that is chained in it; the first says enough.
+        names = {vertex["id"]: vertex["name"].partition(" -> ")[0] for vertex in vertices}
         idle = [
-            f"{vertex['name']} ({_WHILE.get(vertex['status'], vertex['status'])})"
-            for vertex in vertices.values()
+            f"{names[vertex['id']]} ({_WHILE.get(vertex['status'], vertex['status'])})"
+            for vertex in vertices
             if vertex["status"] != "RUNNING"
         ]
         if idle:
@@ -119,8 +122,8 @@ class FlinkRest:
         if pending:
             tasks = self._ask(f"/jobs/{job_id}/checkpoints/details/{pending[0]['id']}")["tasks"]
             silent = [
-                vertices[name]["name"]
-                for name, task in tasks.items()
+                names[vertex_id]
+                for vertex_id, task in tasks.items()
                 if task["num_acknowledged_subtasks"] < task["num_subtasks"]
             ]
             return f"checkpoint {pending[0]['id']} waits for {', '.join(silent)}"

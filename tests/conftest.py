@@ -88,7 +88,13 @@ def flink_distribution() -> None:
 
 
 @pytest.fixture(scope="session")
-def flink(flink_distribution: None) -> Iterator[FlinkCluster]:
-    """The cluster of the session. Do not kill it: others use it; take `flink_distribution`."""
+def flink_of_session(flink_distribution: None) -> Iterator[FlinkCluster]:
     with FlinkCluster(slots=2, task_managers=1) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def flink(flink_of_session: FlinkCluster) -> FlinkCluster:
+    """The cluster of the session. Do not kill it: others use it; take `flink_distribution`."""
+    # A task manager may have ended as the last test's job did: see docs/flink.md.
+    return flink_of_session.start()

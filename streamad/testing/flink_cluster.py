@@ -23,14 +23,16 @@ import functools
 import http.client
 import importlib.util
 import json
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -41,9 +43,12 @@ import yaml
 from streamad.errors import StreamadError
 from streamad.testing.processes import free_ports, kill_with_me, port_is_free
 
+logger = logging.getLogger(__name__)
+
 _START_TIMEOUT_S = 180.0  # 14 s on two cores, most of it Flink's scripts; others may use them
 _STOP_TIMEOUT_S = 20.0
 _LOG_TAIL_LINES = 25
+_LOOK_S = 0.3
 
 _MARK = "STREAMAD_FLINK_CLUSTER"
 """An environment variable all processes of a cluster inherit, Python workers too: its folder."""
@@ -136,7 +141,7 @@ class FlinkCluster:
         self._options = cluster_options(
             root=self.root, rest_port=self.rest_port, rpc_port=rpc, blob_port=blob, slots=slots
         ) | dict(options or {})
-        self._survive = False
+        self._survive = self._supervised = False
         self._job_manager: _Jvm | None = None
         self._task_managers: dict[int, _Jvm] = {}
         self._added = 0
@@ -170,7 +175,7 @@ class FlinkCluster:
     @property
     def task_manager_pids(self) -> dict[int, int]:
         """The process ids of the task managers that run, by index."""
-        pids = {index: jvm.pid for index, jvm in self._task_managers.items()}
+        pids = {index: jvm.pid for index, jvm in list(self._task_managers.items())}
         return {index: pid for index, pid in pids.items() if pid is not None}
 
     def start(self, *, timeout_s: float = _START_TIMEOUT_S, survive: bool = False) -> Self:
@@ -275,6 +280,33 @@ class FlinkCluster:
             raise ClusterError(msg)
         self._task_managers.pop(index).kill()
 
+    @contextlib.contextmanager
+    def supervised(self) -> Iterator[None]:
+        """Start a task manager for each that ends, as Kubernetes does, until the context is left.
+
+        What ended is told in the log. Meanwhile `wait_for_slots` does not mind that something did.
+        """
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(_LOOK_S):
+                for index in self._task_managers.keys() - self.task_manager_pids.keys():
+                    ended = self._task_managers.pop(index)
+                    logger.warning("%s", self._how_it_ended(ended))
+                    ended.release()
+                while len(self._task_managers) < self.task_managers:
+                    self.add_task_manager()
+
+        watcher = threading.Thread(target=watch, name="flink-supervisor")
+        self._supervised = True
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+            self._supervised = False
+
     def kill_job_manager(self) -> None:
         """Kill the job manager with SIGKILL, as a crash does. Folder and ports stay.
 
@@ -363,11 +395,12 @@ class FlinkCluster:
         ]
         return "\n".join(line for tail in tails for line in tail) or "(no log)"
 
-    def _errors(self, name: str) -> list[str]:
-        """Return the last errors a process logged, each with the line after it."""
-        lines = (self.log_dir / f"console-{name}.log").read_text(errors="replace").splitlines()
+    def _how_it_ended(self, jvm: _Jvm) -> str:
+        """Return the exit code of a process, and the last errors it logged."""
+        lines = (self.log_dir / f"console-{jvm.name}.log").read_text(errors="replace").splitlines()
         errors = [number for number, line in enumerate(lines) if " ERROR " in line]
-        return [line for number in errors[-3:] for line in lines[number : number + 2]]
+        said = [line for number in errors[-3:] for line in lines[number : number + 2]]
+        return "\n".join([f"{jvm.name} ended with {jvm.process.poll()}", *said])
 
     def _launch_job_manager(self) -> None:
         if self.job_manager_pid is None:
@@ -416,11 +449,11 @@ class FlinkCluster:
     def _await(self, condition: Callable[[], bool], failure: str, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
-            for jvm in [self._job_manager, *self._task_managers.values()]:
+            needed = [] if self._supervised else list(self._task_managers.values())
+            for jvm in [self._job_manager, *needed]:
                 if jvm is not None and jvm.pid is None:
-                    why = "".join(f"\n{line}" for line in self._errors(jvm.name))
-                    msg = f"{jvm.name} ended with {jvm.process.returncode}{why}\nthe logs end:\n"
-                    raise ClusterError(msg + self.log_tail())
+                    msg = f"{self._how_it_ended(jvm)}\nthe logs end:\n{self.log_tail()}"
+                    raise ClusterError(msg)
             if time.monotonic() > deadline:
                 msg = f"{failure} after {timeout_s:g} s; the logs end:\n"
                 raise ClusterError(msg + self.log_tail())
@@ -554,8 +587,11 @@ def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None
 
 def _up(directory: Path, *, port: int, slots: int, task_managers: int) -> str:
     pid_file = directory / "cluster.pid"
-    if _running(pid_file):
+    running = _running(pid_file)
+    if running and len(running) == len(pid_file.read_text().split()):
         return f"already up; stop it with `make flink-down` (logs: {directory / 'log'})"
+    if running:
+        _down(directory)  # a part of it has ended, and jobs would wait for it in vain
     cluster = FlinkCluster(slots=slots, task_managers=task_managers, root=directory, rest_port=port)
     if not port_is_free(port):
         msg = f"port {port} is taken; name another one: `make flink-up FLINK_PORT=8082`"
@@ -563,7 +599,8 @@ def _up(directory: Path, *, port: int, slots: int, task_managers: int) -> str:
     cluster.start(survive=True)
     pids = [cluster.job_manager_pid, *cluster.task_manager_pids.values()]
     pid_file.write_text("".join(f"{pid}\n" for pid in pids))
-    return f"Flink answers on {cluster.rest}, its web page too (logs: {cluster.log_dir})"
+    anew = "a part of it had ended, so it was started anew: " if running else ""
+    return f"{anew}Flink answers on {cluster.rest}, its web page too (logs: {cluster.log_dir})"
 
 
 def _down(directory: Path) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -19,10 +21,14 @@ pytestmark = pytest.mark.flink
 
 def gone(*pids: int) -> bool:
     """Say whether the processes end within seconds; the dead whom nobody reaps have ended."""
+    return soon(lambda: not any(map(alive, pids)))
+
+
+def soon(condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + 15
-    while any(map(alive, pids)) and time.monotonic() < deadline:
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
-    return not any(map(alive, pids))
+    return condition()
 
 
 def alive(pid: int) -> bool:
@@ -60,6 +66,16 @@ def test_a_process_that_dies_says_so_with_the_end_of_its_log(
     assert (tmp_path / "conf" / "config.yaml").exists()
 
 
+def test_under_supervision_a_task_manager_that_ends_is_replaced(flink_distribution: None):
+    with FlinkCluster(slots=1) as cluster, cluster.supervised():
+        cluster.kill_task_manager(0)
+        assert soon(lambda: list(cluster.task_manager_pids) == [1])
+        os.kill(cluster.task_manager_pids[1], signal.SIGKILL)  # as if it had ended by itself
+        assert soon(lambda: list(cluster.task_manager_pids) == [2])
+        cluster.start()  # waits until it has registered
+        cluster.wait_for_slots(1)
+
+
 def test_a_cluster_dies_with_the_process_that_started_it(flink_distribution: None, tmp_path: Path):
     script = (
         "import os, pathlib, signal\n"
@@ -92,6 +108,12 @@ def test_up_starts_a_cluster_that_stays_and_down_ends_it(flink_distribution: Non
         pids = list(map(int, (tmp_path / "cluster.pid").read_text().split()))
         assert all(map(alive, pids))
         assert "already up" in command("up", "--port", port)
+        os.kill(pids[1], signal.SIGKILL)
+        assert gone(pids[1])
+        assert "was started anew" in command("up", "--port", port)
+        assert gone(pids[0])
+        pids = list(map(int, (tmp_path / "cluster.pid").read_text().split()))
+        assert all(map(alive, pids))
     finally:
         assert "is down" in command("down")
     assert len(pids) == 2
