@@ -117,7 +117,6 @@ class KafkaLog:
         found = self._reader().offsets_for_times({part: time_ms})[part]
         return self.bounds(source.topic)[source][1] if found is None else int(found.offset)
 
-    @_telling
     def progress(self, source: Source) -> Progress | None:
         """Return how far a pipeline's group has worked off a partition; waits as `committed`."""
         found = self.committed(source)
@@ -125,6 +124,7 @@ class KafkaLog:
             return None
         return Progress(offset=found[0], note=found[1].partition(";")[2])
 
+    @_telling
     def committed(self, source: Source) -> tuple[int, str] | None:
         """Return offset and metadata the group committed; waits for open transactions."""
         found = self._reader().committed(TopicPartition(*source), metadata=True)

@@ -114,11 +114,12 @@ Thread mode (`python.execution-mode: thread`) is refused; the reason is there to
 job:
   jarURI: local:///opt/flink/opt/flink-python-2.2.1.jar
   entryClass: org.apache.flink.client.python.PythonDriver
-  args: ["-pyclientexec", "python3", "-pym", "jobs.flink_job", "/etc/streamad/pipeline.yaml"]  # or: ..., "none"]
+  args: ["-pyclientexec", "python3", "-pym", "jobs.flink_job", "/etc/streamad/pipeline.yaml"]
   parallelism: 2
 ```
 
-with `flink.parallelism` in the pipeline file, the connector in `/opt/flink/lib`, and
+A second argument, `none`, has it begin anew even where a plain job left something. It wants
+`flink.parallelism` in the pipeline file, the connector in `/opt/flink/lib`, and
 `execution.checkpointing.dir` and the restart strategy in the deployment. The tests submit it in this way with
 `flink run -pym`; it was not tried in Kubernetes.
 

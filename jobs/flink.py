@@ -76,7 +76,7 @@ class MakeDetect:
                 store=snapshot_store(config, log),
                 telemetry=telemetry,
             )
-            handover = Handover(recovery=recovery, log=log, progress=self.taken)
+            handover = Handover(recovery=recovery, progress=self.taken)
         return KeyedDetect(
             config,
             operator,

@@ -14,10 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 from streamad.config import PipelineConfig
-from streamad.errors import (
-    MembershipError,
-    SourceUnavailableError,
-)
+from streamad.errors import MembershipError, SourceUnavailableError
 from streamad.operators.detect import DetectOperator
 from streamad.ports import (
     Decoder,

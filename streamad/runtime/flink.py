@@ -199,7 +199,7 @@ def build(plan: FlinkPlan, *, remote: bool) -> StreamExecutionEnvironment:
     tables.create_temporary_table("output", _table(_output_schema(), plan.sink))
     topics = list(plan.topics)
     keys = shard_keys(topics, plan.max_parallelism)
-    sources = keys_in_use(plan.topics, keys)
+    sources = sources_by_key(plan.topics, keys)
     tables.create_temporary_table("wakes", _wakes(len(sources)))
     query = tables.sql_query(
         f"SELECT {_key_expression(topics, keys)} AS shard, ROW(`topic`, `partition`, "  # noqa: S608
@@ -390,7 +390,7 @@ def shard_keys(topics: Sequence[str], max_parallelism: int) -> dict[Source, int]
     return made
 
 
-def keys_in_use(topics: Mapping[str, int], keys: Mapping[Source, int]) -> dict[int, Source]:
+def sources_by_key(topics: Mapping[str, int], keys: Mapping[Source, int]) -> dict[int, Source]:
     """Return the partitions there are by their keys; ``topics``: how many each has."""
     numbers = {topic: number for number, topic in enumerate(topics)}
     every = [Source(topic, number) for topic, n in topics.items() for number in range(n)]

@@ -391,13 +391,7 @@ class KeyedDetect:
             shard.snapshot_bytes = sum(map(len, chunks))
         self._replay(shard, kept)
         self._check_input(shard)
-        self._telemetry.observe("state_recovery_seconds", time.perf_counter() - started_s)
-        logger.info(
-            "%s restored: %d keys, goes on at offset %d",
-            shard.source,
-            len(shard.state.keys),
-            shard.position,
-        )
+        self._tell(shard, "restored", started_s)
 
     def _take_over(self, shard: KeyedShard, handover: Handover, kept: KeyedState) -> None:
         started_s = time.perf_counter()
@@ -405,10 +399,14 @@ class KeyedDetect:
         shard.state, shard.position = found.state, found.position
         # At once: from now on it is the engine that restores it.
         self._save(shard, kept)
+        self._tell(shard, "taken over", started_s)
+
+    def _tell(self, shard: KeyedShard, how: str, started_s: float) -> None:
         self._telemetry.observe("state_recovery_seconds", time.perf_counter() - started_s)
         logger.info(
-            "%s taken over: %d keys, goes on at offset %d",
+            "%s %s: %d keys, goes on at offset %d",
             shard.source,
+            how,
             len(shard.state.keys),
             shard.position,
         )

@@ -74,7 +74,7 @@ class Recovery:
         telemetry: Telemetry,
     ) -> None:
         self._config, self._operator = config, operator
-        self._decoding, self._records, self._log, self._store = decoding, records, log, store
+        self._decoding, self._records, self.log, self._store = decoding, records, log, store
         self._telemetry = telemetry
         self._checksum = config.decision_checksum()
         # Reading scores back pays where making them is dear; it must cost no more than it saves.
@@ -152,7 +152,7 @@ class Recovery:
         """Take in what was taken in before, up to the committed offset, and say nothing."""
         ticks, recorded = self._read_log(shard, start, log_offset)
         number = 0
-        read = self._log.read(shard.source, start, shard.position)
+        read = self.log.read(shard.source, start, shard.position)
         for portion in self._decoding.run(read):
             messages, batch, at = portion.messages, portion.decoded.batch, 0
             while number < len(ticks) and ticks[number].offset <= messages.offsets[-1]:
@@ -173,14 +173,14 @@ class Recovery:
     ) -> tuple[list[Logged], LoggedScores | None]:
         """Return the ticks and scores that were decided from an input offset on."""
         topic = self._records.scores_topic
-        bounds = self._log.bounds(topic)
+        bounds = self.log.bounds(topic)
         if not bounds:
             return [], None
         log = Source(topic, shard.source.partition % len(bounds))
         first, after = bounds[log]
         ticks: list[Logged] = []
         scores: list[ScoreBatch] = []
-        for messages in self._log.read(log, max(first, log_offset), after):
+        for messages in self.log.read(log, max(first, log_offset), after):
             for entry in self._records.read_log(messages, shard.source):
                 if not start <= entry.offset <= shard.position:
                     continue
@@ -199,7 +199,6 @@ class Handover:
     """
 
     recovery: Recovery
-    log: Log
     progress: Mapping[Source, Progress]
 
     def __contains__(self, source: Source) -> bool:
@@ -207,7 +206,7 @@ class Handover:
 
     def recover(self, source: Source) -> RecoveredShard:
         """Return a shard as the plain job left it; raises as `Recovery.recover` does."""
-        bounds = self.log.bounds(source.topic)
+        bounds = self.recovery.log.bounds(source.topic)
         if source not in bounds:
             msg = f"{source}: the broker knows nothing of it"
             raise SourceUnavailableError(msg)

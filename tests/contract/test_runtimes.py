@@ -245,7 +245,7 @@ def run_taken_over(name: str, folder: Path) -> Seen:
         telemetry=NullTelemetry(),
     )
     job.topics = plain.topics
-    job.handover = Handover(recovery=recovery, log=plain.topics, progress={SOURCE: done})
+    job.handover = Handover(recovery=recovery, progress={SOURCE: done})
     job.engine = MemoryEngine(job.make)
     n, half = len(job.entries), (len(job.entries) + done.offset) // 2
     job.engine.feed(SOURCE, *job.entries[done.offset : done.offset + 5])

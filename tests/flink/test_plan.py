@@ -138,7 +138,7 @@ def test_neighbouring_partitions_fall_to_different_slots(flink_distribution: Non
 WAKES = """
 import json
 from pyflink.table import DataTypes, EnvironmentSettings, TableEnvironment
-from streamad.runtime.flink import _key_expression, keys_in_use, shard_keys
+from streamad.runtime.flink import _key_expression, sources_by_key, shard_keys
 
 topics = {"a": 30, "it's b": 2}
 keys = shard_keys(list(topics), 6)
@@ -152,7 +152,7 @@ tables.create_temporary_view("input", tables.from_elements(there, row))
 sql = f"SELECT `topic`, `partition`, {_key_expression(list(topics), keys)} FROM `input`"
 with tables.execute_sql(sql).collect() as found:
     judged = {(one[0], one[1]): one[2] for one in found}
-woken = {tuple(source): key for key, source in keys_in_use(topics, keys).items()}
+woken = {tuple(source): key for key, source in sources_by_key(topics, keys).items()}
 print(json.dumps([judged == woken, len(set(woken.values())), len(keys)]))
 """
 

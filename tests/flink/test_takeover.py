@@ -34,6 +34,13 @@ def test_flink_goes_on_where_the_plain_job_was_killed(
     assert all(f"{job.input}/{number} at offset {at}" in said for number, at in enumerate(reached))
     job.send(series[half + 200 :], per_message=7)
     job.until_judged()
+    saved = job.flink("stop", cluster=flink.address).strip().rpartition("/")[2]
+    # From now on it is Flink's own savepoint that counts, though the plain job's offsets are there.
+    job.send(rows(points=20, start_ms=series[-1][1] + 1_000), per_message=7)
+    said = job.flink("run", cluster=flink.address)
+    assert "goes on from" in said
+    assert saved in said
+    job.until_judged()
     job.flink("stop", cluster=flink.address)
     job.alert()
     job.check()

@@ -16,11 +16,10 @@ from streamad.testing import flink_cluster
 from streamad.testing.flink_cluster import (
     ClusterError,
     FlinkCluster,
-    cluster_options,
-    config_text,
     main,
     why_no_cluster,
 )
+from streamad.testing.flink_options import cluster_options, config_text
 from streamad.testing.processes import free_ports
 
 SHIPPED = {"env": {"java": {"opts": {"all": "--add-opens=java.base/java.lang=ALL-UNNAMED"}}}}

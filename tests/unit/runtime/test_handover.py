@@ -94,7 +94,7 @@ class Move:
             decoder=codec_of(config),
             records=self.records(),
             log=self.topics,
-            handover=Handover(recovery=recovery, log=self.topics, progress=self.progress),
+            handover=Handover(recovery=recovery, progress=self.progress),
         )
 
     def engine(self) -> MemoryEngine[KeyedDetect]:
