@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from jobs.topics import create_topics
 from streamad.config import PipelineConfig
 from streamad.errors import ClusterError, ConfigError, StateError
 from streamad.ports import Progress, Source
+from streamad.testing.processes import free_ports
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def run_here(
     told, once all tasks run, where Flink is asked over REST. Stopped before that, nothing is saved.
     """
     config = _with_place(config, str(STATE_DIR))
-    port = _free_port()
+    (port,) = free_ports(1)
     options = {"rest.port": str(port), "rest.bind-port": str(port), "rest.address": "127.0.0.1"}
     rest = FlinkRest(f"127.0.0.1:{port}")
     job_id = _submit(config, settings, start_from=start_from, options=options, remote=False)
@@ -267,9 +267,3 @@ def _with_place(config: PipelineConfig, default: str | None) -> PipelineConfig:
     return config.model_copy(
         update={"flink": config.flink.model_copy(update={"checkpoint_dir": default})}
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

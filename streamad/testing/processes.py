@@ -1,20 +1,44 @@
-"""What the tests' real servers share: ports of their own, and an end when the tests end."""
+"""What servers started from here share: ports of their own, and an end when we end."""
 
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import subprocess
+from pathlib import Path
+
+_FIRST_PORT = 10_000
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_EPHEMERAL_BY_DEFAULT = 32_768
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback interface that nobody listens on, all different."""
+    """Return ports of the loopback interface that nobody listens on, all different.
+
+    They lie below the ports that the kernel lends to connections: a server takes seconds to start,
+    or comes back under its port after a while, and until then a client might have been lent it.
+    """
     with contextlib.ExitStack() as probes:
+        ports: list[int] = []
         # All are held until all are known: else one may be given twice.
-        sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
-        for probe in sockets:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in sockets]
+        while len(ports) < count:
+            probe = probes.enter_context(socket.socket())
+            port = random.randrange(_FIRST_PORT, first_ephemeral_port())  # noqa: S311 - no secret
+            with contextlib.suppress(OSError):  # somebody listens there: another one
+                probe.bind(("127.0.0.1", port))
+                ports.append(port)
+        return ports
+
+
+def first_ephemeral_port() -> int:
+    """Return the first port that connections are given; Linux's default where it is not told."""
+    try:
+        first = int(_EPHEMERAL.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return _EPHEMERAL_BY_DEFAULT
+    # Where connections are given all ports there are, none is safe.
+    return first if first > _FIRST_PORT + 1_000 else _EPHEMERAL_BY_DEFAULT
 
 
 def port_is_free(port: int) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import psutil
 import pytest
 
 from streamad.testing.flink_cluster import ClusterError, FlinkCluster
+from streamad.testing.processes import free_ports
 
 pytestmark = pytest.mark.flink
 
@@ -99,9 +99,7 @@ def test_up_starts_a_cluster_that_stays_and_down_ends_it(flink_distribution: Non
         where = ["--dir", str(tmp_path)]
         return subprocess.run([*module, *where], check=True, capture_output=True, text=True).stdout
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_ports(1)[0])
     pids: list[int] = []
     try:
         assert f"answers on http://127.0.0.1:{port}" in command("up", "--port", port)

@@ -20,7 +20,6 @@ from streamad.testing.flink_cluster import (
     why_no_cluster,
 )
 from streamad.testing.flink_options import cluster_options, config_text
-from streamad.testing.processes import free_ports
 
 SHIPPED = {"env": {"java": {"opts": {"all": "--add-opens=java.base/java.lang=ALL-UNNAMED"}}}}
 
@@ -115,11 +114,6 @@ def test_a_cluster_that_was_never_started_can_be_asked_and_closed(distribution: 
     cluster.close()
     cluster.close()
     assert not cluster.root.exists()
-
-
-def test_the_ports_are_all_different():
-    ports = free_ports(20)
-    assert len(set(ports)) == 20
 
 
 def test_missing_java_and_missing_pyflink_are_told_apart(
