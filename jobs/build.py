@@ -8,9 +8,11 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from streamad.artifacts import Manifest, load_artifact, require_fit
+from streamad.artifacts import Manifest, load_artifact, load_seeds, require_fit
 from streamad.config import PipelineConfig
 from streamad.detectors import DETECTORS
 from streamad.detectors.base import Detector, DetectorInfo
@@ -39,10 +41,18 @@ def build_detect(config: PipelineConfig, *, strict: bool = False) -> DetectOpera
             raise
         return _degraded(config, str(error))
     require_fit(manifest, config)
-    return from_artifact(config, detector, manifest)
+    return from_artifact(
+        config, detector, manifest, seeds=load_seeds(config.detector.artifact, manifest)
+    )
 
 
-def from_artifact(config: PipelineConfig, detector: Detector, manifest: Manifest) -> DetectOperator:
+def from_artifact(
+    config: PipelineConfig,
+    detector: Detector,
+    manifest: Manifest,
+    *,
+    seeds: NDArray[np.float32] | None = None,
+) -> DetectOperator:
     """Return the operator of a detector that was loaded or just fitted."""
     return DetectOperator(
         config,
@@ -50,6 +60,7 @@ def from_artifact(config: PipelineConfig, detector: Detector, manifest: Manifest
         artifact=manifest.id,
         groups=manifest.group_numbers,
         tail=manifest.tail,
+        seeds=seeds,
     )
 
 

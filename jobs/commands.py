@@ -110,7 +110,7 @@ def fit_file(  # noqa: PLR0913 - one argument an option, all by keyword
         check_detector(config)
         with status(f"fitting {detector}") as tell:
             fitted = fit_table(table, config, facts=facts, progress=tell)
-    manifest = save_artifact(out, fitted.detector, fitted.manifest)
+    manifest = save_artifact(out, fitted.detector, fitted.manifest, seeds=fitted.seeds)
     tail = "its default tail" if manifest.tail is None else "a tail measured out of sample"
     say(
         f"{manifest.detector} fitted on {manifest.trained.windows} windows of {manifest.size} "

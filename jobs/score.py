@@ -24,10 +24,10 @@ from jobs.build import (
     require_trained,
 )
 from jobs.tables import Table
-from streamad.artifacts import load_artifact, require_fit
+from streamad.artifacts import load_artifact, load_seeds, require_fit
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError, TrainingError
-from streamad.operators.alert import AlertOperator, severity
+from streamad.operators.alert import AlertOperator
 from streamad.operators.detect import DetectOperator
 from streamad.records import Alert, Finding, ScoreBatch, SignalBatch
 from streamad.training.fit import Fitted, fit_detector, rows_of
@@ -121,7 +121,7 @@ def score_table(
     accepted = rows[~late[rows]]
     alerts = _alerts(config, heard.findings)
     judged = _judged_rows(table.batch, accepted, heard.scores, operator.detector.lag)
-    frame = _frame(table, judged, alerts, level=config.alerts.level)
+    frame = _frame(table, judged, alerts)
     return Scored(
         frame=frame,
         detector=operator.detector.info.name,
@@ -144,12 +144,14 @@ def _operator(
     if config.detector.artifact is not None:
         detector, manifest = load_artifact(config.detector.artifact)
         require_fit(manifest, config)
-        return from_artifact(config, detector, manifest), train_end or 0, ""
+        seeds = load_seeds(config.detector.artifact, manifest)
+        return from_artifact(config, detector, manifest, seeds=seeds), train_end or 0, ""
     note = ""
     if train_end is not None:
         try:
             fitted = fit_table(table, config, train_end=train_end)
-            return from_artifact(config, fitted.detector, fitted.manifest), train_end, ""
+            operator = from_artifact(config, fitted.detector, fitted.manifest, seeds=fitted.seeds)
+            return operator, train_end, ""
         except TrainingError as error:
             if detector_info(config.detector.name).needs_training:
                 raise
@@ -231,23 +233,22 @@ def _judged_rows(
     ).with_columns(pl.col("row").shift(lag).over("key"))
     parts = [
         pl.DataFrame(
-            {"key": s.keys, "end_ms": s.end_ms, "score": s.score, "p_value": s.p_value}
+            {"key": s.keys, "end_ms": s.end_ms, "score": s.score, "p_value": s.p_value,
+             "severity": s.severity}
         ).filter(pl.col("score").is_finite())
         for s in scores
     ]
     if not parts:
-        empty = {"key": pl.String, "end_ms": pl.Int64, "score": pl.Float32, "p_value": pl.Float32}
+        empty = {"key": pl.String, "end_ms": pl.Int64, "score": pl.Float32, "p_value": pl.Float32,
+                 "severity": pl.Float32}
         parts = [pl.DataFrame(schema=empty)]
     return pl.concat(parts).join(rows, on=["key", "end_ms"], how="inner").drop_nulls("row")
 
 
-def _frame(
-    table: Table, judged: pl.DataFrame, alerts: list[Alert], *, level: float
-) -> pl.DataFrame:
+def _frame(table: Table, judged: pl.DataFrame, alerts: list[Alert]) -> pl.DataFrame:
     n = len(table)
-    p_values = judged["p_value"].to_list()
     judged = judged.with_columns(
-        severity=pl.Series([severity(p, level=level) for p in p_values], dtype=pl.Float64),
+        pl.col("severity").cast(pl.Float64),
         alert=pl.Series(_in_alert(judged, alerts), dtype=pl.Int8),
     ).select("row", "score", "p_value", "severity", "alert")
     names = _names(table)

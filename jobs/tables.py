@@ -20,6 +20,8 @@ ONE_KEY = "series"
 # Times up to these magnitudes are seconds, milliseconds, microseconds; beyond, nanoseconds.
 _MAGNITUDES = ((1e11, 1_000.0), (1e14, 1.0), (1e17, 1e-3))
 _SMALLEST_SECONDS = 1e8
+ROW_MS = 300_000
+"""What a row counts for where there is no time: five minutes, so that levels in days mean something."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +193,7 @@ def _times(frame: pl.DataFrame, name: str | None) -> NDArray[np.int64]:
     later one.
     """
     if name is None:
-        return np.arange(len(frame), dtype=np.int64)
+        return np.arange(len(frame), dtype=np.int64) * ROW_MS
     column = frame[name]
     if column.dtype == pl.String:
         numbers = column.str.strip_chars().cast(pl.Float64, strict=False)
@@ -215,10 +217,10 @@ def _numbers(column: pl.Series) -> NDArray[np.int64]:
     first = float(np.abs(known[finite][0])) if finite.any() else 0.0
     factor = next((factor for limit, factor in _MAGNITUDES if first < limit), 1e-6)
     if column.dtype.is_integer() and first < _SMALLEST_SECONDS:
-        factor = 1.0  # a count of rows or steps; its order is all that matters
+        factor = ROW_MS  # a count of rows or steps
     result = np.full(len(column), BAD_TIME, np.int64)
-    if column.dtype.is_integer() and factor == 1.0:
-        result[finite] = column.drop_nulls().to_numpy().astype(np.int64)
+    if column.dtype.is_integer() and factor >= 1.0:
+        result[finite] = column.drop_nulls().to_numpy().astype(np.int64) * int(factor)
         return result
     result[finite] = np.floor(known[finite] * factor).astype(np.int64)
     return result

@@ -1,7 +1,7 @@
 """Artifacts: what a detector learned, as a directory that says what it is, whole and unforgeable.
 
 ``manifest.json`` says which detector, trained on what; ``weights.safetensors`` holds its named
-arrays; files such as ``model.onnx`` may lie beside. Every file's SHA-256 stands in the manifest,
+arrays, ``calibration.safetensors`` the block maxima of the training series; files such as ``model.onnx`` may lie beside. Every file's SHA-256 stands in the manifest,
 and the artifact's id is the hash of it all: equal training gives equal ids. No pickle is read.
 """
 
@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 
 import fsspec
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
@@ -30,6 +31,7 @@ from streamad.errors import ArtifactError, StreamadError
 FORMAT: Final = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
+SEEDS = "calibration.safetensors"
 _UNIDENTIFIED = ("id", "created", "files")
 
 
@@ -92,6 +94,7 @@ def save_artifact(
     detector: Detector,
     manifest: Manifest,
     *,
+    seeds: NDArray[np.float32] | None = None,
     files: Mapping[str, bytes] | None = None,
 ) -> Manifest:
     """Write a fitted detector; return the manifest with its id and hashes.
@@ -101,6 +104,8 @@ def save_artifact(
     """
     arrays = {name: np.ascontiguousarray(value) for name, value in detector.state().items()}
     parts: dict[str, bytes] = {WEIGHTS: dump_arrays(arrays), **(files or {})}
+    if seeds is not None:
+        parts[SEEDS] = dump_arrays({"maxima": np.ascontiguousarray(seeds)})
     sealed = _seal(manifest, parts)
     parts[MANIFEST] = (sealed.model_dump_json(indent=1) + "\n").encode()
     fs, path = fsspec.core.url_to_fs(str(url))
@@ -146,6 +151,23 @@ def load_artifact(url: str | Path) -> tuple[Detector, Manifest]:
             "fit it again with this version"
         )
         raise ArtifactError(msg) from error
+
+
+def load_seeds(url: str | Path, manifest: Manifest) -> NDArray[np.float32] | None:
+    """Read the block maxima of an artifact's training groups; None where it holds none."""
+    if SEEDS not in manifest.files:
+        return None
+    content = _read(str(url), SEEDS)
+    _require_whole(url, manifest, {WEIGHTS: _read(str(url), WEIGHTS), SEEDS: content})
+    try:
+        maxima = np.array(load_arrays(content)["maxima"], np.float32)
+    except (KeyError, ValueError, SafetensorError) as error:
+        msg = f"artifact {url}: {SEEDS} is damaged ({error}); fit it again"
+        raise ArtifactError(msg) from error
+    if maxima.ndim != 3:
+        msg = f"artifact {url}: {SEEDS} has the shape {maxima.shape}, expected 3 axes; fit it again"
+        raise ArtifactError(msg)
+    return maxima
 
 
 def differences(manifest: Manifest, config: PipelineConfig) -> list[str]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     BaseModel,
@@ -65,6 +67,39 @@ Duration = Annotated[
     PlainSerializer(format_duration, return_type=str, when_used="json"),
 ]
 Probability = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _parse_level(value: Any) -> Any:
+    if isinstance(value, str) and not _NUMBER.match(value):
+        period = parse_duration(value)
+        if period < 1000:
+            msg = f"expected a return period of at least 1s, got {value!r}"
+            raise ValueError(msg)
+        return period
+    try:
+        share = float(value)
+    except (TypeError, ValueError):
+        share = math.nan
+    if isinstance(value, bool) or not 0 < share < 1:
+        msg = (
+            "expected how rare it must be: a return period such as 7d, or the probability of a "
+            f"window, above 0 and below 1, got {value!r}"
+        )
+        raise ValueError(msg)
+    return share
+
+
+def _write_level(value: float) -> Any:
+    return format_duration(value) if isinstance(value, int) else value
+
+
+_NUMBER = re.compile(r"^\s*[-+0-9.eE]+\s*$")
+Rarity = Annotated[
+    int | float,
+    BeforeValidator(_parse_level),
+    PlainSerializer(_write_level, when_used="json"),
+]
+"""How rare something is: a return period (int, milliseconds) or a window's probability (float)."""
 
 
 class Section(BaseModel):
@@ -275,20 +310,32 @@ class MinEffectConfig(Section):
 class ScoringConfig(Section):
     """From score to episode, per key."""
 
-    candidate: Probability = 1e-3
-    """A window whose score is this improbable for its key opens an episode."""
-    exit: Probability = 1e-2
-    """An episode ends once windows are no more improbable than this."""
+    candidate: Rarity | None = None
+    """A window so rare for its key opens an episode: a return period (``2d``: an ordinary series
+    shows one about once in two days), or the probability of a window. Default: somewhat less rare
+    than ``alerts.level``."""
+    exit: Rarity | None = None
+    """An episode ends once windows are less rare than this. Default: somewhat less than
+    ``candidate``."""
     min_windows: int = Field(default=32, ge=0)
-    """Windows of a key that are judged before one may open an episode."""
+    """Windows of a key that are scored before one may open an episode."""
     min_duration: int = Field(default=1, ge=1, le=10_000)
-    """Candidates in a row it takes to open an episode."""
+    """Consecutive candidates required to open an episode."""
     cool_down: int = Field(default=5, ge=1, le=10_000)
-    """Windows in a row below the exit level it takes to end one."""
-    adopt_after: int = Field(default=2_000, ge=10)
-    """An episode of so many windows is the new normal: it ends, and is said to be adopted."""
-    epoch: int = Field(default=1_024, ge=64, le=1_000_000)
-    """Windows of a key its normal is made of: the current epoch and the one before."""
+    """Consecutive windows below the exit level required to end one; doubles each time a series
+    flaps."""
+    adopt_after: Duration = 86_400_000
+    """An episode that lasts so long (and four windows' lengths) is the new normal: it ends, and the
+    new level is what is expected."""
+    memory: Duration = 14 * 86_400_000
+    """History that a key's normal is made of: the maxima of up to 336 blocks. Blocks are an hour
+    long for the default, longer where a window is."""
+    timezone: str = "UTC"
+    """Where hours of the day and days of the week are those of people: a name such as
+    ``Europe/Berlin``. What recurs at its hour is normal there, summer time included."""
+    first_day: Duration = 86_400_000
+    """How long the centred look of a key without training only learns: a daily rhythm that has not
+    been seen whole is no anomaly. The look at the newest samples works from the start."""
     update_every: int = Field(default=60, ge=1)
     """Windows between two updates of an open episode."""
     direction: Literal["above", "below", "both"] = "both"
@@ -296,12 +343,27 @@ class ScoringConfig(Section):
     min_effect: MinEffectConfig = MinEffectConfig()
     """How far from what is expected matters."""
 
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, given: str) -> str:
+        try:
+            ZoneInfo(given)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            msg = f"expected the name of a time zone such as UTC or Europe/Berlin, got {given!r}"
+            raise ValueError(msg) from error
+        return given
+
     @model_validator(mode="after")
     def _hysteresis(self) -> ScoringConfig:
-        if self.exit < self.candidate:
+        one, other = self.candidate, self.exit
+        if one is None or other is None or isinstance(one, int) != isinstance(other, int):
+            return self
+        # A probability is rarer where it is smaller, a return period where it is longer.
+        rarer = other > one if isinstance(one, int) else other < one
+        if rarer:
             msg = (
-                f"exit ({self.exit}) must not be rarer than candidate ({self.candidate}), "
-                "or episodes would flap"
+                f"exit ({_write_level(other)}) must not be rarer than candidate "
+                f"({_write_level(one)}), or episodes would flap"
             )
             raise ValueError(msg)
         return self
@@ -310,8 +372,9 @@ class ScoringConfig(Section):
 class AlertsConfig(Section):
     """From finding to alert: the boundary and the life-cycle."""
 
-    level: Probability = 1e-4
-    """The p-value that has severity 1.0: from there on a finding is an alert."""
+    level: Rarity = 7 * 86_400_000
+    """What has severity 1.0, from where on a finding is an alert: a return period (``7d``: an
+    ordinary series shows one as rare about once a week), or the probability of a window."""
     max_age: Duration = 3_600_000
     """Alerts found later than this after the event are marked ``past``; they page nobody."""
     update_every: Duration = 60_000

@@ -136,6 +136,7 @@ class Finding:
     n_windows: int
     explanation: Explanation | None
     input: dict[str, int | str]
+    alert_p: float = 1e-4
     degraded: str = ""
     reason: str = ""
 
@@ -180,7 +181,9 @@ class ScoreBatch:
     """The scores log: one row a closed window, columnar.
 
     keys : pl.Series of String ``(n,)``; end_ms : int64 ``(n,)``, time of the window's last sample;
-    score, p_value, level : float32 ``(n,)``; flags : uint8 ``(n,)``, a sum of ``FLAG_*``.
+    score, p_value, level : float32 ``(n,)``; newest, newest_p, newest_level : the same of the look at
+    the newest samples, NaN where the detector has none; severity :
+    1.0 at the alert level; flags : uint8 ``(n,)``, a sum of ``FLAG_*``.
     """
 
     keys: pl.Series
@@ -188,6 +191,10 @@ class ScoreBatch:
     score: NDArray[np.float32]
     p_value: NDArray[np.float32]
     level: NDArray[np.float32]
+    newest: NDArray[np.float32]
+    newest_p: NDArray[np.float32]
+    newest_level: NDArray[np.float32]
+    severity: NDArray[np.float32]
     flags: NDArray[np.uint8]
 
     def __len__(self) -> int:

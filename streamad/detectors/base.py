@@ -31,6 +31,9 @@ class DetectorInfo:
     nan_ok : share of NaN samples a window may hold and still be scored.
     learns : the detector keeps a memory a key; see `Detector.learn`.
     warm_up : windows of a key that are only learned, never judged, where no artifact covers it.
+    n_looks : 2 where the detector also looks at the newest samples; see `Detector.looks`.
+    dull : scores below never matter, whatever a key's history; windows that score less are not
+        asked for their explanation where ``direction`` or ``min_effect`` need one.
     learn_every, delay : `learn` takes effect at multiples of ``learn_every`` windows of the key,
         and only for windows older than ``delay`` windows.
     """
@@ -48,6 +51,8 @@ class DetectorInfo:
     multivariate: bool = True
     nan_ok: float = 0.0
     cost: Cost = "cheap"
+    n_looks: int = 1
+    dull: float = 0.0
     tail: tuple[float, float, float, float] = (1.0, 2.0, 3.0, 4.0)
     paper: str = ""
 
@@ -58,13 +63,17 @@ class WindowExplanations:
 
     observed, expected : float32 ``(n_windows, n_variates)`` at the judged sample
     share : float32 ``(n_windows, n_variates)``, each variate's share of the score, rows sum to 1
-    position : int32 ``(n_windows,)``, index of the judged sample inside its window
+    position : int32 ``(n_windows,)``, index of the told sample inside its window
+    first, last : int32 ``(n_windows,)``, first and last sample of the event inside the window
+        (None: the told sample alone)
     """
 
     observed: Floats
     expected: Floats
     share: Floats
     position: Ints
+    first: Ints | None = None
+    last: Ints | None = None
 
 
 class Memory(ABC):
@@ -139,6 +148,16 @@ class Detector(ABC):
         in time order and directly follow those `learn` has seen.
         """
 
+    def looks(
+        self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
+    ) -> Floats:
+        """Return all looks at a window, ``(n_windows, n_looks)``: the score, then the newest.
+
+        The score ranks best and may trail (`lag`); the operator smooths it where there is a second
+        look, which decides on time: it scores the newest samples alone, in the same unit.
+        """
+        return self.score(windows, memory=memory, slots=slots)[:, None]
+
     @abstractmethod
     def explain(
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
@@ -167,6 +186,12 @@ class Detector(ABC):
         ``stride`` samples with the key's window before.
         """
 
+    def adopt(self, memory: Memory, slots: Ints) -> None:  # noqa: B027 - optional
+        """Learn what was held back in an episode of these keys: it is the new normal.
+
+        Called before `learn` is called with the window that ended the episode.
+        """
+
     def state(self) -> Arrays:
         """Return all that ``fit`` learned, as named arrays (empty: nothing to learn)."""
         return {}
@@ -174,6 +199,11 @@ class Detector(ABC):
     def load(self, state: Arrays) -> Self:
         """Take back what ``state`` returned."""
         return self
+
+
+def smoothing(size: int) -> int:
+    """Return the windows by which smoothing a centred score trails, for windows of ``size``."""
+    return size // 10
 
 
 def require_windows(windows: Floats, *, size: int | None = None, nan_ok: float = 0.0) -> None:

@@ -25,15 +25,23 @@ from streamad.detectors.base import (
     Memory,
     WindowExplanations,
     require_windows,
+    smoothing,
 )
+from streamad.detectors.knn_explain import explain_windows
 from streamad.detectors.knn_kernels import (
     CLIP,
+    CONSTANT,
     PAD,
+    SCALE_SHARE,
+    SEEDED,
+    TINIEST,
     WARM,
     Counts,
     Held,
+    History,
     learn_windows,
     measure,
+    measure_usual,
     run_lengths,
     score_windows,
     strides_of,
@@ -42,39 +50,47 @@ from streamad.errors import ArtifactError, NotFittedError, WindowError
 
 DELAY_SIZES = 4
 """Windows' lengths after which a judged sample counts as past."""
+NEWEST = (4, 8, 16)
+"""Samples the look at the newest ones compares."""
+TAIL = (2.86, 5.23, 30.0, 700.0)
+"""Scores are spreads from the usual: a block's maximum has its median near 2."""
 
 
 class KNNMemory(Memory):
-    """A ring of scaled samples a key, with a mark on those that must not be learned from.
+    """A ring of samples per key, with a mark on those that must not be learned from.
 
     Attributes
     ----------
     samples : float32 ``(n_slots, n_variates, capacity)``, sample ``i`` of a key at
-        ``i % capacity``; in units of the input while the key is cold, scaled after
-    banned : uint8 ``(n_slots, capacity)``, 1 where a window was not admitted or a value is missing
+        ``i % capacity``, in units of the input
+    marks : uint8 ``(n_slots, capacity)``: usable, banned, missing (`knn_kernels`)
     n_windows, n_samples : int64 ``(n_slots,)``, learned so far
     warm_samples : int64 ``(n_slots,)``, length of the warm-up the scale was taken from
     stride : int64 ``(n_slots,)``, samples between a key's windows
-    phase : uint8 ``(n_slots,)``, 0 cold, 1 scale known
+    phase : uint8 ``(n_slots,)``, 0 cold, 1 measured on its own past, 2 measured in training
+    adopting : uint8 ``(n_slots,)``, what was banned is normal from the next period on
     loc, scale : float32 ``(n_slots, n_variates)``
+    usual : float32 ``(n_slots, n_rows, 2)``, median and spread of distances; see `measure_usual`
     """
 
     names = (
-        "samples", "banned", "n_windows", "n_samples", "warm_samples", "phase", "stride", "loc",
-        "scale",
+        "samples", "marks", "n_windows", "n_samples", "warm_samples", "phase", "stride", "adopting",
+        "loc", "scale", "usual",
     )  # fmt: skip
 
-    def __init__(self, n_variates: int, capacity: int) -> None:
+    def __init__(self, n_variates: int, capacity: int, n_rows: int) -> None:
         self.n_variates, self.capacity = n_variates, capacity
         self.samples = np.zeros((0, n_variates, capacity), dtype=np.float32)
-        self.banned = np.zeros((0, capacity), dtype=np.uint8)
+        self.marks = np.zeros((0, capacity), dtype=np.uint8)
         self.n_windows = np.zeros(0, dtype=np.int64)
         self.n_samples = np.zeros(0, dtype=np.int64)
         self.warm_samples = np.zeros(0, dtype=np.int64)
         self.phase = np.zeros(0, dtype=np.uint8)
         self.stride = np.zeros(0, dtype=np.int64)
+        self.adopting = np.zeros(0, dtype=np.uint8)
         self.loc = np.zeros((0, n_variates), dtype=np.float32)
         self.scale = np.zeros((0, n_variates), dtype=np.float32)
+        self.usual = np.zeros((0, n_rows, 2), dtype=np.float32)
 
     def __len__(self) -> int:
         return len(self.phase)
@@ -117,7 +133,7 @@ class KNNMemory(Memory):
 
     def held(self) -> Held:
         """Return the arrays kernels read samples from."""
-        return self.samples, self.banned, self.loc, self.scale
+        return self.samples, self.marks, self.loc, self.scale, self.usual
 
     def counts(self) -> Counts:
         """Return the arrays kernels read progress from."""
@@ -128,28 +144,34 @@ class KNNMemory(Memory):
 
 
 class KNN(Detector):
-    """Judge a window by its distance to the ``k`` nearest windows of the past.
+    """Decide by the distance to the ``k`` nearest windows of the past, in two looks.
 
-    ``score = mean of the k smallest d(x, h)``, with ``d`` the root mean square difference of scaled
-    samples, over all windows ``h`` of the shared reference and of the key's own memory. Exact: a
-    block of places is given up early only where it cannot hold a neighbour.
+    ``d = mean of the k smallest root mean square differences`` of scaled samples, over all windows
+    of the shared reference and of the key's own memory. Exact: a block of places is given up early
+    only where it cannot hold a neighbour. Each distance is told in spreads from what is usual: the
+    median of the past's distances to itself, and their 90 % quantile above it. So one unit means
+    the same at every length, in every series, whatever its unit and noise.
 
-    The score belongs to the *middle* of the window (``lag`` = half of it): seen from both sides a
-    sample is judged better than at the end (VUS-PR .51 against .44 on the project's benchmark).
-    ``lag=0`` judges the newest sample at once.
+    The *centred* look compares the whole window, and a quarter around the judged sample, which
+    trails by ``lag``: seen from both sides a sample ranks better than at the end (VUS-PR .51
+    against .44 on the project's benchmark). The look at the *newest* samples sums the distances of
+    the last 4, 8 and 16: spikes and shifts show in it at once. Its past reaches to within 32
+    samples, so that a slow rhythm which has not been seen whole is followed.
 
-    A key known to the artifact starts with its group's scale (`seed_memory`). An unknown one takes
-    its scale from its warm-up; while cold it scores 0. What a key's window number ``i`` may see is
-    bounded by counts alone: samples learned up to the last multiple of ``learn_every`` windows, and
-    older than four windows' length, so that neither batches nor a running anomaly matter. The
-    warm-up is seen without that delay.
+    A key known to the artifact starts with what was measured in training (`seed_memory`). An
+    unknown one is measured after its warm-up, again after 256 and 1,024 windows, and when a new
+    level is adopted; while cold it scores 0. What a key's window number ``i`` may see is bounded by
+    counts alone: samples learned up to the last multiple of ``learn_every`` windows, for the
+    centred look older than four windows' length, so that neither batches nor an anomaly that has
+    just begun matter.
 
-    Cost a window: at most ``(reference + history) * size * n_variates`` differences, by early
-    giving up mostly a fifth of it. To avoid: many variates of which few matter (distances drown).
+    Cost per window: at most ``(reference + history) * 1.25 * size * n_variates`` differences, by
+    early giving up mostly a fifth of it. To avoid: many variates of which few matter (distances
+    drown).
 
     Parameters
     ----------
-    size : samples a window, best the period of the series
+    size : samples per window, best the period of the series
     k : neighbours averaged
     history : samples of its own a key remembers, at stride 1 (less at long strides); 5 bytes each
     reference : training samples kept over all groups, shared by all keys
@@ -161,12 +183,14 @@ class KNN(Detector):
         summary="distance to the nearest windows of the key's past and of the training series",
         min_size=4,
         learns=True,
-        warm_up=256,
+        warm_up=32,
         learn_every=16,
         delay=256,
         nan_ok=0.2,
         cost="moderate",
-        tail=(0.8, 2.0, 4.0, 8.0),
+        n_looks=2,
+        dull=1.0,
+        tail=TAIL,
         paper="Ramaswamy et al., Efficient Algorithms for Mining Outliers, SIGMOD 2000",
     )
 
@@ -192,6 +216,7 @@ class KNN(Detector):
         self._runs = np.zeros(PAD, dtype=np.int32)
         self._loc = np.zeros((0, 0), dtype=np.float32)
         self._scale = np.zeros((0, 0), dtype=np.float32)
+        self._usual = np.zeros((0, len(self._lengths()) + 1, 2), dtype=np.float32)
 
     @property
     def lag(self) -> int:
@@ -199,15 +224,20 @@ class KNN(Detector):
         return self._lag
 
     def _lengths(self) -> list[int]:
-        """Return the lengths compared; each is a stretch of the window around the judged sample."""
+        """Return the lengths the centred look compares; the last is the whole window."""
         return [self.size]
 
     def _stretches(self) -> Ints:
-        """Return ``(n_lengths, 2)``: where each stretch begins in the window, and its length."""
-        judged = self.size - 1 - self._lag
-        lengths = np.array(self._lengths(), dtype=np.int32)
-        starts = np.clip(judged - lengths // 2, 0, self.size - lengths).astype(np.int32)
-        return np.stack([starts, lengths], axis=1)
+        """Return ``(n_lengths, 2)``: where each stretch begins in the window, and its length.
+
+        The centred ones come first. They stand ahead of the judged sample by what the operator's
+        smoothing trails.
+        """
+        judged = self.size - 1 - max(self._lag - smoothing(self.size), 0)
+        lengths = self._lengths()
+        around = [(min(max(judged - n // 2, 0), self.size - n), n) for n in lengths]
+        newest = [(self.size - n, n) for n in NEWEST if n <= self.size]
+        return np.array(around + newest, dtype=np.int32)
 
     def fit(self, windows: Floats, *, groups: Ints | None = None) -> Self:
         """Take scales, a group each, and the reference from training windows.
@@ -226,13 +256,15 @@ class KNN(Detector):
         self._loc = np.full((n_groups, n_variates), np.nan, dtype=np.float32)
         self._scale = np.ones((n_groups, n_variates), dtype=np.float32)
         kept = self._kept_groups(of_group)
+        self._usual = np.zeros((n_groups, len(self._lengths()) + 1, 2), dtype=np.float32)
         room = max(self.reference // len(kept), self.size)
         pieces = []
         for group in np.unique(of_group):
             series, usable = _stitched(windows[of_group == group])
             self._loc[group], self._scale[group] = _loc_and_scale(series)
+            scaled = _scaled(series, self._loc[group], self._scale[group])
+            self._measure(scaled[-self.history :], usable[-self.history :], self._usual[group])
             if group in kept:
-                scaled = _scaled(series, self._loc[group], self._scale[group])
                 pieces.append((scaled[-room:], usable[-room:]))
         self._set_reference(*_joined(pieces))
         return self
@@ -243,6 +275,15 @@ class KNN(Detector):
         n_kept = max(min(len(groups), self.reference // (4 * self.size)), 1)
         return groups[np.linspace(0, len(groups) - 1, n_kept).astype(np.int32)]
 
+    def _measure(self, scaled: Floats, usable: NDArray[np.bool_], usual: Floats) -> None:
+        """Write the usual distances of a series to itself into ``usual``."""
+        room = PAD + self.size
+        padded = np.concatenate([usable, np.zeros(room, dtype=np.bool_)])
+        samples = np.zeros((scaled.shape[1], len(padded)), dtype=np.float32)
+        samples[:, : len(scaled)] = np.where(usable[:, None], scaled, 0).T
+        history = (samples, run_lengths(padded), len(scaled))
+        measure_usual(history, self.size, self.k, self._stretches(), usual)
+
     def _set_reference(self, scaled: Floats, usable: NDArray[np.bool_]) -> None:
         padded = np.concatenate([usable, np.zeros(PAD + self.size, dtype=np.bool_)])
         self._samples = np.zeros((scaled.shape[1], len(padded)), dtype=np.float32)
@@ -252,10 +293,10 @@ class KNN(Detector):
     def new_memory(self, n_variates: int) -> KNNMemory:
         """Return an empty memory with room for what any cut of batches may need."""
         slack = (DELAY_SIZES + 1) * self.size + self.info.learn_every
-        return KNNMemory(n_variates, self.history + slack)
+        return KNNMemory(n_variates, self.history + slack, len(self._lengths()) + 1)
 
     def seed_memory(self, memory: Memory, *, slot: int, group: int) -> None:
-        """Let a key start as one that ``fit`` knows as ``group``: with its scale, without warm-up.
+        """Let a key start as one that ``fit`` knows as ``group``: as measured, without warm-up.
 
         Called once, before the key's first window. A group without any training window leaves its
         key cold.
@@ -264,28 +305,42 @@ class KNN(Detector):
         own.reserve(slot + 1)
         if group < len(self._loc) and np.isfinite(self._loc[group]).all():
             own.loc[slot], own.scale[slot] = self._loc[group], self._scale[group]
-            own.phase[slot] = WARM
+            own.usual[slot] = self._usual[group]
+            own.phase[slot] = SEEDED
 
     def score(
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
     ) -> Floats:
-        """Return the distance to the nearest neighbours, float32 ``(n_windows,)``, 0 while cold."""
-        return self._search(windows, memory, slots)[0]
+        """Return the centred look, float32 ``(n_windows,)``, 0 while cold."""
+        return np.ascontiguousarray(self.looks(windows, memory=memory, slots=slots)[:, 0])
+
+    def looks(
+        self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
+    ) -> Floats:
+        """Return both looks, float32 ``(n_windows, 2)``, 0 while cold."""
+        windows, turns, reference, held = self._query(windows, memory, slots)
+        plan = (self.k, len(self._lengths()), self.info.learn_every, DELAY_SIZES * self.size)
+        return score_windows(windows, turns, reference, held, plan, self._stretches())
 
     def explain(
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
     ) -> WindowExplanations:
-        """Return the most telling sample, the nearest neighbour's there, and shares of distance.
+        """Return the sample that departs most from what was due, and where the event lies.
 
-        That sample is where window and nearest neighbour lie farthest apart: as a window slides
-        over an anomaly, its score rises before the judged sample is reached.
+        What was due is the middle of the three stretches of the past that match most of the window
+        best (`streamad.detectors.knn_explain`).
         """
-        _, expected, share, position = self._search(windows, memory, slots)
+        windows, turns, reference, held = self._query(windows, memory, slots)
+        plan = (self.k, len(self._lengths()), self.info.learn_every, DELAY_SIZES * self.size)
+        expected, share, event = explain_windows(windows, turns, reference, held, plan)
+        position = np.ascontiguousarray(event[:, 0])
         return WindowExplanations(
             observed=windows[np.arange(len(windows)), position],
             expected=expected,
             share=share,
             position=position,
+            first=np.ascontiguousarray(event[:, 1]),
+            last=np.ascontiguousarray(event[:, 2]),
         )
 
     def learn(
@@ -307,10 +362,17 @@ class KNN(Detector):
             _as_compiled(windows),
             _as_compiled(slots),
             _as_compiled(admit),
-            (stride, self.info.warm_up),
+            (stride, self.info.warm_up, self.info.learn_every, self.k),
+            self._stretches(),
             own.held(),
             own.counts(),
+            own.adopting,
         )
+
+    def adopt(self, memory: Memory, slots: Ints) -> None:
+        """Learn what was banned, and measure these keys again, from the next period on."""
+        own = _own(memory)
+        own.adopting[slots] = 1
 
     def state(self) -> Arrays:
         """Return reference and scales; empty before ``fit``."""
@@ -322,6 +384,7 @@ class KNN(Detector):
             "usable": (self._runs[:n_used] > 0).astype(np.uint8),
             "loc": self._loc,
             "scale": self._scale,
+            "usual": self._usual,
             "size": np.array([self.size], dtype=np.int32),
         }
 
@@ -336,12 +399,14 @@ class KNN(Detector):
             )
             raise ArtifactError(msg)
         self._loc, self._scale = state["loc"].copy(), state["scale"].copy()
+        self._usual = state["usual"].copy()
         self._set_reference(state["samples"].T, state["usable"].astype(np.bool_))
         return self
 
-    def _search(
+    def _query(
         self, windows: Floats, memory: Memory | None, slots: Ints | None
-    ) -> tuple[Floats, Floats, Floats, Ints]:
+    ) -> tuple[Floats, tuple[Ints, Any], History, tuple[Held, Counts]]:
+        """Return what kernels are asked with: windows, whose they are, and both histories."""
         require_windows(windows, size=self.size, nan_ok=self.info.nan_ok)
         fitted = len(self._loc) > 0
         n_variates = windows.shape[2]
@@ -357,36 +422,24 @@ class KNN(Detector):
         else:
             own = _own(memory)
             _check_slots(own, windows, slots)
-        return score_windows(
-            _as_compiled(windows),
-            (_as_compiled(slots), np.argsort(slots, kind="stable")),
-            (samples, self._runs, max(len(self._runs) - PAD - self.size, 0)),
-            (
-                own.held(),
-                own.counts(),
-            ),
-            (
-                self.k,
-                self.size - 1 - self._lag,
-                self.info.learn_every,
-                DELAY_SIZES * self.size,
-            ),
-            self._stretches(),
-        )
+        reference = (samples, self._runs, max(len(self._runs) - PAD - self.size, 0))
+        turns = (_as_compiled(slots), np.argsort(slots, kind="stable"))
+        return _as_compiled(windows), turns, reference, (own.held(), own.counts())
 
     def _stand_in(self, windows: Floats) -> tuple[KNNMemory, Ints]:
         """Return a memory without samples for windows of keys unknown to any.
 
         One fitted group lends its scale; of several none can be told to be the right one, so that
-        each window lends its own.
+        each window lends its own, and all groups what is usual.
         """
         n_windows, _, n_variates = windows.shape
-        memory = KNNMemory(n_variates, 1)
+        memory = KNNMemory(n_variates, 1, self._usual.shape[1])
         if len(self._loc) == 1:
             memory.reserve(1)
             self.seed_memory(memory, slot=0, group=0)
             return memory, np.zeros(n_windows, dtype=np.int32)
         memory.reserve(n_windows)
+        memory.usual[:] = np.median(self._usual, axis=0)
         for i, window in enumerate(windows):
             memory.loc[i], memory.scale[i] = _loc_and_scale(window)
         memory.phase[:] = WARM
@@ -394,29 +447,31 @@ class KNN(Detector):
 
 
 class FusedKNN(KNN):
-    """Three k-NN in one: stretches of a quarter, a half and the whole window, all on one sample.
+    """As `KNN`, with a centred look at two lengths: a quarter of the window, and all of it.
 
-    Short stretches find spikes, long ones strange shapes; the score is the sum of the three
-    distances. It is the default detector: VUS-PR .56 on the project's benchmark where `KNN` has
-    .51, for 1.75 times the work. Everything else is as in `KNN`.
+    The short one ranks narrow anomalies, the long one strange shapes; the larger of the two counts,
+    each in spreads from its own usual, and the look at the newest samples once more as the centred
+    look reaches them. So no length has to be chosen for a series. It is the default detector.
     """
 
     info: ClassVar[DetectorInfo] = DetectorInfo(
         name="knn_fused",
-        summary="nearest neighbours at three window lengths at once; the default",
+        summary="nearest neighbours at several window lengths at once; the default",
         min_size=16,
         learns=True,
-        warm_up=256,
+        warm_up=32,
         learn_every=16,
         delay=256,
         nan_ok=0.2,
         cost="moderate",
-        tail=(2.0, 5.0, 10.0, 20.0),
+        n_looks=2,
+        dull=1.0,
+        tail=TAIL,
         paper="Ramaswamy et al., Efficient Algorithms for Mining Outliers, SIGMOD 2000",
     )
 
     def _lengths(self) -> list[int]:
-        return [self.size // 4, self.size // 2, self.size]
+        return [self.size // 4, self.size]
 
 
 def _own(memory: Memory) -> KNNMemory:
@@ -466,14 +521,19 @@ def _loc_and_scale(series: Floats) -> tuple[Floats, Floats]:
     """Return median and floored standard deviation of each variate of ``(n, n_variates)``."""
     n_variates = series.shape[1]
     loc = np.zeros(n_variates, dtype=np.float32)
-    scale = np.ones(n_variates, dtype=np.float32)
+    scale = np.ones(n_variates, dtype=np.float32)  # where there is no data at all
     measure(np.ascontiguousarray(series.T), loc, scale)
     return loc, scale
 
 
 def _scaled(series: Floats, loc: Floats, scale: Floats) -> Floats:
     """Return a series ``(n, n_variates)`` in scales from the median, missing samples kept."""
-    return np.clip((series - loc) / scale, -CLIP, CLIP).astype(np.float32)
+    apart = (series - loc).astype(np.float32)
+    still = scale == 0  # a constant variate: see knn_kernels._place
+    noise = np.maximum(SCALE_SHARE * np.abs(loc), TINIEST)
+    leap = np.where(np.abs(apart) <= noise, 0.0 * apart, np.sign(apart) * CONSTANT)
+    scaled = np.clip(apart / np.where(still, 1, scale), -CLIP, CLIP)
+    return np.where(still, leap, scaled).astype(np.float32)
 
 
 def _joined(pieces: list[tuple[Floats, NDArray[np.bool_]]]) -> tuple[Floats, NDArray[np.bool_]]:

@@ -23,13 +23,29 @@ PAD = BLOCK + CHUNK
 """Room (with a window's length) behind the end of a history, so that blocks may run over it."""
 CLIP = 1e6
 """Scaled samples end here, so that their squares stay finite in float32."""
-SCALE_SHARE = 1e-4
-"""Smallest scale, as a share of ``|median|``; a series constant at 0 has scale 1."""
+SCALE_SHARE = 1e-6
+"""Smallest scale, as a share of ``|median|``: what float32 can tell apart. Below it a series counts as
+constant."""
 TINIEST = 1e-30
-COLD, WARM = 0, 1
-
-Held = tuple[Floats, NDArray[np.uint8], Floats, Floats]
-"""Of a memory: samples, banned, loc, scale."""
+COLD, WARM, SEEDED = 0, 1, 2
+USABLE, BANNED, PENDING, MISSING = 0, 1, 2, 4
+"""Marks of a sample. A ban is pending until the period of ``learn_every`` windows is over in which
+it was spoken, or what a window sees would depend on how batches were cut."""
+NEWEST_DELAY = 32
+"""Samples behind the last period that the look at the newest samples sees of the key's past."""
+MEASURE_AT = (256, 1024)
+"""Windows of a key at which its scale and its usual distances are measured again."""
+N_QUERIES = 32
+"""Stretches of the past whose distances to the rest of it say what is usual."""
+USUAL_SHARE = 0.9
+LEAST_SPREAD = 0.3
+"""Least spread of usual distances, as a share of their median."""
+LEAST_DISTANCE = 0.02
+"""Least spread, in scales of the series: the past of a noiseless series has distance 0."""
+CONSTANT = 100.0
+"""How many scales from a constant past its first departure is."""
+Held = tuple[Floats, NDArray[np.uint8], Floats, Floats, Floats]
+"""Of a memory: samples, marks, loc, scale, usual."""
 Int64s = NDArray[np.int64]
 Counts = tuple[Int64s, Int64s, Int64s, Int64s, NDArray[np.uint8]]
 """Of a memory: n_windows, n_samples, warm_samples, stride, phase."""
@@ -38,13 +54,15 @@ History = tuple[Floats, Ints, int]
 Part = tuple[int, int, int]
 """Of a query: first sample of a stretch, one past its last, and how many are present in it."""
 Plan = tuple[int, int, int, int]
-"""k, judged sample, learn_every, delay in samples."""
+"""k, stretches that are seen around the judged sample (the others are newest), learn_every, delay
+in samples."""
 
 
 @compiled
 def measure(series: Floats, loc: Floats, scale: Floats) -> None:
-    """Write median and floored standard deviation of ``(n_variates, n)``; leave what has no data.
+    """Write median and standard deviation of ``(n_variates, n)``; leave what has no data.
 
+    The deviation is 0 where the series is constant: its first departure decides (see `_place`).
     Sums run in float64 and in one order, the same for ``fit`` and for a key's warm-up.
     """
     present = np.empty(series.shape[1], dtype=np.float32)
@@ -64,9 +82,10 @@ def measure(series: Floats, loc: Floats, scale: Floats) -> None:
         for i in range(n):
             spread += (present[i] - mean) * (present[i] - mean)
         middle = (np.float64(_nth(present, n, (n - 1) // 2)) + _nth(present, n, n // 2)) / 2.0
-        floor = max(np.sqrt(spread / n), SCALE_SHARE * abs(middle))
+        deviation = np.sqrt(spread / n)
         loc[v] = middle
-        scale[v] = floor if floor > TINIEST else 1.0
+        constant = deviation <= max(SCALE_SHARE * abs(middle), TINIEST)
+        scale[v] = 0.0 if constant else deviation
 
 
 @compiled
@@ -134,80 +153,179 @@ def learn_windows(
     windows: Floats,
     slots: Ints,
     admit: NDArray[np.bool_],
-    settings: tuple[int, int],
+    settings: tuple[int, int, int, int],
+    stretches: Ints,
     held: Held,
     counts: Counts,
+    adopting: NDArray[np.uint8],
 ) -> None:
-    """Append windows to their keys' rings, in order; take a key's scale when its warm-up ends.
+    """Append windows to their keys' rings, in order; measure a key when its warm-up ends.
 
-    ``settings`` is stride and warm-up, in windows.
+    ``settings`` is stride, warm-up in windows, ``learn_every``, and k.
     """
     n_windows, n_samples, _, strides, phase = counts
-    stride, warm_up = settings
+    stride, warm_up, learn_every, _ = settings
     size, capacity = windows.shape[1], held[0].shape[2]
     for w in range(len(windows)):
         slot = slots[w]
         n_new = size if n_windows[slot] == 0 else stride
         if n_new > size:  # samples between two windows that no window holds
             n_samples[slot] += n_new - size
-            _ban(held[1][slot], n_samples[slot], min(n_new - size, capacity))
+            for i in range(n_samples[slot] - min(n_new - size, capacity), n_samples[slot]):
+                held[1][slot, i % capacity] = MISSING
             n_new = size
         for i in range(size - n_new, size):
-            _append(windows[w, i], slot, n_samples[slot] % capacity, held, phase[slot])
+            _append(windows[w, i], slot, n_samples[slot] % capacity, held)
             n_samples[slot] += 1
         if not admit[w]:
-            _ban(held[1][slot], n_samples[slot], size)
+            for i in range(n_samples[slot] - size, n_samples[slot]):
+                if held[1][slot, i % capacity] == USABLE:
+                    held[1][slot, i % capacity] = PENDING
         n_windows[slot] += 1
         strides[slot] = stride
         if phase[slot] == COLD and n_windows[slot] >= warm_up:
-            _warm(slot, held, counts)
+            _measure_key(slot, settings, stretches, size, held, counts)
+            counts[2][slot] = n_samples[slot]
+            phase[slot] = WARM
+        if n_windows[slot] % learn_every == 0:
+            _end_period(slot, settings, stretches, size, held, counts, adopting)
 
 
 @compiled
-def _ban(banned: NDArray[np.uint8], end: int, n: int) -> None:
-    for i in range(end - n, end):
-        banned[i % len(banned)] = 1
-
-
-@compiled
-def _append(values: Floats, slot: int, at: int, held: Held, phase: int) -> None:
-    """Write one sample of a key, scaled once its scale is known; a missing one stays unusable."""
-    samples, banned, loc, scale = held
-    banned[slot, at] = 0
+def _append(values: Floats, slot: int, at: int, held: Held) -> None:
+    """Write one sample of a key, in units of the input; a missing one stays unusable."""
+    samples, marks, loc, _, _ = held
+    marks[slot, at] = USABLE
     for v in range(len(values)):
-        value = values[v]
-        if np.isnan(value):
-            banned[slot, at] = 1
-            value = loc[slot, v]
-        if phase == WARM:
-            value = _place(value, loc[slot, v], scale[slot, v])
-        samples[slot, v, at] = value
+        samples[slot, v, at] = values[v]
+        if np.isnan(values[v]):
+            marks[slot, at] = MISSING
+            samples[slot, v, at] = loc[slot, v]
 
 
 @compiled
-def _warm(slot: int, held: Held, counts: Counts) -> None:
-    """Take a key's scale from what its ring holds, and bring the ring into that scale."""
-    samples, banned, loc, scale = held
-    _, n_samples, warm_samples, _, phase = counts
+def _end_period(
+    slot: int,
+    settings: tuple[int, int, int, int],
+    stretches: Ints,
+    size: int,
+    held: Held,
+    counts: Counts,
+    adopting: NDArray[np.uint8],
+) -> None:
+    """Let what was decided in a period of ``learn_every`` windows take effect: bans, adoptions."""
+    n_windows, n_samples, _, _, phase = counts
+    stride, _, learn_every, _ = settings
+    marks = held[1]
+    capacity = held[0].shape[2]
+    recent = min(size + learn_every * stride, min(capacity, n_samples[slot]))
+    if adopting[slot]:
+        recent = min(capacity, n_samples[slot])
+    for i in range(n_samples[slot] - recent, n_samples[slot]):
+        mark = marks[slot, i % capacity]
+        if mark == PENDING:
+            mark = BANNED
+        if adopting[slot] and mark == BANNED:
+            mark = USABLE
+        marks[slot, i % capacity] = mark
+    again = phase[slot] == WARM and (
+        n_windows[slot] == MEASURE_AT[0] or n_windows[slot] == MEASURE_AT[1]
+    )
+    if adopting[slot] or again:
+        _measure_key(slot, settings, stretches, size, held, counts)
+    adopting[slot] = 0
+
+
+@compiled
+def _measure_key(
+    slot: int,
+    settings: tuple[int, int, int, int],
+    stretches: Ints,
+    size: int,
+    held: Held,
+    counts: Counts,
+) -> None:
+    """Take a key's scale, and what distances are usual in its past, from what its ring holds."""
+    samples, marks, loc, scale, usual = held
+    n_samples = counts[1]
     n_variates, capacity = samples.shape[1:]
     n_held = min(n_samples[slot], capacity)
     seen = np.full((n_variates, n_held), np.nan, dtype=np.float32)
     for i in range(n_held):
         at = (n_samples[slot] - n_held + i) % capacity
-        if not banned[slot, at]:
+        if marks[slot, at] == USABLE:
             seen[:, i] = samples[slot, :, at]
     scale[slot] = 1.0
     measure(seen, loc[slot], scale[slot])
-    for v in range(n_variates):
-        for i in range(capacity):
-            samples[slot, v, i] = _place(samples[slot, v, i], loc[slot, v], scale[slot, v])
-    warm_samples[slot] = n_samples[slot]
-    phase[slot] = WARM
+    lived = np.zeros((n_variates, n_held + PAD + size), dtype=np.float32)
+    usable = np.zeros(n_held + PAD + size, dtype=np.bool_)
+    for i in range(n_held):
+        usable[i] = not np.isnan(seen[0, i])
+        for v in range(n_variates):
+            if usable[i]:
+                lived[v, i] = _place(seen[v, i], loc[slot, v], scale[slot, v])
+    measure_usual((lived, run_lengths(usable), n_held), size, settings[3], stretches, usual[slot])
+
+
+@compiled
+def measure_usual(history: History, size: int, k: int, stretches: Ints, usual: Floats) -> None:
+    """Write median and spread of the distances of a past to itself into ``usual``.
+
+    A row per stretch around the judged sample, and one for the sum of those at the newest samples.
+    A stretch is compared with what does not overlap it, as far as there is enough.
+    """
+    samples, runs, n = history
+    apart = max(min(size, n // 4), 1)
+    n_rows = len(usual)
+    found = np.zeros((n_rows, N_QUERIES), dtype=np.float32)
+    n_found = 0
+    allowed = np.zeros(len(runs), dtype=np.int32)
+    query = np.empty((len(samples), size), dtype=np.float32)
+    near = np.empty(k, dtype=np.float32)
+    places = np.empty(k, dtype=np.int64)
+    last = max(n - size, 0)
+    for q in range(N_QUERIES):
+        at = last * q // max(N_QUERIES - 1, 1)
+        if runs[at] < size or n < size:
+            continue
+        for v in range(len(samples)):
+            for i in range(size):
+                query[v, i] = samples[v, at + i]
+        for s in range(len(stretches)):
+            start, length = stretches[s]
+            own = at + start
+            allowed[:] = runs
+            allowed[max(own - apart, 0) : own + apart + 1] = 0
+            distance = _distance(
+                query, (start, start + length, len(samples) * length),
+                (samples, allowed, n - length + 1), (samples, allowed, 0), near, places,
+            )  # fmt: skip
+            found[min(s, n_rows - 1), n_found] += distance
+        n_found += 1
+    for row in range(n_rows):
+        ordered = np.sort(found[row, :n_found])
+        middle, high = np.float32(0.0), np.float32(0.0)
+        if n_found > 0:
+            middle = ordered[n_found // 2]
+            high = ordered[int(USUAL_SHARE * (n_found - 1))]
+        usual[row, 0] = middle
+        least = LEAST_DISTANCE * (len(stretches) - n_rows + 1 if row == n_rows - 1 else 1)
+        usual[row, 1] = max(high - middle, np.float32(LEAST_SPREAD) * middle, np.float32(least))
 
 
 @compiled
 def _place(value: np.float32, loc: np.float32, scale: np.float32) -> np.float32:
-    placed = (np.float32(value) - np.float32(loc)) / np.float32(scale)
+    """Return a sample in scales from the median.
+
+    Whatever departs from a constant past (scale 0) is `CONSTANT` scales from it, so that its unit
+    does not matter.
+    """
+    apart = np.float32(value) - np.float32(loc)
+    if scale == 0.0:
+        if apart != apart or abs(apart) <= max(SCALE_SHARE * abs(loc), TINIEST):
+            return apart * np.float32(0.0)
+        return np.float32(CONSTANT) if apart > 0 else np.float32(-CONSTANT)
+    placed = apart / np.float32(scale)
     if placed > CLIP:
         return np.float32(CLIP)
     return np.float32(-CLIP) if placed < -CLIP else placed  # a missing sample stays missing
@@ -221,23 +339,23 @@ def score_windows(
     memory: tuple[Held, Counts],
     plan: Plan,
     stretches: Ints,
-) -> tuple[Floats, Floats, Floats, Ints]:
-    """Return scores; expected values at the most telling sample, shares of variates; its place.
+) -> Floats:
+    """Return ``(n_windows, 2)``: how strange the judged sample's surroundings are, and the newest.
 
     ``turns`` is the slot of each window, and an order key by key and in time inside a key, so that
-    what a key may see is laid out once for windows that may see the same.
+    what a key may see is laid out once for windows that may see the same. Both are distances in
+    spreads from what is usual for the key.
     """
     slots, order = turns
     held, counts = memory
-    _, _, loc, scale = held
+    _, _, loc, scale, usual = held
     n, size, n_variates = windows.shape
-    scores = np.zeros(n, dtype=np.float32)
-    expected = np.zeros((n, n_variates), dtype=np.float32)
-    share = np.zeros((n, n_variates), dtype=np.float32)
-    position = np.full(n, plan[1], dtype=np.int32)
+    looks = np.zeros((n, 2), dtype=np.float32)
     lived = np.zeros((n_variates, held[0].shape[2] + PAD + size), dtype=np.float32)
     runs = np.zeros(lived.shape[1], dtype=np.int32)
     query = np.empty((n_variates, size), dtype=np.float32)
+    near = np.empty(plan[0], dtype=np.float32)
+    places = np.empty(plan[0], dtype=np.int64)
     seen = (-1, 0, 0)
     rank = 0
     for j in range(n):
@@ -245,102 +363,105 @@ def score_windows(
         slot = slots[w]
         rank = rank + 1 if j > 0 and slots[order[j - 1]] == slot else 0
         if counts[4][slot] == COLD:
-            expected[w] = windows[w, plan[1]]
-            share[w] = np.float32(1.0) / np.float32(n_variates)
             continue
-        first, last = _visible(slot, rank, size, held[0].shape[2], counts, plan)
-        if seen != (slot, first, last):
-            _lay_out(slot, (first, last), held, lived, runs)
-            seen = (slot, first, last)
+        first, last, newest = _visible(slot, rank, size, held[0].shape[2], counts, plan)
+        if seen != (slot, first, newest):
+            _lay_out(slot, (first, newest), held, lived, runs)
+            seen = (slot, first, newest)
         for v in range(n_variates):
             for i in range(size):
                 query[v, i] = _place(windows[w, i, v], loc[slot, v], scale[slot, v])
-        told = (expected[w], share[w], position[w : w + 1])
-        scores[w] = _fused(query, (lived, runs, last - first), reference, plan, stretches, told)
-        for v in range(n_variates):
-            expected[w, v] = expected[w, v] * scale[slot, v] + loc[slot, v]
-    return scores, expected, share, position
+        centred, total, n_used = np.float32(-1e30), np.float32(0.0), 0
+        for s in range(len(stretches)):
+            start, length = stretches[s]
+            part = (start, start + length, _count_present(query, start, start + length))
+            if part[2] == 0:
+                continue
+            end = last if s < plan[1] else newest
+            distance = _distance(
+                query, part, (lived, runs, end - first - length + 1), reference, near, places
+            )
+            if s < plan[1]:
+                centred = max(centred, (distance - usual[slot, s, 0]) / usual[slot, s, 1])
+            else:
+                total += distance
+                n_used += 1
+        looks[w, 0] = max(centred, np.float32(0.0))
+        if n_used > 0:
+            total = total * np.float32(len(stretches) - plan[1]) / np.float32(n_used)
+            at = plan[1]
+            looks[w, 1] = max((total - usual[slot, at, 0]) / usual[slot, at, 1], np.float32(0.0))
+    return looks
 
 
 @compiled
 def _visible(
     slot: int, rank: int, size: int, capacity: int, counts: Counts, plan: Plan
-) -> tuple[int, int]:
-    """Return which of its samples a key's window may see, first and one past the last.
+) -> tuple[int, int, int]:
+    """Return which of its samples a key's window may see: first, one past the last of each look.
 
     ``rank`` counts windows of the key since those learned. Only samples that are in the ring
-    however batches were cut: those known at the last multiple of ``learn_every`` windows, less the
+    however batches were cut: those known at the last multiple of ``learn_every`` windows, less a
     delay; and as many as the ring still holds when the windows up to the next multiple have been
-    learned. Later windows can ban none of these: they begin after them.
+    learned.
     """
     n_windows, _, warm_samples, strides, _ = counts
     _, _, learn_every, delay = plan
     stride = strides[slot]
     whole = (n_windows[slot] + rank) // learn_every * learn_every
     if whole == 0:
-        return 0, 0
+        return 0, 0, 0
     end = size + (whole - 1) * stride
     last = max(end - delay, min(warm_samples[slot], end - size))
     first = max(end + learn_every * stride - capacity, 0)
-    return (first, last) if last > first else (0, 0)
+    newest = max(last, end - NEWEST_DELAY)
+    return first, max(last, first), max(newest, first)
 
 
 @compiled
 def _lay_out(slot: int, span: tuple[int, int], held: Held, lived: Floats, runs: Ints) -> None:
-    """Copy the visible samples of a key out of its ring, and count runs of usable ones."""
-    samples, banned, _, _ = held
+    """Copy the visible samples of a key out of its ring, scaled, and count runs of usable ones."""
+    samples, marks, loc, scale, _ = held
     first, last = span
     n_variates, capacity = samples.shape[1:]
     n_seen = last - first
     for v in range(n_variates):
         for i in range(n_seen):
-            lived[v, i] = samples[slot, v, (first + i) % capacity]
+            value = samples[slot, v, (first + i) % capacity]
+            lived[v, i] = _place(value, loc[slot, v], scale[slot, v])
     runs[n_seen:] = 0
     run = 0
     for i in range(n_seen - 1, -1, -1):
-        run = 0 if banned[slot, (first + i) % capacity] else run + 1
+        mark = marks[slot, (first + i) % capacity]
+        run = 0 if mark == BANNED or mark == MISSING else run + 1
         runs[i] = run
 
 
 @compiled
-def _fused(
+def _distance(
     query: Floats,
+    part: Part,
     lived: History,
     reference: History,
-    plan: Plan,
-    stretches: Ints,
-    told: tuple[Floats, Floats, Ints],
+    near: Floats,
+    places: NDArray[np.int64],
 ) -> np.float32:
-    """Return the summed distances over all stretches; the last one fills ``told``."""
-    k = plan[0]
-    near = np.empty(k, dtype=np.float32)
-    places = np.empty(k, dtype=np.int64)
-    nothing = np.zeros(query.shape, dtype=np.float32)
-    total = np.float32(0.0)
-    n_used = 0
-    for s in range(len(stretches)):
-        start, stop = stretches[s, 0], stretches[s, 0] + stretches[s, 1]
-        part = (start, stop, _count_present(query, start, stop))
-        if part[2] == 0:
-            continue
-        for i in range(k):
-            near[i] = np.inf
-            places[i] = -1
-        offset = 0
-        for history in (lived, reference):  # one call, or the kernel would be compiled in twice
-            _nearest(query, part, history, near, places, offset)
-            offset += history[2]
-        neighbour, at = nothing, 0  # with nothing to compare with: the distance to the median
-        if places[0] >= lived[2]:
-            neighbour, at = reference[0], places[0] - lived[2]
-        elif places[0] >= 0:
-            neighbour, at = lived[0], places[0]
-        apart = _compare(query, part, neighbour, at - start, told)
-        if places[0] < 0:
-            near[0] = apart
-        total += _mean_root(near, part[2])
-        n_used += 1
-    return total * np.float32(len(stretches)) / np.float32(max(n_used, 1))
+    """Return the distance of a stretch to its nearest ones; to the median where there are none."""
+    for i in range(len(near)):
+        near[i] = np.inf
+        places[i] = -1
+    offset = 0
+    for history in (lived, reference):  # one call, or the kernel would be compiled in twice
+        _nearest(query, part, history, near, places, offset)
+        offset += max(history[2], 0)
+    if places[0] < 0:
+        total = np.float32(0.0)
+        for v in range(len(query)):
+            for i in range(part[0], part[1]):
+                if not np.isnan(query[v, i]):
+                    total += query[v, i] * query[v, i]
+        near[0] = total
+    return _mean_root(near, part[2])
 
 
 @compiled
@@ -365,50 +486,6 @@ def _mean_root(near: Floats, n_present: int) -> np.float32:
 
 
 @compiled
-def _compare(
-    query: Floats,
-    part: Part,
-    neighbour: Floats,
-    shift: int,
-    told: tuple[Floats, Floats, Ints],
-) -> np.float32:
-    """Write where the two lie farthest apart, the neighbour there, and shares of the variates.
-
-    Sample ``i`` of the query stands beside ``i + shift`` of the neighbour. Returns the summed
-    squared difference.
-    """
-    expected, share, position = told
-    position[0] = _farthest_apart(query, part, neighbour, shift)
-    total = np.float32(0.0)
-    for v in range(len(query)):
-        expected[v] = neighbour[v, position[0] + shift]
-        share[v] = 0.0
-        for i in range(part[0], part[1]):
-            if not np.isnan(query[v, i]):
-                apart = query[v, i] - neighbour[v, i + shift]
-                share[v] += apart * apart
-        total += share[v]
-    for v in range(len(query)):
-        share[v] = share[v] / total if total > 0.0 else np.float32(1.0) / np.float32(len(query))
-    return total
-
-
-@compiled
-def _farthest_apart(query: Floats, part: Part, neighbour: Floats, shift: int) -> int:
-    farthest, place = np.float32(-1.0), part[0]
-    for i in range(part[0], part[1]):
-        here = np.float32(0.0)
-        for v in range(len(query)):
-            if not np.isnan(query[v, i]):
-                apart = query[v, i] - neighbour[v, i + shift]
-                here += apart * apart
-        # Of equals the newest: it is what has changed.
-        if here >= farthest:
-            farthest, place = here, i
-    return place
-
-
-@compiled
 def _nearest(
     query: Floats,
     part: Part,
@@ -427,7 +504,8 @@ def _nearest(
     sums = np.empty(BLOCK, dtype=np.float32)
     for first in range(0, n_places, BLOCK):
         for q in range(BLOCK):
-            sums[q] = 0.0 if runs[first + q] >= length else np.inf
+            open_ = first + q < n_places and runs[first + q] >= length
+            sums[q] = 0.0 if open_ else np.inf
         step = _add_block(sums, query, part, samples, first, near[farthest])
         for q in range(BLOCK):
             if sums[q] < near[farthest]:

@@ -186,7 +186,6 @@ class AlertOperator:
 
     def __init__(self, config: PipelineConfig) -> None:
         self.config = config
-        self._level = config.alerts.level
         self._update_ms = config.alerts.update_every
         self._stale_ms = max(STALE_MS, 2 * config.series.ttl)
         runbook = config.alerts.runbook
@@ -266,7 +265,7 @@ class AlertOperator:
             pipeline=finding.pipeline, detector=finding.detector, artifact=finding.artifact,
             tenant=finding.tenant, group=finding.group, key=finding.key, entity=finding.entity,
             opened_ms=finding.window_end_ms, resolved_ms=None, severity=value, peak_severity=value,
-            threshold_p=self._level, summary=text, past=past, links=self._links,
+            threshold_p=finding.alert_p, summary=text, past=past, links=self._links,
             **_of_window(finding),
         )  # fmt: skip
         life = _Life(
@@ -320,7 +319,7 @@ class AlertOperator:
         """Silence and errors are known, not guessed: they stand at the boundary by definition."""
         if finding.kind != "anomaly":
             return 1.0
-        return severity(finding.peak_p_value, level=self._level)
+        return severity(finding.peak_p_value, level=finding.alert_p)
 
     # ------------------------------------------------------------------ no finding
 

@@ -8,20 +8,21 @@ size and replay gives the same findings.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamad.config import PipelineConfig
-from streamad.detectors.base import Detector
+from streamad.detectors.base import Detector, smoothing
 from streamad.operators.call import NOWHERE, Call, DetectOutput, Position, RecordedScores
 from streamad.operators.findings import FindingMaker
 from streamad.operators.judge import WindowJudge
 from streamad.operators.shard import ShardState
 from streamad.operators.silence import cut_at_ticks, pass_tick, tick_length
 from streamad.records import Rejected, SignalBatch
-from streamad.scoring.episodes import EpisodePlan, Episodes
+from streamad.scoring.episodes import EpisodePlan, Episodes, Level
 from streamad.windows.arrays import NEVER
 from streamad.windows.keys import NO_KEY, KeyTable
 from streamad.windows.signals import SignalWindows, WindowPlan
@@ -34,7 +35,8 @@ class DetectOperator:
 
     artifact : id of the artifact the detector was loaded from ("" = none); groups : keys the
         artifact was fitted on and their training group; tail : raw scores at the tail
-        probabilities, from the artifact, else the detector's own; degraded : why a fallback judges
+        probabilities, from the artifact, else the detector's own; seeds : block maxima of the
+        training groups, see `Episodes`; degraded : why a fallback judges
         instead of the configured detector ("" = it does not).
     """
 
@@ -46,12 +48,14 @@ class DetectOperator:
         artifact: str = "",
         groups: Mapping[str, int] | None = None,
         tail: tuple[float, ...] | None = None,
+        seeds: NDArray[np.float32] | None = None,
         degraded: str = "",
     ) -> None:
         self.config, self.detector = config, detector
         self.artifact, self.degraded = artifact, degraded
         self._groups = dict(groups or {})
         self._tail = tail or detector.info.tail
+        self._seeds = seeds
         self._make = FindingMaker(
             config=config, detector=detector.info.name, artifact=artifact, degraded=degraded
         )
@@ -64,7 +68,12 @@ class DetectOperator:
         return ShardState(
             keys=KeyTable(self.config.series.max_keys),
             windows=SignalWindows(self.plan),
-            episodes=Episodes(_episode_plan(self.config), self._tail),
+            episodes=Episodes(
+                _episode_plan(self.config, self.detector),
+                self._tail,
+                n_looks=self.detector.info.n_looks,
+                seeds=self._seeds,
+            ),
             memory=self.detector.new_memory(self.plan.n_variates),
         )
 
@@ -167,11 +176,13 @@ class DetectOperator:
         chosen = [self._is_selected(name, tag) for name, tag in zip(names, tags, strict=True)]
         state = call.state
         state.add(created, chosen, tags)
-        if state.memory is None:
-            return
         for code, name in zip(created, names, strict=True):
-            if name in self._groups:
-                self.detector.seed_memory(state.memory, slot=code, group=self._groups[name])
+            group = self._groups.get(name)
+            if group is None:
+                continue
+            state.episodes.seed(code, group)
+            if state.memory is not None:
+                self.detector.seed_memory(state.memory, slot=code, group=group)
                 state.flags["seeded"][code] = True
 
     def _is_selected(self, key: str, tags: Mapping[str, str]) -> bool:
@@ -200,10 +211,46 @@ def _window_plan(config: PipelineConfig, detector: Detector) -> WindowPlan:
     )
 
 
-def _episode_plan(config: PipelineConfig) -> EpisodePlan:
-    names = EpisodePlan.__dataclass_fields__.keys() - {"notable"}
-    taken = {name: getattr(config.scoring, name) for name in names}
-    return EpisodePlan(**taken, notable=config.alerts.level)
+CANDIDATE, EXIT = 0.8, 0.7
+"""Without settings of their own, these levels are reached by a block as often as the alert level
+to this power."""
+
+
+def _episode_plan(config: PipelineConfig, detector: Detector) -> EpisodePlan:
+    scoring, size, stride = config.scoring, detector.size, config.windows.stride
+    alert = _level(config.alerts.level)
+    two = detector.info.n_looks == 2
+    delay = (detector.lag - smoothing(size) - NEWEST_AT) // stride if two else 0
+    return EpisodePlan(
+        candidate=_level(scoring.candidate, alert, CANDIDATE),
+        exit=_level(scoring.exit, alert, EXIT),
+        alert=alert,
+        min_windows=scoring.min_windows,
+        min_duration=scoring.min_duration,
+        cool_down=scoring.cool_down,
+        adopt_ms=scoring.adopt_after,
+        first_ms=scoring.first_day,
+        update_every=scoring.update_every,
+        memory_ms=scoring.memory,
+        size=size,
+        stride=stride,
+        step_ms=config.series.step or 0,
+        smooth_delay=max(delay, 0),
+        learns=detector.info.learns,
+        zone=scoring.timezone,
+    )
+
+
+NEWEST_AT = 4
+"""Samples after the judged one at which the newest look is evidence for the centred one."""
+
+
+def _level(rarity: float | None, alert: Level | None = None, power: float = 1.0) -> Level:
+    if rarity is None:
+        return replace(alert or Level(), power=power)
+    if isinstance(rarity, int):
+        return Level(period_ms=rarity)
+    return Level(probability=rarity)
 
 
 def _reject(batch: SignalBatch, row: int, reason: str, detail: str) -> Rejected:

@@ -20,6 +20,7 @@ class Measured:
     peak_score: float = 0.0
     peak_p_value: float = 0.0
     level: float = 0.0
+    alert_p: float = 1.0
     n_windows: int = 0
 
 
@@ -87,6 +88,7 @@ class FindingMaker:
             peak_score=measured.peak_score,
             peak_p_value=measured.peak_p_value,
             level=measured.level,
+            alert_p=measured.alert_p,
             n_windows=measured.n_windows,
             explanation=explanation,
             input={

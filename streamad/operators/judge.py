@@ -45,7 +45,9 @@ class _Round:
     rows: NDArray[np.int64]
     codes: NDArray[np.int32]
     values: NDArray[np.float32]
+    start_ms: NDArray[np.int64]
     end_ms: NDArray[np.int64]
+    still: NDArray[np.int32]
     ready: NDArray[np.bool_]
     flags: NDArray[np.uint8]
 
@@ -55,7 +57,7 @@ class WindowJudge:
 
     def __init__(self, config: PipelineConfig, detector: Detector, make: FindingMaker) -> None:
         self._detector, self._make, self._scoring = detector, make, config.scoring
-        self._stride = config.windows.stride
+        self._stride, self._info = config.windows.stride, detector.info
         self._gated = _is_gated(config.scoring)
 
     def judge(self, call: Call, block: WindowBlock, offsets: NDArray[np.int64]) -> None:
@@ -67,10 +69,14 @@ class WindowJudge:
             score=np.full(n, np.nan, np.float32),
             p_value=np.full(n, np.nan, np.float32),
             level=np.full(n, np.nan, np.float32),
+            newest=np.full(n, np.nan, np.float32),
+            newest_p=np.full(n, np.nan, np.float32),
+            newest_level=np.full(n, np.nan, np.float32),
+            severity=np.full(n, np.nan, np.float32),
             flags=np.zeros(n, np.uint8),
         )
         if call.recorded is not None:
-            log.score[:] = call.recorded.lookup(log.keys, log.end_ms)
+            log.score[:], log.newest[:] = call.recorded.lookup(log.keys, log.end_ms)
         for part in self._rounds(call, block):
             self._judge_round(call, part, log, offsets)
         call.out.scores.append(log)
@@ -88,8 +94,9 @@ class WindowJudge:
         if state.memory is None:
             whole = np.arange(len(block))
             yield _Round(
-                block, whole, block.codes, block.values, block.end_ms, ~block.incomplete, flags
-            )
+                block, whole, block.codes, block.values, block.start_ms, block.end_ms, block.still,
+                ~block.incomplete, flags,
+            )  # fmt: skip
             return
         ordinal = state.flags["ordinal"]
         done = ordinal[block.codes]
@@ -105,7 +112,9 @@ class WindowJudge:
                 rows,
                 block.codes[rows],
                 block.values[rows],
+                block.start_ms[rows],
                 block.end_ms[rows],
+                block.still[rows],
                 flags[rows] == 0,
                 flags[rows],
             )
@@ -113,48 +122,67 @@ class WindowJudge:
     def _judge_round(
         self, call: Call, part: _Round, log: ScoreBatch, offsets: NDArray[np.int64]
     ) -> None:
-        scores = log.score[part.rows]
-        scores[~part.ready] = np.nan
-        self._fill_scores(call, part, scores)
-        part.flags[part.ready & np.isnan(scores)] |= FLAG_ERROR
-        part.ready &= ~np.isnan(scores)
+        looks = np.stack([log.score[part.rows], log.newest[part.rows]], axis=1)
+        looks = looks[:, : self._info.n_looks]
+        looks[~part.ready] = np.nan
+        final = ~np.isnan(looks).any(axis=1)
+        self._fill_looks(call, part, looks)
+        failed = np.isnan(looks).any(axis=1)
+        part.flags[part.ready & failed] |= FLAG_ERROR
+        part.ready &= ~failed
         pick = np.flatnonzero(part.ready)
-        suppressed = self._suppressed(call, part, pick)
+        suppressed = self._suppressed(call, part, pick, looks[pick])
         verdict = call.state.episodes.judge(
-            part.codes[pick], scores[pick], part.end_ms[pick], suppressed
+            part.codes[pick],
+            looks[pick],
+            part.start_ms[pick],
+            part.end_ms[pick],
+            suppressed,
+            final=final[pick],
+            still=part.still[pick],
         )
         part.flags[pick[verdict.inside]] |= FLAG_EPISODE
         part.flags[pick[verdict.candidate]] |= FLAG_CANDIDATE
-        part.flags[pick[suppressed]] |= FLAG_SUPPRESSED
-        log.score[part.rows] = scores
-        log.p_value[part.rows[pick]] = verdict.p_value
-        log.level[part.rows[pick]] = verdict.level
+        part.flags[pick[verdict.withheld]] |= FLAG_SUPPRESSED
+        rows = part.rows[pick]
+        log.score[part.rows] = np.nan
+        log.newest[part.rows] = np.nan
+        log.score[rows], log.p_value[rows], log.level[rows] = (
+            verdict.score, verdict.p_value, verdict.level,
+        )  # fmt: skip
+        log.severity[rows] = verdict.severity
+        if self._info.n_looks > 1:
+            log.newest[rows], log.newest_p[rows], log.newest_level[rows] = (
+                looks[pick, 1], verdict.newest_p, verdict.newest_level,
+            )  # fmt: skip
         log.flags[part.rows] = part.flags
-        self._tell(call, part, pick, verdict, scores, offsets)
+        self._tell(call, part, pick, verdict, offsets)
         if call.state.memory is not None:
             learnable = part.ready | ((part.flags & FLAG_WARMING) > 0)
-            admit = learnable & ((part.flags & (FLAG_EPISODE | FLAG_CANDIDATE)) == 0)
+            held_back = FLAG_EPISODE | FLAG_CANDIDATE | FLAG_SUPPRESSED
+            if verdict.adopted.any():
+                self._detector.adopt(call.state.memory, part.codes[pick[verdict.adopted]])
             self._detector.learn(
                 call.state.memory,
                 part.values,
                 slots=part.codes,
-                admit=admit,
+                admit=learnable & ((part.flags & held_back) == 0),
                 stride=self._stride,
             )
 
     # ------------------------------------------------------------------ scores
 
-    def _fill_scores(self, call: Call, part: _Round, scores: NDArray[np.float32]) -> None:
+    def _fill_looks(self, call: Call, part: _Round, looks: NDArray[np.float32]) -> None:
         """Score what is ready and not in the log; what the detector fails on stays NaN."""
-        ask = part.ready & np.isnan(scores)
+        ask = part.ready & np.isnan(looks).any(axis=1)
         if not ask.any():
             return
         if ask.all():
-            scores[:] = self._score(call, part.values, part.codes, part.end_ms)
+            looks[:] = self._look(call, part.values, part.codes, part.end_ms)
         else:
-            scores[ask] = self._score(call, part.values[ask], part.codes[ask], part.end_ms[ask])
+            looks[ask] = self._look(call, part.values[ask], part.codes[ask], part.end_ms[ask])
 
-    def _score(
+    def _look(
         self,
         call: Call,
         values: NDArray[np.float32],
@@ -163,23 +191,23 @@ class WindowJudge:
     ) -> NDArray[np.float32]:
         memory = call.state.memory
         try:
-            scores = self._detector.score(values, memory=memory, slots=codes)
-            bad = np.flatnonzero(~np.isfinite(scores))
+            looks = self._detector.looks(values, memory=memory, slots=codes)
+            bad = np.flatnonzero(~np.isfinite(looks).all(axis=1))
         except Exception:  # noqa: BLE001 - a plug-in may fail in any way; told window by window below
-            scores = np.full(len(codes), np.nan, np.float32)
+            looks = np.full((len(codes), self._info.n_looks), np.nan, np.float32)
             bad = np.arange(len(codes))
         for i in bad.tolist():
             one = slice(i, i + 1)
             reason = "the detector returned a score that is not finite"
             try:
-                scores[i] = self._detector.score(values[one], memory=memory, slots=codes[one])[0]
+                looks[i] = self._detector.looks(values[one], memory=memory, slots=codes[one])[0]
             except Exception as error:  # noqa: BLE001 - the stream goes on; the finding says why
-                scores[i] = np.nan
+                looks[i] = np.nan
                 reason = f"{type(error).__name__}: {error}"
-            if not np.isfinite(scores[i]):
-                scores[i] = np.nan
+            if not np.isfinite(looks[i]).all():
+                looks[i] = np.nan
                 self._failed(call, int(codes[i]), int(end_ms[i]), reason)
-        return scores
+        return looks
 
     def _failed(self, call: Call, code: int, end_ms: int, reason: str) -> None:
         call.out.counts["detector_errors"] += 1
@@ -197,19 +225,27 @@ class WindowJudge:
             )
         )
 
-    def _suppressed(self, call: Call, part: _Round, pick: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def _suppressed(
+        self, call: Call, part: _Round, pick: NDArray[np.int64], looks: NDArray[np.float32]
+    ) -> NDArray[np.bool_]:
         """Say which windows go the wrong way or not far enough.
 
         A window whose explanation fails is not suppressed: what cannot be told may matter. Each is
         then asked for alone, or the windows beside it would decide.
         """
+        suppressed = np.zeros(len(pick), np.bool_)
         if not self._gated or not len(pick):
-            return np.zeros(len(pick), np.bool_)
+            return suppressed
+        ask = np.flatnonzero((looks >= self._info.dull).any(axis=1))
+        if not len(ask):
+            return suppressed
         try:
-            return self._does_not_matter(call, part, pick)
+            suppressed[ask] = self._does_not_matter(call, part, pick[ask])
         except Exception:  # noqa: BLE001 - a plug-in may fail in any way; asked window by window below
-            suppressed = np.zeros(len(pick), np.bool_)
-        for i in range(len(pick)):
+            suppressed[:] = False
+        else:
+            return suppressed
+        for i in ask.tolist():
             try:
                 suppressed[i] = self._does_not_matter(call, part, pick[i : i + 1])[0]
             except Exception:  # noqa: BLE001 - the stream goes on; the metric tells
@@ -241,7 +277,6 @@ class WindowJudge:
         part: _Round,
         pick: NDArray[np.int64],
         verdict: Judgement,
-        scores: NDArray[np.float32],
         offsets: NDArray[np.int64],
     ) -> None:
         events = np.flatnonzero(verdict.event != NOTHING)
@@ -265,11 +300,12 @@ class WindowJudge:
                 offset=int(offsets[row]),
             )
             measured = Measured(
-                score=float(scores[place]),
+                score=float(verdict.score[event]),
                 p_value=float(verdict.p_value[event]),
                 peak_score=float(verdict.peak[event]),
                 peak_p_value=float(verdict.peak_p[event]),
                 level=float(verdict.level[event]),
+                alert_p=float(verdict.alert_p[event]),
                 n_windows=int(verdict.n_windows[event]),
             )
             call.out.findings.append(

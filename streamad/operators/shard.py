@@ -15,7 +15,7 @@ from streamad.detectors.base import Memory
 from streamad.errors import StateError
 from streamad.scoring.episodes import Episodes
 from streamad.windows.arrays import NEVER, KeyedArrays
-from streamad.windows.keys import KeyTable, stable_hash
+from streamad.windows.keys import KeyTable
 from streamad.windows.signals import SignalWindows
 
 STATE_VERSION = 1
@@ -58,8 +58,7 @@ class ShardState:
         self.windows.state.reset(rows)
         self.flags.reset(rows)
         self.flags["selected"][rows] = selected
-        turns = [stable_hash(str(self.keys.names[code])) for code in codes]
-        self.episodes.begin(codes, turns)
+        self.episodes.begin(codes)
         for code, tag in zip(codes, tags, strict=True):
             if tag:
                 self.tags[code] = tag

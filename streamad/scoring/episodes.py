@@ -1,9 +1,14 @@
 """Calibration and episodes of many keys, one strictly sequential pass over scored windows.
 
-Decisions compare scores with stored levels; probabilities are output only. What is being alerted
-on is not learned as normal: inside an episode a score enters its key's tail *censored* at the entry
-level (it was above, no more), or the level would fall behind its own exclusions. After
-``adopt_after`` windows a lasting new level is normal, and said to be.
+A window is seen by one or two *looks*: a centred one that ranks best and trails, and one at the
+newest samples that is on time. Each look has a law of its own per key, of the maxima of blocks of
+that key's history (`streamad.scoring.law`). Decisions compare scores with levels that are linear in
+the law; probabilities are output.
+
+What is learned, and when: a block's maximum once the block is over. Windows inside an episode never
+update the law but for the one peak of the episode; suppressed windows (``direction``,
+``min_effect``) never do. What recurs, by its rate or at its hour of the day or week, raises the law
+(`streamad.scoring.kernels.refit`). After ``adopt_after`` a lasting level is adopted.
 """
 
 from __future__ import annotations
@@ -13,52 +18,107 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamad.scoring.kernels import REFIT_EVERY, judge_windows
-from streamad.scoring.tail import PRIOR_WINDOWS, TOP, fit_tail, level_at, prior_scores
+from streamad.scoring.kernels import judge_windows
+from streamad.scoring.law import law_of_tail
+from streamad.scoring.zone import offsets
 from streamad.windows.arrays import KeyedArrays
 
-_U_FLOOR, _SIGMA_FLOOR = 0.25, 0.25
+ROOM = 336
+"""Blocks of history per key and look: two weeks of hours."""
+NO_SEED = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """How rare is rare: a probability of a window, or a return period.
+
+    probability : of an ordinary window (None: by ``period_ms``)
+    period_ms : an ordinary series reaches the level about once in this time
+    bounds : how often a block may reach it, at the least and at the most; keeps a return period
+        within what a law of a few hundred blocks can say
+    power : the level is reached as often as that to this power
+    """
+
+    probability: float | None = None
+    period_ms: int = 7 * 86_400_000
+    bounds: tuple[float, float] = (1e-2, 1e-1)
+    power: float = 1.0
+
+    def row(self) -> list[float]:
+        """Return the level as the kernel reads it."""
+        return [self.probability or -1.0, float(self.period_ms), *self.bounds, self.power]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpisodePlan:
-    """When an episode begins, goes on and ends; counts are windows of the key.
+    """When an episode begins, continues and ends.
 
-    notable : tail probability whose first crossing in an episode is told at once, because the
-        alert stage acts on it
+    candidate, exit, alert : levels; from ``alert`` on the alert stage acts, so the first window of
+        an episode that crosses it is reported at once
+    min_windows : windows of a key before one may open an episode
+    min_duration, cool_down : consecutive windows it takes to open, to end
+    adopt_ms : an episode that lasts so long (and four windows' lengths) is the new normal
+    first_ms : time for which the centred look of a key without seeds only learns
+    update_every : windows between two reports of an episode
+    memory_ms : history a law is made of; more where blocks are longer than an hour
+    size, stride : of windows, in samples; step_ms : time between samples (0: measured per key)
+    smooth_delay : windows by which the look at the newest samples is delayed before it is evidence
+        for the centred one
+    learns : the detector keeps a memory, so that scores fall after an adoption
     """
 
-    candidate: float = 1e-3
-    exit: float = 1e-2
+    candidate: Level = Level()
+    exit: Level = Level()
+    alert: Level = Level()
     min_windows: int = 32
     min_duration: int = 1
     cool_down: int = 5
-    adopt_after: int = 2_000
-    epoch: int = 1_024
+    adopt_ms: int = 86_400_000
+    first_ms: int = 86_400_000
     update_every: int = 60
-    notable: float = 1e-4
+    memory_ms: int = 14 * 86_400_000
+    size: int = 64
+    stride: int = 1
+    step_ms: int = 0
+    smooth_delay: int = 0
+    learns: bool = False
+    zone: str = "UTC"
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What became of each window, arrays ``(n,)``.
 
-    event : uint8, one of `NOTHING` to `ADOPTED`; p_value, level : float32; candidate, inside : bool
-    (at or above the entry level; in an open episode). For windows with an event also the episode's
-    opening window, its sequence number, windows so far and peak.
+    event : uint8, one of `NOTHING` to `ADOPTED`
+    score, p_value, level : float32, of the centred look (smoothed), and its entry level
+    newest_p, newest_level : float32, of the look at the newest samples; NaN where there is none
+    severity : float32, of the window by the look that makes more of it: 1.0 at the alert level
+    candidate, inside : bool (at or above an entry level; in an open episode)
+    withheld : bool, at or above an entry level but suppressed: not learned as normal
+    adopted : bool, from here on a lasting level is normal; with an event unless it was suppressed
+    For windows with an event also the episode's opening window, its sequence number, windows so
+    far, peak and its p, the p of the alert level, and the look that the peak was seen by.
     """
 
     event: NDArray[np.uint8]
+    score: NDArray[np.float32]
     p_value: NDArray[np.float32]
     level: NDArray[np.float32]
+    newest_p: NDArray[np.float32]
+    newest_level: NDArray[np.float32]
+    severity: NDArray[np.float32]
     candidate: NDArray[np.bool_]
     inside: NDArray[np.bool_]
+    withheld: NDArray[np.bool_]
+    adopted: NDArray[np.bool_]
     opened_ms: NDArray[np.int64]
     began_ms: NDArray[np.int64]
     sequence: NDArray[np.int32]
     n_windows: NDArray[np.int32]
     peak: NDArray[np.float32]
     peak_p: NDArray[np.float32]
+    alert_p: NDArray[np.float32]
+    look: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,108 +134,114 @@ class OpenEpisode:
 
 
 class Episodes:
-    """The tail and the open episode of each key of one shard."""
+    """The laws and the open episode of each key of one shard.
 
-    def __init__(self, plan: EpisodePlan, tail: tuple[float, ...]) -> None:
-        self.plan = plan
-        self._prior = prior_scores(tail)
-        fitted = np.zeros(4, np.float64)
-        fit_tail(self._prior, float(PRIOR_WINDOWS), 0.0, 1e-9, fitted)
-        self._floors = np.array([fitted[0] * _U_FLOOR, fitted[1] * _SIGMA_FLOOR], np.float64)
-        entry = np.float32(level_at(plan.candidate, *fitted))
-        leave = np.float32(level_at(plan.exit, *fitted))
+    tail : scores at the tail probabilities on ordinary data, for keys without history
+    n_looks : 1, or 2 where the detector looks at the newest samples, too
+    seeds : block maxima ``(n_groups, n_looks, n)`` of training series, newest first, negative: none
+    """
+
+    def __init__(
+        self,
+        plan: EpisodePlan,
+        tail: tuple[float, ...],
+        *,
+        n_looks: int = 1,
+        seeds: NDArray[np.float32] | None = None,
+    ) -> None:
+        self.plan, self.n_looks = plan, n_looks
+        self._prior = np.array([law_of_tail(tail)] * n_looks, np.float64)
+        self._seeds = np.empty((0, n_looks, 0), np.float32) if seeds is None else seeds
+        self._zone = offsets(plan.zone)
         self.state = KeyedArrays(
             {
                 "count": ((), np.int64, 0),
-                # n of this epoch, the one before, the open episode's shadow; then how many of each
-                # are kept; then the key's own turn for refits.
-                "counts": ((7,), np.int32, 0),
-                "tops": ((3, TOP), np.float32, -1.0),
-                "tail": ((4,), np.float64, 0.0),
-                "levels": ((2,), np.float32, 0.0),
-                # open, windows above in a row, below in a row, windows, sequence, since update
-                "episode": ((6,), np.int32, 0),
-                "times": ((3,), np.int64, 0),
-                # peak and its p, the least score this epoch keeps, peak and p last reported
-                "peaks": ((5,), np.float32, 0.0),
+                "clocks": ((8,), np.int64, 0),
+                "tally": ((17,), np.int32, 0),
+                "held": ((6,), np.float32, 0.0),
+                "recent": ((max(plan.smooth_delay, 0),), np.float32, 0.0),
+                "rings": ((n_looks, ROOM), np.uint16, 0),
+                "maxima": ((n_looks, 2), np.float32, 0.0),
+                "laws": ((n_looks, 3), np.float32, 1.0),
+                "marks": ((3,), np.float32, 0.0),
+                "peaks": ((2,), np.float32, 0.0),
+                "seed": ((), np.int32, NO_SEED),
             }
         )
-        self._cold = fitted, entry, leave
+        self._settings = np.array(
+            [
+                plan.min_windows, plan.min_duration, plan.cool_down, plan.update_every,
+                plan.adopt_ms, max(4 * plan.size // plan.stride, 1), plan.memory_ms // ROOM,
+                plan.size, plan.stride, int(plan.learns), plan.smooth_delay, plan.step_ms,
+                max(plan.size // plan.stride, 1), plan.first_ms,
+            ],
+            np.int64,
+        )  # fmt: skip
+        self._levels = np.array([plan.candidate.row(), plan.exit.row(), plan.alert.row()])
 
-    def begin(self, codes: list[int], turns: list[int]) -> None:
-        """Give new keys the default tail; ``turns`` (any stable number) spread their refits."""
-        if not codes:
-            return
-        rows = np.array(codes, np.int32)
-        self.state.reset(rows)
-        fitted, entry, leave = self._cold
-        self.state["tops"][rows, 1] = self._prior
-        self.state["counts"][rows, 1] = PRIOR_WINDOWS
-        self.state["counts"][rows, 4] = TOP
-        self.state["counts"][rows, 6] = np.array(turns, np.int64) % REFIT_EVERY
-        self.state["tail"][rows] = fitted
-        self.state["levels"][rows] = (entry, leave)
+    def begin(self, codes: list[int]) -> None:
+        """Give new keys the default law."""
+        if codes:
+            self.state.reset(np.array(codes, np.int32))
 
-    def seed(self, code: int, tail: tuple[float, ...]) -> None:
-        """Start a key from a tail of its own, as an artifact holds for keys it was fitted on."""
-        prior = prior_scores(tail)
-        fitted = np.zeros(4, np.float64)
-        fit_tail(prior, float(PRIOR_WINDOWS), self._floors[0], self._floors[1], fitted)
-        self.state["tops"][code, 1] = prior
-        self.state["tail"][code] = fitted
-        self.state["levels"][code] = (
-            level_at(self.plan.candidate, *fitted),
-            level_at(self.plan.exit, *fitted),
-        )
+    def seed(self, code: int, group: int) -> None:
+        """Start a key from the block maxima an artifact holds of its training group."""
+        if group < len(self._seeds):
+            self.state["seed"][code] = group
 
     def is_open(self, codes: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Say which keys are in an episode."""
-        return np.asarray(self.state["episode"][codes, 0] == 1)
+        return np.asarray(self.state["tally"][codes, 0] == 1)
 
     def open_episode(self, code: int) -> OpenEpisode:
         """Return the open episode of a key."""
-        times, counts = self.state["times"][code], self.state["episode"][code]
+        clocks, tally = self.state["clocks"][code], self.state["tally"][code]
         return OpenEpisode(
-            opened_ms=int(times[0]),
-            began_ms=int(times[1]),
-            sequence=int(counts[4]),
-            n_windows=int(counts[3]),
-            peak=float(self.state["peaks"][code, 0]),
-            peak_p=float(self.state["peaks"][code, 1]),
+            opened_ms=int(clocks[3]),
+            began_ms=int(clocks[4]),
+            sequence=int(tally[4]),
+            n_windows=int(tally[3]),
+            peak=float(self.state["peaks"][code].max()),
+            peak_p=float(self.state["held"][code, 1]),
         )
 
     def judge(
         self,
         codes: NDArray[np.int32],
-        scores: NDArray[np.float32],
+        looks: NDArray[np.float32],
+        start_ms: NDArray[np.int64],
         end_ms: NDArray[np.int64],
         suppressed: NDArray[np.bool_],
+        *,
+        final: NDArray[np.bool_] | None = None,
+        still: NDArray[np.int32] | None = None,
     ) -> Judgement:
-        """Judge windows in the order their keys closed them; updates tails and episodes.
+        """Judge windows in the order their keys closed them; updates laws and episodes.
 
+        looks : ``(n, n_looks)``, the centred score and the one of the newest samples
         suppressed : windows that do not matter (``direction``, ``min_effect``): never above a level
+        final : the centred score was read from the log, where it is smoothed already
+        still : samples for which the window's newest values have not changed
         """
-        n, plan = len(codes), self.plan
+        n = len(codes)
+        f, b, i8, i4 = np.float32, np.bool_, np.int64, np.int32
         made = Judgement(
-            np.zeros(n, np.uint8), np.ones(n, np.float32), np.zeros(n, np.float32),
-            np.zeros(n, np.bool_), np.zeros(n, np.bool_), np.zeros(n, np.int64),
-            np.zeros(n, np.int64), np.zeros(n, np.int32), np.zeros(n, np.int32),
-            np.zeros(n, np.float32), np.ones(n, np.float32),
-        )  # fmt: skip
-        settings = np.array(
-            [
-                plan.min_windows, plan.min_duration, plan.cool_down, plan.adopt_after, plan.epoch,
-                plan.update_every,
-            ],
-            np.int64,
+            np.zeros(n, np.uint8), np.zeros(n, f), np.ones(n, f), np.zeros(n, f),
+            np.full(n, np.nan, f), np.full(n, np.nan, f), np.zeros(n, f), np.zeros(n, b),
+            np.zeros(n, b),
+            np.zeros(n, b), np.zeros(n, b), np.zeros(n, i8), np.zeros(n, i8), np.zeros(n, i4), np.zeros(n, i4), np.zeros(n, f),
+            np.ones(n, f), np.ones(n, f), np.zeros(n, np.uint8),
         )  # fmt: skip
         s = self.state
         judge_windows(
-            codes, scores, end_ms, suppressed, settings,
-            np.array([plan.candidate, plan.exit, plan.notable], np.float64), self._floors,
-            s["count"], s["counts"], s["tops"], s["tail"], s["levels"], s["episode"], s["times"],
-            s["peaks"],
-            made.event, made.p_value, made.level, made.candidate, made.inside, made.opened_ms,
-            made.began_ms, made.sequence, made.n_windows, made.peak, made.peak_p,
+            codes, start_ms, end_ms, np.ascontiguousarray(looks, np.float32),
+            np.zeros(n, b) if final is None else final, suppressed,
+            np.zeros(n, i4) if still is None else still,
+            self._settings, self._levels, self._prior, *self._zone, self._seeds, s["seed"],
+            s["count"], s["clocks"], s["tally"], s["held"], s["recent"], s["rings"], s["maxima"],
+            s["laws"], s["marks"], s["peaks"],
+            made.event, made.score, made.p_value, made.level, made.newest_p, made.newest_level,
+            made.severity, made.candidate, made.inside, made.withheld, made.adopted, made.opened_ms, made.began_ms, made.sequence,
+            made.n_windows, made.peak, made.peak_p, made.alert_p, made.look,
         )  # fmt: skip
         return made

@@ -3,178 +3,460 @@
 import numpy as np
 
 from streamad.compiled import compiled
-from streamad.scoring.tail import TOP, fit_tail, level_at, p_value
+from streamad.scoring.law import fit_law, position, probability
 
 NOTHING, BEGAN, CONTINUES, ENDED, ADOPTED = range(5)
 """What a window means for its key's episode."""
 
-REFIT_EVERY = 128
+CENTRED, NEWEST, FROZEN = range(3)
+"""Which look a window's smallest probability comes from."""
+
 RAISED = np.float32(1.1)
-"""An episode reports again when its peak has grown by this factor."""
+"""An episode reports again when its peak, in entry levels, has grown by this factor."""
+MEASURE_AGAIN = 64
+"""Windows after which the time between a key's samples is measured once more."""
+HOUR_MS = 3_600_000
+NICE_HOURS = np.array([1, 2, 3, 4, 6, 8, 12, 24], np.int64)
+"""Blocks divide the day, so that blocks of one hour of the day can be compared."""
+HELD = np.uint16(0x8000)
+"""Marks a block whose windows all lay inside an episode: kept, but not part of the law."""
+FEWEST_REPEATS = 4
+"""Excursions of one size before they count as recurring."""
+ONE_SIZE = np.float32(0.5)
+"""Least share of the largest of them for the others to be of one size with it."""
+MOST_REPEATS = 32
+MARGIN = 1.1
+"""What recurs may come this much larger next time."""
+FEW_DAYS = 6
+FROZEN_TIMES, FROZEN_LEAST, FROZEN_CHANGES = 4, 32, 64
+"""A series is frozen once it stands still for so many times its longest stand, at least so many
+samples, if it changed at least so often before."""
+TINIEST = np.float32(1e-30)
+
+# Places in `clocks` (int64), `tally` (int32), `held` (float32) of a key.
+BLOCK_MS, BLOCK, FIRST_BLOCK, OPENED_MS, BEGAN_MS, OPEN_BLOCK, BIRTH_MS, HUSHED_MS = range(8)
+(
+    OPEN, ABOVE, BELOW, WINDOWS, SEQUENCE, SINCE, BY_NEWEST, MUTE, GRACE, FLAPS, SINCE_END, FREE,
+    LONGEST, CHANGES, LAST_RUN, LOOK, HUSHED,
+) = range(17)  # fmt: skip
+SMOOTH, PEAK_P, REPORTED, PEAK_RATIO, REPORTED_RATIO, SHARE = range(6)
+
+
+@compiled
+def encode(value, scratch):
+    """Return a value of at least 0 in 16 bits: the upper half of its float32, rounded."""
+    scratch[0] = max(np.float32(value), TINIEST)
+    bits = scratch.view(np.uint32)[0]
+    return np.uint16((bits + np.uint32(0x8000)) >> np.uint32(16)) & np.uint16(0x7FFF)
+
+
+@compiled
+def decode(code, scratch):
+    """Return the value behind a code, held or not."""
+    scratch.view(np.uint32)[0] = np.uint32(code & np.uint16(0x7FFF)) << np.uint32(16)
+    return scratch[0]
+
+
+@compiled
+def local_phase(block, block_ms, period, zone_from, zone_offset):
+    """Return a block's place in the local day or week."""
+    start = block * block_ms
+    at = np.searchsorted(zone_from, start, side="right") - 1
+    return ((start + zone_offset[max(at, 0)]) // block_ms) % period
+
+
+@compiled
+def expected_at_this_hour(ring, block, first, block_ms, zone_from, zone_offset, scratch):
+    """Return the size of excursions this hour of the day, or of the week, has shown before.
+
+    Of the days in memory (their hour, and the ones beside it) the second largest maximum, the third
+    where many days are known; likewise of the weeks. 0 where fewer than two are known.
+    """
+    room = len(ring)
+    found = np.float32(0.0)
+    for days in (1, 7):
+        period = days * 24 * HOUR_MS // block_ms
+        if period < 1 or (days == 7 and period * 2 > room) or (days == 1 and period < 2):
+            continue
+        phase = local_phase(block, block_ms, period, zone_from, zone_offset)
+        # Three largest of the periods' maxima.
+        a = b = c = np.float32(-1.0)
+        n = 0
+        best = np.float32(-1.0)
+        for back in range(max(period - 1, 1), room):
+            at = block - back
+            if at < first:
+                break
+            apart = (phase - local_phase(at, block_ms, period, zone_from, zone_offset)) % period
+            near = apart == 0 or (days == 1 and period > 4 and (apart == 1 or apart == period - 1))
+            if near:
+                code = ring[at % room]
+                if code != 0 and code & HELD == 0:
+                    best = max(best, decode(code, scratch))
+            last = apart == 1 if days == 1 and period > 4 else apart == 0
+            if last and best >= 0.0:
+                n += 1
+                if best > a:
+                    a, b, c = best, a, b
+                elif best > b:
+                    b, c = best, b
+                elif best > c:
+                    c = best
+                best = np.float32(-1.0)
+        if n >= 2:
+            found = max(found, c if n >= FEW_DAYS else b)
+    return found
+
+
+@compiled
+def refit(ring, block, first, block_ms, prior, rate, alert_z, zone_from, zone_offset, scratch, law):
+    """Fit one look's law to the blocks in memory, and measure by how much what recurs exceeds it.
+
+    law : location, scale and lift are written; levels are lifted, the law of scores is not
+    rate : how often a block may reach the alert level; alert_z : that level's standard position
+    """
+    room = len(ring)
+    maxima = np.empty(room, np.float32)
+    age = np.empty(room, np.int64)
+    n = 0
+    for back in range(1, room):
+        code = ring[(block - back) % room]
+        if code != 0 and code & HELD == 0:
+            maxima[n] = decode(code, scratch)
+            age[n] = back
+            n += 1
+    location, scale = fit_law(maxima[:n], prior[0], prior[1])
+    usual = location + scale * alert_z
+    alert = location + scale * alert_z
+    # What came back sooner than the alert level allows is no longer rare.
+    order = np.argsort(-maxima[:n])
+    oldest = np.int64(0)
+    for j in range(min(n, MOST_REPEATS)):
+        if maxima[order[j]] <= alert:
+            break
+        oldest = max(oldest, age[order[j]])
+        if j + 1 < FEWEST_REPEATS:
+            continue
+        largest = maxima[order[j + 1 - FEWEST_REPEATS]]
+        if j > rate * oldest and maxima[order[j]] >= ONE_SIZE * largest:
+            alert = largest * MARGIN
+            break
+    seasonal = expected_at_this_hour(ring, block, first, block_ms, zone_from, zone_offset, scratch)
+    alert = max(alert, seasonal * MARGIN)
+    law[0] = location
+    law[1] = scale
+    law[2] = alert - usual
+
+
+@compiled
+def block_length(span_ms, least_ms):
+    """Return the shortest nice length of a block that holds a window: whole hours, then days."""
+    least = max(span_ms, least_ms)
+    for hours in NICE_HOURS:
+        if hours * HOUR_MS >= least:
+            return hours * HOUR_MS
+    day = 24 * HOUR_MS
+    return (least + day - 1) // day * day
 
 
 # One function on purpose, as in windows/kernels.py.
 @compiled
 def judge_windows(
-    codes, scores, end_ms, suppressed, settings, probabilities, floors,
-    count, counts, tops, tail, levels, episode, times, peaks,
-    event, p_out, level_out, candidate, inside, opened_ms, began_ms, sequence, n_windows, peak,
-    peak_p,
+    codes, start_ms, end_ms, looks, final, suppressed, still, settings, levels, prior,
+    zone_from, zone_offset, seeds, seed_of,
+    count, clocks, tally, held, recent, rings, maxima, laws, marks, peaks,
+    event, score, p_value, level, newest_p, newest_level, severity, candidate, inside, withheld,
+    adopted, opened_ms, began_ms, sequence, n_windows, peak, peak_p, alert_p, look_out,
 ):  # fmt: skip
     min_windows, min_duration, cool_down = settings[0], settings[1], settings[2]
-    adopt_after, epoch, update_every = settings[3], settings[4], settings[5]
-    notable = probabilities[2]
-    merged = np.empty(2 * TOP, np.float32)
+    update_every, adopt_ms, adopt_windows = settings[3], settings[4], settings[5]
+    least_ms, size, stride, learns = settings[6], settings[7], settings[8], settings[9] == 1
+    delay, step_ms, quiet_after = settings[10], settings[11], settings[12]
+    first_ms = settings[13]
+    n_looks = looks.shape[1]
+    two = n_looks == 2
+    weight = np.float32(1.0) / np.float32(max(size // stride // 10, 0) + 1)
+    room = rings.shape[2]
+    scratch = np.empty(1, np.float32)
+    s = np.empty(2, np.float32)
     for i in range(len(codes)):
         k = codes[i]
-        s = scores[i]
-        entry, leave = levels[k, 0], levels[k, 1]
-        p = p_value(float(s), tail[k, 0], tail[k, 1], tail[k, 2], tail[k, 3])
-        p_out[i] = p
-        level_out[i] = entry
-        above = s >= entry and not suppressed[i]
-        candidate[i] = above
-        was_open = episode[k, 0] == 1
+        clock, note, hold = clocks[k], tally[k], held[k]
 
+        # The smoothed centred look; what was logged is smoothed already.
+        s[0] = looks[i, 0]
+        s[1] = looks[i, 1] if two else np.float32(0.0)
+        if two and not final[i]:
+            if delay > 0 and count[k] >= delay:
+                s[0] = max(s[0], recent[k, count[k] % delay])
+            if count[k] > 0:
+                s[0] = hold[SMOOTH] + weight * (s[0] - hold[SMOOTH])
+        hold[SMOOTH] = s[0]
+        if two and delay > 0:
+            recent[k, count[k] % delay] = s[1]
+        score[i] = s[0]
+
+        # A new block: keep the maxima of the one before, and fit again.
+        if count[k] == 0 or (count[k] == MEASURE_AGAIN and step_ms == 0):
+            span = max(end_ms[i] - start_ms[i], (size - 1) * step_ms)
+            length = block_length(span, least_ms)
+            if count[k] == 0:
+                clock[BIRTH_MS] = end_ms[i]
+            if length != clock[BLOCK_MS]:
+                clock[BLOCK_MS] = length
+                clock[BLOCK] = clock[FIRST_BLOCK] = end_ms[i] // length
+                hold[SHARE] = np.float32(min(0.25, 0.25 * max(span, 1) / length))
+                for q in range(3):
+                    block_rate = -1.0
+                    if levels[q, 0] > 0:  # a probability of a window
+                        block_rate = -np.expm1(np.log1p(-levels[q, 0]) / hold[SHARE])
+                    else:  # a return period
+                        block_rate = length / levels[q, 1]
+                        block_rate = min(max(block_rate, levels[q, 2]), levels[q, 3])
+                    marks[k, q] = position(block_rate ** levels[q, 4])
+                for which in range(n_looks):
+                    rings[k, which, :] = 0
+                    maxima[k, which, :] = 0.0
+                    if seed_of[k] >= 0:
+                        for j in range(min(seeds.shape[2], room - 1)):
+                            value = seeds[seed_of[k], which, j]
+                            if value >= 0.0:
+                                at = (clock[BLOCK] - 1 - j) % room
+                                rings[k, which, at] = encode(value, scratch)
+                note[FREE] = 0
+                for which in range(n_looks):
+                    refit(
+                        rings[k, which], clock[BLOCK], clock[FIRST_BLOCK], length, prior[which],
+                        _rate(marks[k, 2]), marks[k, 2], zone_from, zone_offset, scratch,
+                        laws[k, which],
+                    )  # fmt: skip
+        block = end_ms[i] // clock[BLOCK_MS]
+        if block > clock[BLOCK]:
+            for which in range(n_looks):
+                if note[FREE] > 0:
+                    code = encode(maxima[k, which, 0], scratch)
+                else:
+                    code = encode(maxima[k, which, 1], scratch) | HELD
+                rings[k, which, clock[BLOCK] % room] = code
+                for gone in range(max(clock[BLOCK] + 1, block - room), block):
+                    rings[k, which, gone % room] = 0
+                rings[k, which, block % room] = 0
+                maxima[k, which, 0] = 0.0
+                maxima[k, which, 1] = 0.0
+                refit(
+                    rings[k, which], block, clock[FIRST_BLOCK], clock[BLOCK_MS], prior[which],
+                    _rate(marks[k, 2]), marks[k, 2], zone_from, zone_offset, scratch,
+                    laws[k, which],
+                )  # fmt: skip
+            clock[BLOCK] = block
+            note[FREE] = 0
+            if note[FLAPS] > 0:
+                note[FLAPS] -= 1
+
+        # Levels are linear in the law, so that no decision hangs on a logarithm's last bit.
+        base = laws[k, 0, 0] + laws[k, 0, 2]
+        entry = base + laws[k, 0, 1] * marks[k, 0]
+        leave = base + laws[k, 0, 1] * marks[k, 1]
+        alert = base + laws[k, 0, 1] * marks[k, 2]
+        share = float(hold[SHARE])
+        p_value[i] = probability((s[0] - laws[k, 0, 0]) / laws[k, 0, 1], share)
+        level[i] = entry
+        alert_p[i] = probability(marks[k, 2], share)
+        p = probability((s[0] - base) / laws[k, 0, 1], share)
+        ratio = s[0] / alert
+        # An excursion that lasts is itself a part of what happens.
+        long = note[WINDOWS] - quiet_after
+        if note[OPEN] == 1 and long > 0:
+            p_value[i] = max(p_value[i], long / (room * quiet_after * 0.25 / share))
+        which_look = CENTRED
+        # A key without training is not known well enough before a whole day was seen; and after an
+        # event that the newest samples told of, the centred look only trails behind it.
+        young = two and seed_of[k] < 0 and end_ms[i] - clock[BIRTH_MS] < first_ms
+        deaf = young or (note[MUTE] > 0 and note[OPEN] == 0)
+        above = s[0] >= entry and not deaf
+        strong = s[0] >= alert and not deaf
+        calm = s[0] < leave or young
+        if deaf:
+            p, ratio = 1.0, np.float32(0.0)
+        if two:
+            base = laws[k, 1, 0] + laws[k, 1, 2]
+            new_entry = base + laws[k, 1, 1] * marks[k, 0]
+            new_leave = base + laws[k, 1, 1] * marks[k, 1]
+            new_alert = base + laws[k, 1, 1] * marks[k, 2]
+            newest_p[i] = probability((s[1] - laws[k, 1, 0]) / laws[k, 1, 1], share)
+            q = probability((s[1] - base) / laws[k, 1, 1], share)
+            newest_level[i] = new_entry
+            if s[1] >= new_entry:
+                above = True
+                note[BY_NEWEST] = 1
+            strong = strong or s[1] >= new_alert
+            calm = (calm or note[BY_NEWEST] == 1) and s[1] < new_leave
+            if s[1] / new_alert > ratio:
+                p, ratio, which_look = q, s[1] / new_alert, NEWEST
+        # Standing still where it never did.
+        run = still[i]
+        if run < note[LAST_RUN]:
+            limit = max(FROZEN_LEAST, FROZEN_TIMES * note[LONGEST])
+            note[LONGEST] = max(note[LONGEST], min(note[LAST_RUN], limit))
+        if run == 0:
+            note[CHANGES] += 1
+        note[LAST_RUN] = run
+        if note[CHANGES] >= FROZEN_CHANGES:
+            limit = max(FROZEN_LEAST, FROZEN_TIMES * note[LONGEST])
+            if run >= limit:
+                above = strong = True
+                calm = False
+                which_look = FROZEN
+                ratio = max(ratio, np.float32(run) / np.float32(limit))
+                p = min(p, probability(marks[k, 2] * run / limit, share))
+
+        severity[i] = 0.0 if suppressed[i] else min(np.log(p) / np.log(alert_p[i]), 10.0)
+        withheld[i] = above and suppressed[i]
+        above = above and not suppressed[i]
+        candidate[i] = above
+        was_open = note[OPEN] == 1
         # The episode opens after min_duration above entry, ends after cool_down below exit.
         if not was_open:
-            if above and count[k] >= min_windows:
-                if episode[k, 1] == 0:
-                    times[k, 1] = end_ms[i]
-                    peaks[k, 0] = s
-                    peaks[k, 1] = p
-                episode[k, 1] += 1
-                if s > peaks[k, 0]:
-                    peaks[k, 0] = s
-                    peaks[k, 1] = p
-                if episode[k, 1] >= min_duration:
+            note[SINCE_END] += 1
+            if above and count[k] >= min_windows and note[GRACE] == 0:
+                if note[ABOVE] == 0:
+                    clock[BEGAN_MS] = end_ms[i]
+                    hold[PEAK_RATIO] = np.float32(-1.0)
+                note[ABOVE] += 1
+                if ratio > hold[PEAK_RATIO]:
+                    hold[PEAK_RATIO] = ratio
+                    hold[PEAK_P] = p
+                    note[LOOK] = which_look
+                    peaks[k, 0] = s[0]
+                    peaks[k, 1] = s[1]
+                if note[ABOVE] >= min_duration:
                     event[i] = BEGAN
-                    times[k, 0] = end_ms[i]
-                    episode[k, 0] = 1
-                    episode[k, 2] = 0
-                    episode[k, 3] = episode[k, 1]
-                    episode[k, 4] = 0
-                    episode[k, 5] = 0
-                    peaks[k, 3] = peaks[k, 0]
-                    peaks[k, 4] = peaks[k, 1]
-                    counts[k, 2] = 0
-                    counts[k, 5] = 0
+                    clock[OPENED_MS] = end_ms[i]
+                    clock[OPEN_BLOCK] = clock[BLOCK]
+                    note[OPEN] = 1
+                    note[BELOW] = 0
+                    note[WINDOWS] = note[ABOVE]
+                    note[SEQUENCE] = 0
+                    note[SINCE] = 0
+                    hold[REPORTED] = 1.0 if strong else 0.0
+                    hold[REPORTED_RATIO] = hold[PEAK_RATIO]
+                    if note[SINCE_END] <= 2 * quiet_after:
+                        note[FLAPS] = min(note[FLAPS] + 1, 6)
+                    for which in range(n_looks):
+                        peaks[k, which] = s[which]
             else:
-                episode[k, 1] = 0
+                note[ABOVE] = 0
+                note[BY_NEWEST] = 0
         else:
-            episode[k, 3] += 1
-            episode[k, 5] += 1
-            if s > peaks[k, 0] and not suppressed[i]:
-                peaks[k, 0] = s
-                peaks[k, 1] = p
-            if s < leave or suppressed[i]:
-                episode[k, 2] += 1
+            note[WINDOWS] += 1
+            note[SINCE] += 1
+            if not suppressed[i]:
+                if ratio > hold[PEAK_RATIO]:
+                    hold[PEAK_RATIO] = ratio
+                    hold[PEAK_P] = p
+                    note[LOOK] = which_look
+                for which in range(n_looks):
+                    peaks[k, which] = max(peaks[k, which], s[which])
+            if calm or suppressed[i]:
+                note[BELOW] += 1
             else:
-                episode[k, 2] = 0
-            if episode[k, 2] >= cool_down:
+                note[BELOW] = 0
+            # Each time it flaps it has to be calm for twice as long.
+            patience = min(cool_down << note[FLAPS], max(quiet_after, cool_down))
+            if note[BELOW] >= patience:
                 event[i] = ENDED
-            elif episode[k, 3] >= adopt_after:
+            elif note[WINDOWS] >= adopt_windows and end_ms[i] - clock[OPENED_MS] >= adopt_ms:
                 event[i] = ADOPTED
             elif (
-                peaks[k, 0] > peaks[k, 3] * RAISED
-                or peaks[k, 1] <= notable < peaks[k, 4]
-                or episode[k, 5] >= update_every
+                hold[PEAK_RATIO] > hold[REPORTED_RATIO] * RAISED
+                or (strong and hold[REPORTED] == 0.0)
+                or note[SINCE] >= update_every
             ):
                 event[i] = CONTINUES
-                episode[k, 5] = 0
-                peaks[k, 3] = peaks[k, 0]
-                peaks[k, 4] = peaks[k, 1]
+                note[SINCE] = 0
+                hold[REPORTED_RATIO] = hold[PEAK_RATIO]
+                if strong:
+                    hold[REPORTED] = 1.0
             if event[i] != NOTHING:
-                episode[k, 4] += 1
-        inside[i] = episode[k, 0] == 1
+                note[SEQUENCE] += 1
+        inside[i] = note[OPEN] == 1
         if event[i] != NOTHING:
-            opened_ms[i] = times[k, 0]
-            began_ms[i] = times[k, 1]
-            sequence[i] = episode[k, 4]
-            n_windows[i] = episode[k, 3]
-            peak[i] = peaks[k, 0]
-            peak_p[i] = peaks[k, 1]
-        if event[i] >= ENDED:
-            episode[k, 0] = 0
-            episode[k, 1] = 0
+            opened_ms[i] = clock[OPENED_MS]
+            began_ms[i] = clock[BEGAN_MS]
+            sequence[i] = note[SEQUENCE]
+            n_windows[i] = note[WINDOWS]
+            peak[i] = peaks[k, 1] if note[LOOK] == NEWEST else peaks[k, 0]
+            peak_p[i] = hold[PEAK_P]
+            look_out[i] = note[LOOK]
 
-        # The tail: the epoch takes the score censored inside an episode, the shadow as it is.
-        count[k] += 1
-        taken = s
-        if inside[i]:
-            taken = min(s, entry)
-            for which in range(0, 3, 2):
-                x = taken if which == 0 else s
-                kept = counts[k, 3 + which]
-                counts[k, which] += 1
-                if kept < TOP:
-                    tops[k, which, kept] = x
-                    counts[k, 3 + which] = kept + 1
-                else:
-                    low = 0
-                    for q in range(1, TOP):
-                        if tops[k, which, q] < tops[k, which, low]:
-                            low = q
-                    tops[k, which, low] = max(tops[k, which, low], x)
-            # Only the branch below keeps the least score current; one too low is merely slower.
-            peaks[k, 2] = -3e38
+        # What lasts is adopted where it is suppressed, too; nobody is told.
+        if note[OPEN] == 0:
+            if withheld[i] and note[HUSHED] == 0:
+                note[HUSHED] = 1
+                clock[HUSHED_MS] = end_ms[i]
+            elif note[HUSHED] > 0:
+                note[HUSHED] = 0 if calm else note[HUSHED] + 1
+                lasted = end_ms[i] - clock[HUSHED_MS]
+                if note[HUSHED] >= adopt_windows and lasted >= adopt_ms:
+                    adopted[i] = True
+                    note[HUSHED] = 0
+                    note[GRACE] = max(min_windows, 1)
+                    note[MUTE] = quiet_after
         else:
-            kept = counts[k, 3]
-            counts[k, 0] += 1
-            if kept < TOP:
-                tops[k, 0, kept] = taken
-                counts[k, 3] = kept + 1
-                peaks[k, 2] = taken if kept == 0 else min(peaks[k, 2], taken)
-            elif taken > peaks[k, 2]:
-                low = 0
-                for q in range(1, TOP):
-                    if tops[k, 0, q] < tops[k, 0, low]:
-                        low = q
-                tops[k, 0, low] = taken
-                least = taken
-                for q in range(TOP):
-                    least = min(least, tops[k, 0, q])
-                peaks[k, 2] = least
+            note[HUSHED] = 0
+        adopted[i] = adopted[i] or event[i] == ADOPTED
 
-        adopted = event[i] == ADOPTED
-        if adopted:  # the lasting level is the new normal: the shadow becomes the history
-            for q in range(counts[k, 5]):
-                tops[k, 1, q] = tops[k, 2, q]
-            counts[k, 1] = counts[k, 2]
-            counts[k, 4] = counts[k, 5]
-            counts[k, 0] = 0
-            counts[k, 3] = 0
-        elif counts[k, 0] >= epoch:
-            for q in range(counts[k, 3]):
-                tops[k, 1, q] = tops[k, 0, q]
-            counts[k, 1] = counts[k, 0]
-            counts[k, 4] = counts[k, 3]
-            counts[k, 0] = 0
-            counts[k, 3] = 0
+        # What the law learns: free windows as they are, an episode as its one peak.
+        if note[MUTE] > 0:
+            note[MUTE] -= 1
+        if note[GRACE] > 0:
+            note[GRACE] -= 1
+        quiet = suppressed[i] and not calm
+        if event[i] == BEGAN or (note[OPEN] == 0 and not quiet):
+            note[FREE] += 1
+            for which in range(n_looks):
+                value = s[which]
+                if event[i] != BEGAN and count[k] < min_windows:
+                    top = laws[k, which, 0] + laws[k, which, 2] + laws[k, which, 1] * marks[k, 0]
+                    value = min(value, np.float32(top))
+                maxima[k, which, 0] = max(maxima[k, which, 0], value)
+        elif note[OPEN] == 1:
+            for which in range(n_looks):
+                maxima[k, which, 1] = max(maxima[k, which, 1], s[which])
+        count[k] += 1
+        if event[i] >= ENDED:
+            for which in range(n_looks):
+                at = clock[OPEN_BLOCK] % room
+                if event[i] == ENDED:
+                    if clock[OPEN_BLOCK] == clock[BLOCK]:
+                        maxima[k, which, 0] = max(maxima[k, which, 0], peaks[k, which])
+                    elif clock[BLOCK] - clock[OPEN_BLOCK] < room:
+                        before = decode(rings[k, which, at], scratch)
+                        rings[k, which, at] = encode(max(before, peaks[k, which]), scratch)
+                elif not learns:  # the lasting level becomes the history
+                    for back in range(1, room):
+                        old = (clock[BLOCK] - back) % room
+                        in_it = back < clock[BLOCK] - clock[OPEN_BLOCK]
+                        code = rings[k, which, old]
+                        rings[k, which, old] = code & ~HELD if in_it else np.uint16(0)
+                    refit(
+                        rings[k, which], clock[BLOCK], clock[FIRST_BLOCK], clock[BLOCK_MS],
+                        prior[which], _rate(marks[k, 2]), marks[k, 2], zone_from, zone_offset,
+                        scratch, laws[k, which],
+                    )  # fmt: skip
+            if event[i] == ADOPTED:
+                note[GRACE] = max(min_windows, 1)
+                note[MUTE] = quiet_after
+                note[LONGEST] = max(note[LONGEST], run)
+            elif note[BY_NEWEST] == 1:
+                note[MUTE] = quiet_after
+            note[OPEN] = 0
+            note[ABOVE] = 0
+            note[SINCE_END] = 0
+            note[BY_NEWEST] = 0
 
-        # Refits at fixed counts of the key's own windows, each key in its own turn; not inside an
-        # episode, where each would censor at the level the one before had raised.
-        due = (count[k] + counts[k, 6]) % REFIT_EVERY == 0 or count[k] == 32 or count[k] == 64
-        if (due and not inside[i]) or adopted:
-            n = 0
-            for which in range(2):
-                for q in range(counts[k, 3 + which]):
-                    merged[n] = tops[k, which, q]
-                    n += 1
-            keep = min(n, TOP)
-            # The largest TOP of both epochs, by selection: n is at most 64.
-            for a in range(keep):
-                best = a
-                for b in range(a + 1, n):
-                    if merged[b] > merged[best]:
-                        best = b
-                merged[a], merged[best] = merged[best], merged[a]
-            fit_tail(
-                merged[:keep], float(counts[k, 0] + counts[k, 1]), floors[0], floors[1], tail[k]
-            )
-            levels[k, 0] = level_at(
-                probabilities[0], tail[k, 0], tail[k, 1], tail[k, 2], tail[k, 3]
-            )
-            levels[k, 1] = level_at(
-                probabilities[1], tail[k, 0], tail[k, 1], tail[k, 2], tail[k, 3]
-            )
+
+@compiled
+def _rate(z):
+    """Return how often a block's maximum reaches a position."""
+    return probability(z, 1.0)

@@ -6,7 +6,6 @@ on the last third of each series after a fit on the rest, through the live opera
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -20,20 +19,17 @@ from streamad.detectors.base import Detector, Floats, Ints
 from streamad.errors import TrainingError
 from streamad.operators.detect import DetectOperator
 from streamad.records import SignalBatch
-from streamad.scoring.tail import TAIL_PROBABILITIES, TOP, fit_tail, level_at
+from streamad.scoring.law import fit_law, law_of_tail, tail_of_law
 from streamad.windows.keys import KeyTable
 from streamad.windows.period import MAX_SHARE, MAX_SIZE, choose_size
 from streamad.windows.signals import SignalWindows, WindowPlan
 
 MAX_WINDOW_BYTES = 256 * 2**20
 """Windows held for one fit; more series than this are cut at a longer stride."""
-MIN_COUNTED = 10
-"""A quantile is counted where so many scores lie above it."""
+N_SEEDS = 64
+"""Block maxima an artifact holds per key at the most."""
 TAIL_WINDOWS = 200
 """Fewer scored windows say too little of a tail; the detector's own default is kept."""
-STEEPEST = 3.0
-"""A tail that rises this many times as steeply as the body of the scores is taken for anomalies in
-the training data: left in, they would make the level one that nothing reaches."""
 HELD_OUT = 3
 """The last of this many parts of each series measures the tail."""
 MAX_SERIES_FOR_SIZE = 64
@@ -59,10 +55,11 @@ class TrainingWindows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """A fitted detector and what its manifest has to say."""
+    """A fitted detector, what its manifest has to say, and block maxima per group (`Episodes`)."""
 
     detector: Detector
     manifest: Manifest
+    seeds: Floats
 
 
 def fit_detector(
@@ -84,7 +81,7 @@ def fit_detector(
         raise TrainingError(msg)
     detector = make(pick_size(make, config, batch))
     progress("measuring the tail")
-    tail, n_scored = measure_tail(make, config, batch, size=detector.size)
+    measured = measure_tail(make, config, batch, size=detector.size)
     progress("fitting")
     windows = cut_windows(config, detector, batch)
     if len(windows.values) == 0:
@@ -113,10 +110,12 @@ def fit_detector(
             to_ms=int(batch.time_ms.max()),
         ),
         groups=windows.names,
-        tail=tail,
-        tail_windows=n_scored,
+        tail=measured.tail,
+        tail_windows=measured.n_windows,
     ).model_copy(update=dict(facts or {}))
-    return Fitted(detector=detector, manifest=manifest)
+    none = np.full((detector.info.n_looks, N_SEEDS), -1, np.float32)
+    seeds = np.stack([measured.seeds.get(name, none) for name in windows.names])
+    return Fitted(detector=detector, manifest=manifest, seeds=seeds)
 
 
 def pick_size(make: Make, config: PipelineConfig, batch: SignalBatch) -> int:
@@ -199,65 +198,70 @@ def _windows_of(plan: WindowPlan, batch: SignalBatch) -> Floats:
     return np.concatenate(parts)
 
 
-def measure_tail(
-    make: Make, config: PipelineConfig, batch: SignalBatch, *, size: int
-) -> tuple[tuple[float, float, float, float] | None, int]:
-    """Return scores at the tail probabilities, and how many windows they rest on.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What scores do on training data the detector was not fitted on.
 
-    Fits on the first two thirds of each key and scores the last third as it would be live, learning
-    as it goes. None: fewer than `TAIL_WINDOWS` windows could be scored.
+    tail : scores at the tail probabilities over all keys (None: too few windows); seeds : block
+        maxima per key ``(n_keys, n_looks, N_SEEDS)``, newest first, -1 where there is none
+    """
+
+    tail: tuple[float, float, float, float] | None
+    seeds: dict[str, Floats]
+    n_windows: int
+
+
+def measure_tail(make: Make, config: PipelineConfig, batch: SignalBatch, *, size: int) -> Measured:
+    """Fit on the first two thirds of each key and score the last third as it would be live.
+
+    Each block of a window's length gives one maximum. Training data is seldom free of anomalies;
+    the law is fitted by quartiles, so that a few of them do not matter.
     """
     heads, rests = _cut_series(batch, size)
     detector = make(size)
     windows = cut_windows(config, detector, heads)
     if len(windows.values) == 0 or len(rests) == 0:
-        return None, 0
+        return Measured(tail=None, seeds={}, n_windows=0)
     detector.fit(windows.values, groups=windows.groups)
     groups = {name: number for number, name in enumerate(windows.names)}
     operator = DetectOperator(config, detector, groups=groups)
     scored = operator.process(operator.new_state(), rests).scores
-    scores = np.concatenate([part.score[~np.isnan(part.score)] for part in scored] or [_NONE])
-    if len(scores) < TAIL_WINDOWS:
-        return None, len(scores)
-    return tail_of(scores, default=detector.info.tail), len(scores)
+    n_looks = detector.info.n_looks
+    frame = pl.concat(
+        [
+            pl.DataFrame({"key": one.keys, "a": one.score, "b": one.newest}).filter(
+                pl.col("a").is_finite()
+            )
+            for one in scored
+        ]
+        or [pl.DataFrame(schema={"key": pl.String, "a": pl.Float32, "b": pl.Float32})]
+    )
+    seeds, pooled = {}, []
+    for key, own in frame.partition_by("key", as_dict=True, maintain_order=True).items():
+        looks = own.select("a", "b").to_numpy()[:, :n_looks].astype(np.float32)
+        maxima = block_maxima(looks, max(size // config.windows.stride, 1))
+        seeds[str(key[0])] = maxima
+        pooled.append(maxima[0][maxima[0] >= 0])
+    if len(frame) < TAIL_WINDOWS or not sum(map(len, pooled)):
+        return Measured(tail=None, seeds=seeds, n_windows=len(frame))
+    location, scale = fit_law(np.concatenate(pooled), *law_of_tail(detector.info.tail))
+    return Measured(tail=tail_of_law(location, scale), seeds=seeds, n_windows=len(frame))
 
 
-_NONE = np.empty(0, np.float32)
-
-
-def tail_of(
-    scores: Floats, *, default: tuple[float, float, float, float]
-) -> tuple[float, float, float, float]:
-    """Return the scores at `TAIL_PROBABILITIES`: counted where there are enough, fitted beyond.
-
-    Training data is seldom free of anomalies, so that no level may lie higher than the body of the
-    scores (the third quarter) leads to expect: three times its slope over log p. Where most scores
-    are equal there is no slope, and no level may lie above ``default``.
+def block_maxima(looks: Floats, length: int) -> Floats:
+    """Return the maxima of blocks of ``length`` windows ``(n_looks, N_SEEDS)``, newest first.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> drawn = np.random.default_rng(0).exponential(size=100_000).astype(np.float32)
-    >>> [round(level) for level in tail_of(drawn, default=(1.0, 2.0, 3.0, 4.0))]
-    [2, 5, 7, 9]
-    >>> drawn[:500] = 1000.0
-    >>> [round(level) for level in tail_of(drawn, default=(1.0, 2.0, 3.0, 4.0))]
-    [2, 5, 18, 25]
+    >>> block_maxima(np.array([[1], [5], [2], [3]], np.float32), 2)[:, :3].tolist()
+    [[3.0, 5.0, -1.0]]
     """
-    n_top = min(max(TOP, len(scores) // 100), max(1, len(scores) // 10))
-    top = np.sort(scores)[::-1][:n_top].astype(np.float32)
-    fitted = np.zeros(4, np.float64)
-    fit_tail(top, float(len(scores)), 1e-9, 1e-9, fitted)
-    middle, upper = (float(np.quantile(scores, q)) for q in (0.5, 0.75))
-    slope = (upper - middle) / math.log(2)
-    levels = []
-    for p, usual in zip(TAIL_PROBABILITIES, default, strict=True):
-        counted = p * len(scores) >= MIN_COUNTED
-        level = float(np.quantile(scores, 1 - p) if counted else level_at(p, *fitted))
-        steepest = upper + STEEPEST * slope * math.log(0.25 / p)
-        levels.append(min(level, steepest if slope > 0 else max(upper, usual)))
-    rising = np.maximum.accumulate(np.array(levels)) + 1e-6 * np.arange(len(levels))
-    return tuple(rising.tolist())
+    made = np.full((looks.shape[1], N_SEEDS), -1, np.float32)
+    n = min(len(looks) // length, N_SEEDS)
+    if n:
+        blocks = looks[len(looks) - n * length :].reshape(n, length, -1).max(axis=1)
+        made[:, :n] = np.maximum(blocks, 0)[::-1].T
+    return made
 
 
 def _cut_series(batch: SignalBatch, size: int) -> tuple[SignalBatch, SignalBatch]:

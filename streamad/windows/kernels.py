@@ -11,8 +11,8 @@ from streamad.compiled import compiled
 def ingest_points(
     at, room, codes, time_ms, values, settings, limits,
     clock, n_samples, last, n_pending, pending_ms, pending_value, pending_weight,
-    previous, previous_ms, ring, missing, sums, gap_ms, late,
-    out_code, out_values, out_start, out_end, out_incomplete, out_row,
+    previous, previous_ms, ring, missing, sums, gap_ms, still, late,
+    out_code, out_values, out_start, out_end, out_incomplete, out_row, out_still,
 ):  # fmt: skip
     size, stride, step, lateness = settings[0], settings[1], settings[2], settings[3]
     counters, aggregate, fill = settings[4] == 1, settings[5], settings[6]
@@ -108,6 +108,7 @@ def ingest_points(
                 before[j] = ring[k, newest * v + j]
             for g in range(first, gap + 1):
                 absent = 0
+                moved = False
                 for j in range(v):
                     x, was = sample[j], before[j]
                     if g < gap or x != x:
@@ -118,6 +119,8 @@ def ingest_points(
                             x = was + (x - was) * ((g + 1.0) / (gap + 1.0))
                         else:
                             x = was
+                    elif np.float32(x) != before[j]:
+                        moved = True
                     old = ring[k, head * v + j]
                     if old != old:
                         sums[k, 1] -= 1
@@ -126,6 +129,11 @@ def ingest_points(
                     ring[k, head * v + j] = x
                 sums[k, 0] += absent - np.int64(missing[k, head])
                 missing[k, head] = absent
+                # Filled-in samples neither stand still nor move.
+                if moved:
+                    still[k] = 0
+                elif absent == 0:
+                    still[k] += 1
                 end = due - (gap - g) * step
                 if step == 0:
                     since = min(end - last[k], 4294967295) if n_samples[k] > 0 else 0
@@ -150,6 +158,7 @@ def ingest_points(
                 out_end[made] = end
                 out_incomplete[made] = sums[k, 0] > limits[0] or sums[k, 1] > limits[1]
                 out_row[made] = i
+                out_still[made] = still[k]
                 made += 1
             last[k] = due
         n_pending[k] = n

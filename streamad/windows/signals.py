@@ -61,7 +61,8 @@ class WindowBlock:
 
     codes : int32 ``(n,)``; values : float32 ``(n, size, n_variates)``; start_ms, end_ms : int64
     ``(n,)``, times of the first and the last sample;
-    incomplete : bool ``(n,)``; row : int64 ``(n,)``, the input row that closed the window.
+    incomplete : bool ``(n,)``; row : int64 ``(n,)``, the input row that closed the window;
+    still : int32 ``(n,)``, samples for which no variate has changed its value.
     """
 
     codes: NDArray[np.int32]
@@ -70,6 +71,7 @@ class WindowBlock:
     end_ms: NDArray[np.int64]
     incomplete: NDArray[np.bool_]
     row: NDArray[np.int64]
+    still: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -99,6 +101,7 @@ class SignalWindows:
                 "missing": ((size,), np.uint8, 0),
                 # Sums over the ring, kept as it turns: missing cells, unknown (NaN) cells, time.
                 "sums": ((3,), np.int64, 0),
+                "still": ((), np.int32, 0),
                 # Times of irregular samples, as milliseconds since the sample before.
                 "gap_ms": ((0 if plan.step_ms else size,), np.uint32, 0),
             }
@@ -139,9 +142,10 @@ class SignalWindows:
                 at, self._capacity, codes, time_ms, values, settings, limits,
                 s["clock"], s["n_samples"], s["last"], s["n_pending"], s["pending_ms"],
                 s["pending_value"], s["pending_weight"], s["previous"], s["previous_ms"],
-                s["ring"].reshape(len(s["clock"]), -1), s["missing"], s["sums"], s["gap_ms"], late,
+                s["ring"].reshape(len(s["clock"]), -1), s["missing"], s["sums"], s["gap_ms"], s["still"],
+                late,
                 out.codes, out.values.reshape(len(out.codes), -1), out.start, out.end,
-                out.incomplete, out.row,
+                out.incomplete, out.row, out.still,
             )  # fmt: skip
             if made:
                 yield out.take(made)
@@ -155,11 +159,12 @@ class _Block:
         self.end = np.empty(n, np.int64)
         self.incomplete = np.empty(n, np.bool_)
         self.row = np.empty(n, np.int64)
+        self.still = np.empty(n, np.int32)
 
     def take(self, n: int) -> WindowBlock:
         return WindowBlock(
             self.codes[:n], self.values[:n], self.start[:n], self.end[:n],
-            self.incomplete[:n], self.row[:n],
+            self.incomplete[:n], self.row[:n], self.still[:n],
         )  # fmt: skip
 
 
