@@ -420,7 +420,7 @@ class AlertOperator:
             return why, False
         if finding.p_value > self.config.scoring.exit:
             return life.strongest, True
-        return why, is_over(finding)
+        return why, is_over(finding, began_ms=life.began_ms, until_ms=life.until_ms)
 
     def _own(self, finding: Finding) -> float:
         """Return the severity of a finding's own window."""

@@ -31,8 +31,8 @@ class Episode:
     """Which episode a finding is of, and how far it has come.
 
     opened_ms : end of the window that opened it, part of its id; began_ms, until_ms : times of the
-    event's first anomalous sample and of the last one known so far (None: the explained sample's,
-    else the window's end); sequence : count of the episode's findings, from 0.
+    event's first anomalous sample and of the last one known so far (None: the explained sample
+    stands for both where it lies outside); sequence : count of the episode's findings, from 0.
     """
 
     kind: FindingKind
@@ -69,6 +69,7 @@ class FindingMaker:
         config, key = self.config, call.key(code)
         entity = self.entity(key, call.state.tags.get(code, {}))
         group = config.alerts.group
+        began_ms, until_ms = _event(episode, explanation)
         return Finding(
             id=stable_id(config.name, config.detector.name, episode.kind, key, episode.opened_ms),
             sequence=episode.sequence,
@@ -83,8 +84,8 @@ class FindingMaker:
             entity=entity,
             window_start_ms=episode.window_start_ms,
             window_end_ms=episode.window_end_ms,
-            began_ms=episode.began_ms,
-            until_ms=_until_ms(episode, explanation),
+            began_ms=began_ms,
+            until_ms=until_ms,
             score=measured.score,
             p_value=measured.p_value,
             peak_score=measured.peak_score,
@@ -152,9 +153,12 @@ class FindingMaker:
         return {**(named or {fields[0]: key}), **tags}
 
 
-def _until_ms(episode: Episode, why: Explanation | None) -> int:
+def _event(episode: Episode, why: Explanation | None) -> tuple[int, int]:
+    """Return the times of the event's first anomalous sample and of the last one known."""
     if episode.until_ms is not None:
-        return episode.until_ms
-    shown = episode.window_end_ms if why is None else why.time_ms
-    # A score that trails explains a sample before the window that began the episode ends.
-    return max(episode.began_ms, shown)
+        return episode.began_ms, episode.until_ms
+    shown_ms = episode.window_end_ms if why is None else why.time_ms
+    if episode.state == "ended":
+        return episode.began_ms, max(episode.began_ms, shown_ms)
+    # A score that trails explains a sample before the end of the window that began the episode.
+    return min(episode.began_ms, shown_ms), shown_ms

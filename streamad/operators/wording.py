@@ -72,17 +72,19 @@ def summarise(finding: Finding, event: Event, *, resolved: bool) -> str:
     return text + _PAST if event.past else text
 
 
-def is_over(finding: Finding) -> bool:
+def is_over(finding: Finding, *, began_ms: int, until_ms: int) -> bool:
     """Say whether the event of an open episode had ended well before the newest window did.
+
+    began_ms, until_ms : of the event by all its findings
 
     Where the last anomalous sample is the one the score belongs to, nothing after it was looked at
     yet, and the event may go on; a single sample is no more than that sample either way.
     """
-    tail_ms = finding.window_end_ms - finding.until_ms
+    tail_ms = finding.window_end_ms - until_ms
     if tail_ms <= (finding.window_end_ms - finding.window_start_ms) * _LATE_SHARE:
         return False
     why = finding.explanation
-    return why is None or finding.until_ms > why.time_ms or finding.until_ms == finding.began_ms
+    return why is None or until_ms > why.time_ms or until_ms == began_ms
 
 
 def flapping(times: int, within_ms: int) -> str:
