@@ -255,7 +255,7 @@ def facts(made: Backtest, operator: DetectOperator) -> list[tuple[str, str]]:
         ("from, to", _range(made)),
         ("windows", f"{made.counts['windows']:,}, {made.counts['incomplete']:,} incomplete"),
         ("rejected, late", f"{made.counts['rejected']:,}, {made.counts['late']:,}"),
-        ("alerts", f"{len(found):,}: {per_day:.2f} a day"),
+        ("alerts", f"{len(found):,}: {per_day:.2f} per day"),
         ("flaps", f"{count_flaps(found, within_ms=FLAP_WINDOWS * made.window_ms):,}"),
         ("longest", _longest(found)),
         ("still open", f"{sum(span.resolved_ms is None for span in found):,}"),

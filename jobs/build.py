@@ -68,7 +68,7 @@ def _degraded(config: PipelineConfig, why: str) -> DetectOperator:
     info = detector_info(config.detector.name)
     if not info.needs_training:
         return DetectOperator(
-            config, make_detector(config), degraded=f"judging without its artifact: {why}"
+            config, make_detector(config), degraded=f"scoring without its artifact: {why}"
         )
     reason = f"{FALLBACK} stands in for {info.name}: {why}"
     return DetectOperator(config, make(FALLBACK, size=_fallback_size(config)), degraded=reason)
@@ -148,11 +148,11 @@ def check_detector(config: PipelineConfig) -> None:
     check_params(chosen.name, chosen.params)
     names = config.input.fields.variate_names
     if info.modality != "signals":
-        msg = f"detector.name: {info.name} judges {info.modality}, and this pipeline reads signals"
+        msg = f"detector.name: {info.name} scores {info.modality}, and this pipeline reads signals"
         raise ConfigError(msg)
     if len(names) > 1 and not info.multivariate:
         msg = (
-            f"detector.name: {info.name} judges one variate, and input.fields has {len(names)} "
+            f"detector.name: {info.name} scores one variate, and input.fields has {len(names)} "
             f"({', '.join(names)}); take one of them, or another detector"
         )
         raise ConfigError(msg)
@@ -170,7 +170,7 @@ def require_trained(config: PipelineConfig) -> None:
     info = detector_info(config.detector.name)
     if info.needs_training and config.detector.artifact is None:
         msg = (
-            f"detector.artifact: {info.name} needs training and none is named; make one with "
+            f"detector.artifact: {info.name} needs an artifact, and none is set; make one with "
             f"'streamad fit {info.name} TRAIN.csv -o DIR' and set detector.artifact: DIR"
         )
         raise ConfigError(msg)

@@ -81,14 +81,14 @@ def print_detectors(*, as_json: bool) -> None:
     for one in entries:
         console.print(f"\n[bold]{one.name}[/bold]: {one.summary}", highlight=False)
     console.print(
-        "\nlag: samples by which a score trails (it judges that earlier sample). "
-        "bytes/key: one variate at the default window. Sizes are samples.",
+        "\nlag: samples between the scored sample and the newest one. "
+        "bytes/key: one variate at the default window. Sizes are in samples.",
         highlight=False,
     )
 
 
 _COLUMNS = (
-    ("name", "left"), ("judges", "left"), ("window", "right"), ("least", "right"),
+    ("name", "left"), ("scores", "left"), ("window", "right"), ("least", "right"),
     ("lag", "right"), ("training", "left"), ("cost", "left"), ("bytes/key", "right"),
 )  # fmt: skip
 

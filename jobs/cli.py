@@ -23,13 +23,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help=(
-        "Watch Kafka topics, find what is not normal while there is still time to act, and say why."
+        "Watch Kafka topics and report anomalies, with the reason, while there is still time to act."
     ),
     epilog=(
-        "Begin here:\n\n\b\n"
+        "Start here:\n\n\b\n"
         "  streamad demo                                    see an alert in a minute, no broker\n"
         "  streamad score metrics.csv -o scores.csv         score a file you have\n"
-        "  streamad validate pipeline.yaml                  check a pipeline before it runs\n"
+        "  streamad validate pipeline.yaml                  check a pipeline before you run it\n"
         "  streamad run pipeline.yaml                       run it"
     ),
 )
@@ -42,18 +42,18 @@ def _examples(*lines: str) -> str:
 # --- scoring and fitting ------------------------------------------------------------------------
 
 _File = Annotated[
-    Path, typer.Argument(help="CSV, Parquet or JSON lines; one row a sample.", metavar="FILE")
+    Path, typer.Argument(help="CSV, Parquet or JSON lines; one row per sample.", metavar="FILE")
 ]
 _Columns = Annotated[
-    str, typer.Option(help="Columns to judge, as a,b,c. Default: all numbers but labels.")
+    str, typer.Option(help="Columns to score, as a,b,c. Default: all numeric ones except labels.")
 ]
 _Time = Annotated[
     str | None,
-    typer.Option(help="Column of times, or 'row' for the row number. Default: a usual name."),
+    typer.Option(help="Column of times, or 'row' for the row number. Default: a column with a usual name."),
 ]
-_Key = Annotated[str | None, typer.Option(help="Column that says which series a row belongs to.")]
+_Key = Annotated[str | None, typer.Option(help="Column that names the series of a row.")]
 _Size = Annotated[
-    int | None, typer.Option(help="Samples a window. Default: the period of the training part.")
+    int | None, typer.Option(help="Samples per window. Default: the period of the training part.")
 ]
 _Params = Annotated[
     list[str] | None,
@@ -72,7 +72,7 @@ def score(  # noqa: PLR0913 - one argument an option
     file: _File,
     *,
     detector: Annotated[
-        str | None, typer.Option("--detector", "-d", help="Which one; default: knn_fused.")
+        str | None, typer.Option("--detector", "-d", help="The detector; default: knn_fused.")
     ] = None,
     artifact: Annotated[
         str | None, typer.Option(help="A fitted detector: directory or URL (see 'streamad fit').")
@@ -83,7 +83,7 @@ def score(  # noqa: PLR0913 - one argument an option
     train_end: Annotated[
         int | None,
         typer.Option(
-            help="Rows before this one may be fitted on; later rows only come one by one."
+            help="Fit on the rows before this one; later rows are scored as a stream."
         ),
     ] = None,
     size: _Size = None,
@@ -95,11 +95,11 @@ def score(  # noqa: PLR0913 - one argument an option
     """Score a file, row by row, exactly as it would be scored live.
 
     The output has one row for every input row, in the same order: row, time, score (higher is
-    stranger), p_value (how rare such a score is), severity (1.0 and more would alert), alert (an
-    alert was open), incomplete (no window judged this row: it carries its series' last score).
+    more anomalous), p_value (how rare such a score is), severity (1.0 and more alerts), alert (an
+    alert was open), incomplete (no window scored this row: it has its series' last score).
 
-    Nothing is used before it came: the score of row t uses no row after t + lag, and the lag (at
-    most a window; 'streamad detectors' lists it) is printed.
+    No score uses the future: the score of row t uses no row after t + lag. The lag (at most one
+    window; 'streamad detectors' lists it) is printed.
     """
     from jobs.commands import score_file
 
@@ -126,7 +126,7 @@ def score(  # noqa: PLR0913 - one argument an option
 )
 def fit(  # noqa: PLR0913 - one argument an option
     detector: Annotated[
-        str, typer.Argument(help="Which detector; 'streamad detectors' lists them.")
+        str, typer.Argument(help="The detector; 'streamad detectors' lists them.")
     ],
     train: _File,
     *,
@@ -138,15 +138,15 @@ def fit(  # noqa: PLR0913 - one argument an option
     params: _Params = None,
     pipeline: Annotated[
         Path | None,
-        typer.Option(help="Read the file as this pipeline would, and fit for it."),
+        typer.Option(help="Read the file as this pipeline does, and fit for it."),
     ] = None,
-    licence: Annotated[str, typer.Option(help="Under which licence the data may be used.")] = "",
+    licence: Annotated[str, typer.Option(help="Licence of the data, kept in the artifact.")] = "",
 ) -> None:
     """Fit a detector on ordinary data and keep it as an artifact.
 
-    The tail (how high scores go on ordinary data) is measured honestly: on the last third of each
-    series, after a fit on the rest. Name the artifact as detector.artifact in a pipeline, or give
-    it to 'streamad score --artifact'.
+    The tail (how high scores are on ordinary data) is measured out of sample: on the last third of
+    each series, after a fit on the rest. Set the artifact as detector.artifact in a pipeline, or
+    pass it to 'streamad score --artifact'.
     """
     from jobs.commands import fit_file
 
@@ -165,14 +165,14 @@ def fit(  # noqa: PLR0913 - one argument an option
 
 
 @app.command(
-    short_help="List the detectors: what each judges, needs and costs.",
+    short_help="List the detectors with their needs and costs.",
     epilog=_examples("streamad detectors", "streamad detectors --json | jq '.[].name'"),
 )
 def detectors(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
-    """List the detectors: what each judges, needs, costs, and how far its scores trail."""
+    """List the detectors with their input, needs, costs and lag."""
     from jobs.catalogue import print_detectors
 
     print_detectors(as_json=as_json)
@@ -184,10 +184,10 @@ _Pipeline = Annotated[Path, typer.Argument(help="The pipeline file, YAML.", meta
 
 
 @app.command(
-    short_help="Check a pipeline, and print what would run.",
+    short_help="Check a pipeline file, and print what it would run.",
     epilog=_examples(
         "streamad validate pipeline.yaml",
-        "streamad validate pipeline.yaml --online          # also asks the broker",
+        "streamad validate pipeline.yaml --online          # also checks the broker",
         "TOPIC=metrics streamad validate pipeline.yaml     # ${TOPIC} in the file is replaced",
     ),
 )
@@ -195,13 +195,13 @@ def validate(
     pipeline: _Pipeline,
     *,
     online: Annotated[
-        bool, typer.Option("--online", help="Also ask the broker: topics, sizes, retention.")
+        bool, typer.Option("--online", help="Also check the topics on the broker: sizes, retention.")
     ] = False,
 ) -> None:
-    """Check a pipeline, and print what would run: settings, topics, memory, detector.
+    """Check a pipeline file, and print its settings, topics, memory and detector.
 
-    Every mistake is told with its line, what was expected and the nearest right name. Secrets are
-    not printed.
+    Every error names the line, the expected value and the nearest right name. Secrets are not
+    printed.
     """
     from jobs.validate import validate_pipeline
 
@@ -209,7 +209,7 @@ def validate(
 
 
 @app.command(
-    short_help="Replay a file or a topic: which alerts would there have been?",
+    short_help="Replay a file or a topic: which alerts would have fired?",
     epilog=_examples(
         "streamad backtest pipeline.yaml lastmonth.jsonl -o alerts.jsonl",
         "streamad backtest pipeline.yaml lastmonth.csv -o alerts.csv --plot alerts.html",
@@ -223,9 +223,9 @@ def backtest(
     ],
     *,
     begin: Annotated[
-        str | None, typer.Option("--from", help="From this time on: ISO 8601, or '7d ago'.")
+        str | None, typer.Option("--from", help="Start at this time: ISO 8601, or '7d ago'.")
     ] = None,
-    end: Annotated[str | None, typer.Option("--to", help="Up to this time.")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="End at this time.")] = None,
     out: Annotated[
         str,
         typer.Option("--out", "-o", help="Alerts, as JSON lines, CSV or Parquet; '-': JSON out."),
@@ -234,11 +234,11 @@ def backtest(
         Path | None, typer.Option(help="Draw the series and the alerts: .html or .svg.")
     ] = None,
 ) -> None:
-    """Replay a file or a topic through a pipeline, and tell which alerts it would have raised.
+    """Replay a file or a topic through a pipeline, and report which alerts would have fired.
 
-    The same code runs over the same rows as live, so the same alerts come out, however often and
-    in whatever batches. The report counts alerts a day, the longest and the flapping ones: read it
-    before the pipeline may page anyone.
+    The same code runs over the same rows as live, so each replay returns the same alerts, however
+    the rows are batched. The report shows alerts per day, the longest and the flapping ones: read
+    it before the pipeline pages anyone.
     """
     from jobs.backtest import backtest_pipeline
 
@@ -246,7 +246,7 @@ def backtest(
 
 
 @app.command(
-    short_help="Run a pipeline until told to stop.",
+    short_help="Run a pipeline until it is stopped.",
     epilog=_examples(
         "streamad run pipeline.yaml",
         "streamad run pipeline.yaml --role detect --health-port 8080 --log-format json",
@@ -264,21 +264,21 @@ def run(
         ),
     ] = "both",
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse to start with a fallback for the detector.")
+        bool, typer.Option("--strict", help="Fail at the start if the detector needs a fallback.")
     ] = False,
     health_port: Annotated[
-        int | None, typer.Option(help="Answer /healthz, /readyz and /metrics here.")
+        int | None, typer.Option(help="Serve /healthz, /readyz and /metrics on this port.")
     ] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.", metavar="FORMAT")] = None,
     log_level: Annotated[
         str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.", metavar="LEVEL")
     ] = None,
 ) -> None:
-    """Run a pipeline until SIGTERM or Ctrl-C; what has been read is committed first.
+    """Run a pipeline until SIGTERM or Ctrl-C; processed input is committed before it exits.
 
-    The cluster is named by KAFKA_BOOTSTRAP_SERVERS and other KAFKA_* variables; a secret may come
-    as NAME_FILE, the path of a file that holds it. Add members by starting more of the same.
-    Options win over STREAMAD_HEALTH_PORT, STREAMAD_LOG_FORMAT and STREAMAD_LOG_LEVEL.
+    KAFKA_BOOTSTRAP_SERVERS and other KAFKA_* variables set the cluster; a secret may be given as
+    NAME_FILE, the path of a file that holds it. Start more processes to add members. Options
+    override STREAMAD_HEALTH_PORT, STREAMAD_LOG_FORMAT and STREAMAD_LOG_LEVEL.
     """
     from jobs.commands import run_pipeline
 
@@ -287,20 +287,20 @@ def run(
 
 
 @app.command(
-    short_help="Tell why there was an alert, or none.",
+    short_help="Show why a window alerted, or did not.",
     epilog=_examples(
         "streamad explain web-1/cpu pipeline.yaml --at 2026-03-01T12:00:00Z",
         "streamad explain web-1/cpu --scores scores.parquet --at '10m ago'",
     ),
 )
 def explain(  # noqa: PLR0913 - one argument an option
-    key: Annotated[str, typer.Argument(help="Which series, as alerts name it.", metavar="KEY")],
+    key: Annotated[str, typer.Argument(help="The series, as alerts name it.", metavar="KEY")],
     pipeline: Annotated[
         Path | None, typer.Argument(help="The pipeline file, YAML.", metavar="[PIPELINE]")
     ] = None,
     *,
     at: Annotated[
-        str, typer.Option(help="When: ISO 8601, milliseconds since 1970, '10m ago', 'now'.")
+        str, typer.Option(help="Time: ISO 8601, milliseconds since 1970, '10m ago', 'now'.")
     ] = "now",
     scores: Annotated[
         Path | None, typer.Option(help="Read scores from a file instead of the topic.")
@@ -309,9 +309,9 @@ def explain(  # noqa: PLR0913 - one argument an option
     alerts: Annotated[Path | None, typer.Option(help="Alerts, as JSON lines.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
-    """Tell what became of one window of one series, and why there was an alert, or none.
+    """Show the score and the decision for one window of a series, and why it alerted or did not.
 
-    Read from the scores log, so it is what was decided then, not what would be decided now.
+    It reads the scores log: the decision of that time, not the one of today's settings.
     """
     from jobs.explain_command import explain_window
 
@@ -320,27 +320,27 @@ def explain(  # noqa: PLR0913 - one argument an option
     )
 
 
-topics = typer.Typer(help="Make the topics of a pipeline.", no_args_is_help=True)
+topics = typer.Typer(help="Create the topics of a pipeline.", no_args_is_help=True)
 app.add_typer(topics, name="topics", epilog=_examples("streamad topics create pipeline.yaml"))
 
 
 @topics.callback()
 def _topics() -> None:
-    """Make the topics of a pipeline."""
+    """Create the topics of a pipeline."""
 
 
 @topics.command(epilog=_examples("streamad topics create pipeline.yaml"))
 def create(pipeline: _Pipeline) -> None:
     """Create the output topics that are missing, with the settings they need.
 
-    'streamad run' does the same when it starts; this is for clusters where jobs may not.
+    'streamad run' does the same at its start; this is for clusters where jobs have no right to.
     """
     from jobs.commands import make_topics
 
     make_topics(pipeline)
 
 
-dlq = typer.Typer(help="Look at dead letters, and replay them.", no_args_is_help=True)
+dlq = typer.Typer(help="Show dead-letter records, and replay them.", no_args_is_help=True)
 app.add_typer(dlq, name="dlq", epilog=_examples("streamad dlq show pipeline.yaml"))
 
 
@@ -353,13 +353,13 @@ app.add_typer(dlq, name="dlq", epilog=_examples("streamad dlq show pipeline.yaml
 def show(
     pipeline: _Pipeline,
     *,
-    limit: Annotated[int, typer.Option(help="How many of the last to show.", min=0)] = 10,
+    limit: Annotated[int, typer.Option(help="How many of the newest records to show.", min=0)] = 10,
     payloads: Annotated[
-        bool, typer.Option("--payloads", help="Show what the letters hold.")
+        bool, typer.Option("--payloads", help="Show the payloads.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
-    """Say what could not be used, how often and why."""
+    """Show unusable input: how often, and why."""
     from jobs.dlq_commands import show_letters
 
     show_letters(pipeline, limit=limit, to_json=as_json, payloads=payloads)
@@ -374,18 +374,18 @@ def show(
 def replay(
     pipeline: _Pipeline,
     *,
-    reason: Annotated[str | None, typer.Option(help="Only letters of this reason.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many.", min=1)] = None,
+    reason: Annotated[str | None, typer.Option(help="Only records with this reason.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Replay at most this many.", min=1)] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done.")
+        bool, typer.Option("--dry-run", help="Only print what would be done.")
     ] = False,
     max_attempts: Annotated[
-        int, typer.Option(help="Leave letters that failed so often.", min=1)
+        int, typer.Option(help="Skip records that failed this often.", min=1)
     ] = 3,
 ) -> None:
-    """Send dead letters back to the topics they came from, each once.
+    """Send dead-letter records back to their original topics, each once.
 
-    Do this after the cause is mended: a letter that fails again comes back with one attempt more.
+    Fix the cause first: a record that fails again returns with its attempt count raised.
     """
     from jobs.dlq_commands import replay_letters
 
@@ -401,15 +401,15 @@ app.add_typer(flink, name="flink", epilog=_examples("streamad flink run pipeline
 )
 def demo(
     *,
-    seconds: Annotated[float, typer.Option(help="Give up after so long; at least 60.")] = 90.0,
+    seconds: Annotated[float, typer.Option(help="Stop after this many seconds; at least 60.")] = 90.0,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Go on watching until Ctrl-C.")
+        bool, typer.Option("--keep-going", help="Keep watching until Ctrl-C.")
     ] = False,
     no_disturbance: Annotated[
-        bool, typer.Option("--no-disturbance", help="Only watch; cause nothing.")
+        bool, typer.Option("--no-disturbance", help="Only watch, without a disturbance.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where the alerts are written.")
+        Path | None, typer.Option("--out", "-o", help="File for the alerts.")
     ] = None,
     picture: Annotated[Path | None, typer.Option(help="Save the screen as SVG.")] = None,
 ) -> int:
@@ -467,7 +467,7 @@ _ClickError = typer.BadParameter.__mro__[2]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; return its exit code, having told any error in one line."""
+    """Run the command; return its exit code, after printing any error in one line."""
     try:
         code = app(args=arguments, prog_name="streamad", standalone_mode=False)
         sys.stdout.flush()

@@ -38,7 +38,7 @@ def score_file(  # noqa: PLR0913 - one argument an option, all by keyword
 ) -> None:
     """Score a file and write the scores."""
     if detector is not None and artifact is not None:
-        msg = "give --detector or --artifact, not both: an artifact knows its detector"
+        msg = "give --detector or --artifact, not both: an artifact names its detector"
         raise ConfigError(msg)
     if out != "-":
         check_output(Path(out))
@@ -73,10 +73,10 @@ def _tell_reading(table: Table, file: Path) -> None:
     key = f", keys {table.key}" if table.key else ""
     say(f"{file.name}: {len(table)} rows of {', '.join(table.columns)}; {time}{key}")
     if table.n_unreadable:
-        say(f"{table.n_unreadable} cells are no finite number and count as missing")
+        say(f"{table.n_unreadable} cells are not finite numbers and count as missing")
     lost = int((~table.usable).sum())
     if lost:
-        say(f"{lost} rows have no readable time or no key and are marked incomplete")
+        say(f"{lost} rows have no readable time or no key; they are marked incomplete")
 
 
 def fit_file(  # noqa: PLR0913 - one argument an option, all by keyword
@@ -100,7 +100,7 @@ def fit_file(  # noqa: PLR0913 - one argument an option, all by keyword
     }
     if pipeline is not None:
         if columns or time or key or size or params:
-            msg = "--pipeline says columns, time, key, size and params; give it alone"
+            msg = "--pipeline sets columns, time, key, size and params; give it alone"
             raise ConfigError(msg)
         fitted = _fit_for_pipeline(detector, train, pipeline, facts)
     else:
@@ -129,7 +129,7 @@ def _fit_for_pipeline(
     parts = [part.decoded for part in read_file(train, config)]
     lost = sum(len(part.rejected) for part in parts)
     if lost:
-        say(f"{lost} rows could not be read and are left out")
+        say(f"{lost} rows could not be read and are skipped")
     with status(f"fitting {detector}") as tell:
         return fit_detector(
             lambda chosen: make(detector, size=chosen, params=config.detector.params),
@@ -159,7 +159,7 @@ def make_topics(pipeline: Path) -> None:
     config = load_pipeline(pipeline, environment=environment())
     made = create_topics(config, kafka_settings(environment()))
     sys.stdout.writelines(f"{name}\n" for name in made)
-    say(f"{len(made)} topics created" if made else "all topics are there already")
+    say(f"{len(made)} topics created" if made else "all topics exist already")
 
 
 def now_text() -> str:

@@ -107,7 +107,7 @@ def run_demo(  # noqa: PLR0913 - one argument an option, all by keyword
                     watch={"disturbance": worker.pid},
                 ),
                 worker=worker,
-                view=_view(console, f"streamad demo: {name}, judged by {config.detector.name}"),
+                view=_view(console, f"streamad demo: {name}, scored by {config.detector.name}"),
                 clock=_now_ms,
                 write=lambda alerts: _append(file.write, alerts),
                 picture=picture,
@@ -182,11 +182,11 @@ def report(script: Script, path: Path) -> Iterable[str]:
     elif script.plan.disturb:
         yield (
             f"FAILED: only {script.n_readings} of {script.plan.needed} readings were made in time, "
-            "so nothing was judged; this machine is too busy, try --seconds 240."
+            "so nothing was scored; this machine is too busy, try --seconds 240."
         )
     if script.others:
         n = len(script.others)
-        yield f"{n} other alert{'s' if n > 1 else ''}: somebody else is at work on this machine."
+        yield f"{n} other alert{'s' if n > 1 else ''}: other work runs on this machine."
     yield f"All alerts, as JSON lines: {path}"
 
 

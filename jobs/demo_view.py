@@ -19,7 +19,7 @@ from streamad.operators.wording import clock
 from streamad.records import Alert
 
 _SAYS: Final[dict[Phase, str]] = {
-    "learning": "1/3 learning what is usual on this machine",
+    "learning": "1/3 learning the baseline of this machine",
     "disturbing": "2/3 disturbing it on purpose: two busy cores, and a file written over and over",
     "recovering": "3/3 the disturbance is over; waiting until the alert resolves",
     "watching": "watching; Ctrl-C ends it",

@@ -102,7 +102,7 @@ def _facts(found: Found, payloads: bool) -> dict[str, str]:  # noqa: FBT001 - pa
 
 def _print_counts(counts: Counter[str]) -> None:
     if not counts:
-        say("no dead letters")
+        say("no dead-letter records")
     for reason, n in counts.most_common():
         sys.stdout.write(f"{n:>9}  {reason}\n")
 
@@ -113,8 +113,8 @@ def _print_replay(made: Replay, *, dry_run: bool, max_attempts: int) -> None:
         (made.replayed, verb),
         (made.before, "replayed before"),
         (made.merged, "rows of messages replayed as a whole"),
-        (made.given_up, f"left: failed after {max_attempts} replays"),
-        (made.gone, "left: too large to keep, and no longer in the input"),
+        (made.given_up, f"skipped: failed after {max_attempts} replays"),
+        (made.gone, "skipped: too large to keep, and no longer in the input"),
     ]
     for counts, words in lines:
         for reason, n in counts.most_common():

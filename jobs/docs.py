@@ -53,14 +53,14 @@ def pipeline_page() -> str:
     tables = "\n\n".join(_section_table(path, section) for path, section in _sections())
     return f"""# The pipeline file
 
-YAML; only `name` and `input.topics` must be given. A setting nobody knows is refused, with its line
-and the nearest right name: `streamad validate pipeline.yaml`.
+YAML; only `name` and `input.topics` are required. `streamad validate pipeline.yaml` reports an unknown
+setting with its line and the nearest right name.
 
 Durations are written `300ms`, `10s`, `5m`, `2h`, `7d`; a bare number is refused. `${{NAME}}` and
-`${{NAME:-default}}` are replaced from the environment. How the cluster is reached stands in the
-environment alone (`KAFKA_BOOTSTRAP_SERVERS`, see [operations](operations.md)).
+`${{NAME:-default}}` are replaced from the environment. The address of the
+cluster is set only in the environment (`KAFKA_BOOTSTRAP_SERVERS`, see [operations](operations.md)).
 
-Settings marked † change decisions: state made under other values of them is not taken over
+Settings marked † change decisions: state made with other values of them is not used
 (`delivery.on_state_mismatch`).
 
 {tables}
@@ -219,23 +219,22 @@ def detectors_page() -> str:
     """Return the table of detectors and what each says of itself."""
     entries = [entry(name) for name in DETECTORS]
     rows = [
-        "| name | windows of | least | lag | training | cost | bytes a key |",
+        "| name | default size | least size | lag | training | cost | bytes per key |",
         "|---|---:|---:|---:|---|---|---:|",
         *(_detector_row(one) for one in entries),
     ]
     told = "\n\n".join(_detector_text(one) for one in entries)
     return f"""# Detectors
 
-Named in a pipeline as `detector.name`, on the command line as `--detector`. Window sizes are
-samples; *lag* is by how many samples a score trails, because it judges that earlier sample; *bytes
-a key* are for one variate at the default size, everything included but the key's name.
-`streamad detectors` prints the same.
+Set one as `detector.name` in a pipeline, or as `--detector` on the command line. Sizes are samples per
+window; *lag* is the number of samples between the scored sample and the newest one; *bytes per key*
+are for one variate at the default size, without the key's name. `streamad detectors` prints the same.
 
 {chr(10).join(rows)}
 
 {told}
 
-A detector of your own is one file: [add a detector](add-a-detector.md)."""
+Your own detector is one file: [add a detector](add-a-detector.md)."""
 
 
 def _detector_row(one: Entry) -> str:
@@ -266,19 +265,19 @@ def metrics_page() -> str:
     """Return the table of metrics."""
     return f"""# Metrics
 
-`streamad run pipeline.yaml --health-port 8080` answers `/metrics` (Prometheus), `/healthz` and
+`streamad run pipeline.yaml --health-port 8080` serves `/metrics` (Prometheus), `/healthz` and
 `/readyz`. {len(METRICS)} metrics; no label ever holds the key of a series. Units are seconds and
 bytes.
 
 {table()}
 
-Worth an alarm:
+Recommended alarms:
 
 | alarm | expression |
 |---|---|
 | falls behind | `streamad_input_lag_messages > 100000` for 10 minutes |
 | detector fails | `rate(streamad_detect_detector_errors_total[5m]) > 0` |
-| input is refused | `rate(streamad_input_rejected_total[5m]) > 0` |
+| input is rejected | `rate(streamad_input_rejected_total[5m]) > 0` |
 | no snapshot | `time() - streamad_state_snapshot_timestamp_seconds > 900` |
 | input was lost | `increase(streamad_input_offset_out_of_range_total[1h]) > 0` |
 | not ready | `streamad_ready == 0` for 5 minutes |"""

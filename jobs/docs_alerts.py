@@ -26,38 +26,40 @@ DIGITS = 4
 FIELDS = {
     "id": "a hash of pipeline, detector, kind, key and opening window; shared by finding and alert",
     "sequence": "counts the records of this id from 0; `(id, sequence)` is unique",
-    "state": "where its life stands",
-    "kind": "strange values, silence, or a detector that failed",
+    "state": "stage of its life-cycle",
+    "kind": "anomalous values, no data, or a failing detector",
     "pipeline": "name of the pipeline",
-    "detector": "name of the detector that judged",
-    "artifact": "id of the artifact it was loaded from, empty: none",
+    "detector": "name of the detector",
+    "artifact": "id of the artifact it was loaded from; empty: none",
     "tenant": "`alerts.tenant`",
-    "group": "value of the key field or tag `alerts.group` names; the pipeline's name without",
+    "group": "value of the key field or tag that `alerts.group` names; by default the pipeline's name",
     "key": "the series",
     "entity": "the key taken apart into its fields, and the tags",
-    "window_start_ms": "first sample of the window this record is about",
-    "window_end_ms": "its last sample",
-    "began_ms": "end of the first window above the level",
-    "score": "raw score of the window, higher is stranger",
+    "window_start_ms": "time of the first sample of the newest window",
+    "window_end_ms": "time of its last sample",
+    "began_ms": "when the event began: time of its first anomalous sample",
+    "until_ms": "time of the last anomalous sample known so far",
+    "score": "raw score of the window, higher is more anomalous",
     "p_value": "how probable such a score is on an ordinary window of this key",
     "peak_score": "highest score of the episode so far",
     "peak_p_value": "its p-value",
-    "level": "the key's entry level then",
-    "n_windows": "windows of the episode so far",
-    "explanation": "finding: observed, expected and each variate's share; alert: the shares",
+    "level": "the key's entry level at that window",
+    "n_windows": "number of windows of the episode so far",
+    "explanation": "finding: observed and expected values, and the share of each variate in the score; alert: the "
+    "shares",
     "input": "topic, partition and offset of the message that closed the window",
-    "degraded": "why a fallback judged, empty: it did not",
-    "reason": "what else there is to say",
+    "degraded": "why a fallback scored; empty: none did",
+    "reason": "further text, such as why an episode ended",
     "opened_ms": "end of the window that opened the alert",
     "time_ms": "end of the newest window",
     "resolved_ms": "end of the window that resolved it, null while it is open",
-    "severity": "how bad; **1.0 is the alerting boundary** for every detector",
-    "peak_severity": "the highest that was reported",
+    "severity": "severity of the newest finding; **1.0 is the alerting boundary** for every detector",
+    "peak_severity": "the highest severity so far",
     "threshold_p": "the p-value that has severity 1.0 (`alerts.level`)",
-    "observed": "values at the judged sample, a variate",
-    "expected": "what was expected there",
-    "summary": "one line for whoever is paged",
-    "past": "found later than `alerts.max_age` after the event: pages nobody",
+    "observed": "values at one sample inside the event, per variate; on a resolved alert those of its peak",
+    "expected": "expected values at that sample",
+    "summary": "one line for the person who is paged",
+    "past": "found later than `alerts.max_age` after the event; pages nobody",
     "links": "`alerts.runbook`",
 }
 
@@ -71,7 +73,7 @@ def alerts_page() -> str:
 
 Detect writes *findings*: an episode of one series `began`, `continues`, `ended`. The alert stage
 turns those at or beyond the boundary into *alerts*: `opened`, `updated`, `resolved`, all with one
-id. Subscribe to the alerts topic; read findings to see what stayed below the boundary.
+id. Subscribe to the alerts topic; read findings to see episodes below the boundary.
 
 | | topic | record key | type |
 |---|---|---|---|
@@ -82,12 +84,14 @@ id. Subscribe to the alerts topic; read findings to see what stayed below the bo
 Consumers must read committed (`isolation.level=read_committed`).
 
 Both are [CloudEvents](https://cloudevents.io) 1.0 in Kafka's binary mode: attributes are headers,
-the value is JSON. JSON Schemas ship in `streamad/schemas/`. Numbers that are not known are null.
+the value is JSON. JSON Schemas are in `streamad/schemas/`. Unknown numbers are null.
+
+`began_ms` and `until_ms` are times of the event: its first anomalous sample, and the last one known
+so far. `opened_ms`, `time_ms` and `resolved_ms` are the ends of the windows that showed it.
 
 ## An alert
 
-Three readings of a series far above the rest, and back. The headers of the record that opened the
-alert:
+Three readings of a series far above the others. The headers of the record that opened the alert:
 
 {_headers(alerts[0])}
 

@@ -13,8 +13,8 @@ from jobs.cli import app
 from jobs.settings import Settings
 
 EXIT_CODES = """Results go to standard output, everything else to standard error. Exit codes: 0
-done, 1 failed while running, 2 the command or a configuration is wrong and nothing was started, 130
-interrupted. `STREAMAD_DEBUG=1` shows where an error came from."""
+done, 1 failed while running, 2 wrong command or configuration (nothing was started), 130
+interrupted. `STREAMAD_DEBUG=1` shows the traceback of an error."""
 
 
 def cli_page() -> str:
@@ -81,7 +81,7 @@ def _environment() -> str:
     lines = ["## Environment", "", "| variable | default |", "|---|---|"]
     for name, field in Settings.model_fields.items():
         lines.append(f"| `STREAMAD_{name.upper()}` | `{field.default}` |")
-    lines.append("| `STREAMAD_MEMBER` | the host's name; must be unique and stable, a process |")
+    lines.append("| `STREAMAD_MEMBER` | the host's name; must be unique per process, and stable |")
     return "\n".join(lines)
 
 

@@ -155,11 +155,11 @@ def _rows_of(scores: ScoreBatch, key: str) -> np.ndarray[tuple[int], np.dtype[np
 def _no_key(key: str, scores: ScoreBatch) -> str:
     known = scores.keys.unique().drop_nulls().sort().to_list()
     if not known:
-        return "the scores log holds no window at that time; is it the right topic, file and time?"
+        return "the scores log has no window at that time; check the topic, the file and the time"
     near = nearest(key, known)
     some = ", ".join(known[:MAX_KEYS_NAMED]) + (", ..." if len(known) > MAX_KEYS_NAMED else "")
-    hint = f"did you mean {near!r}?" if near else f"keys there are {some}"
-    return f"the scores log holds no window of {key!r} about that time; {hint}"
+    hint = f"did you mean {near!r}?" if near else f"its keys are {some}"
+    return f"the scores log has no window of {key!r} around that time; {hint}"
 
 
 def _window(scores: ScoreBatch, row: int) -> _Window:
@@ -279,7 +279,7 @@ def _not_scored(window: _Window, config: PipelineConfig) -> str:
         )
     if window.has(FLAG_WARMING):
         name = config.detector.name
-        return f"not scored: {name} was still learning this key; an artifact would have spared that"
+        return f"not scored: {name} was still warming up on this key; an artifact avoids that"
     if window.has(FLAG_ERROR):
         return "not scored: the detector failed on it"
     return "not scored"
@@ -288,23 +288,23 @@ def _not_scored(window: _Window, config: PipelineConfig) -> str:
 def _suppressed(scoring: ScoringConfig) -> str:
     effect, rules = scoring.min_effect, []
     if scoring.direction != "both":
-        rules.append(f"it must go {scoring.direction} what is expected (scoring.direction)")
+        rules.append(f"it must be {scoring.direction} the expected value (scoring.direction)")
     if effect.absolute > 0:
         rules.append(f"by {number(effect.absolute)} or more (scoring.min_effect.absolute)")
     if effect.relative > 0:
         rules.append(f"by {effect.relative:.0%} or more (scoring.min_effect.relative)")
-    return "strange, but suppressed as not mattering: " + ", ".join(rules)
+    return "anomalous, but suppressed: " + ", ".join(rules)
 
 
 def _no_episode(scoring: ScoringConfig, run: int) -> str:
     if run < scoring.min_duration:
         return (
-            f"no episode yet: it was candidate {run} in a row, "
-            f"scoring.min_duration asks for {scoring.min_duration}"
+            f"no episode yet: it was consecutive candidate {run}, "
+            f"and scoring.min_duration requires {scoring.min_duration}"
         )
     return (
         f"no episode: fewer than scoring.min_windows = {scoring.min_windows} windows of this key "
-        "had been judged, or its finding is not among those read"
+        "had been scored, or its finding is not among those read"
     )
 
 
@@ -312,8 +312,8 @@ def _inside(window: _Window, scoring: ScoringConfig) -> list[str]:
     if window.score >= window.level:
         return []
     return [
-        f"an episode was open: it ends after scoring.cool_down = {scoring.cool_down} windows in a "
-        f"row below its exit level (p above {scoring.exit:g})"
+        f"an episode was open: it ends after scoring.cool_down = {scoring.cool_down} "
+        f"consecutive windows below its exit level (p above {scoring.exit:g})"
     ]
 
 
@@ -323,7 +323,7 @@ def _alerted(alert: Alert) -> str:
     if alert.resolved_ms is not None:
         text += f", resolved at {clock(alert.resolved_ms, dated=True)} UTC"
     if alert.past:
-        text += "; marked as past (older than alerts.max_age when found), so it pages nobody"
+        text += "; marked as past (older than alerts.max_age when found), so it paged nobody"
     return text
 
 
@@ -339,7 +339,7 @@ def _no_alert(episode: Sequence[Finding], config: PipelineConfig) -> str:
             f"(its peak has p = {best:.2g}; alerts.level is {level:g})"
         )
     return (
-        f"severity {value:.2f} is enough for an alert, and none is among those read: "
+        f"severity {value:.2f} is enough for an alert, but none is among those read: "
         "does the alert stage run, and has it caught up?"
     )
 
@@ -348,7 +348,7 @@ def _distance(window: _Window, at_ms: int) -> list[str]:
     away_s = abs(window.end_ms - at_ms) / 1000
     when = clock(window.end_ms, dated=True)
     return (
-        [f"nearest window: ends at {when} UTC, {away_s:g} s from the time asked"] if away_s else []
+        [f"nearest window: ends at {when} UTC, {away_s:g} s from the requested time"] if away_s else []
     )
 
 

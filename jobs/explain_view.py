@@ -21,7 +21,7 @@ HEADLINES = {
     "alert": ("part of an alert", "bold red"),
     "finding": ("part of a finding, but no alert", "bold yellow"),
     "candidate": ("a candidate, but no finding", "yellow"),
-    "suppressed": ("strange, but suppressed", "yellow"),
+    "suppressed": ("anomalous, but suppressed", "yellow"),
     "ordinary": ("ordinary: no finding, no alert", "green"),
     "not_scored": ("not scored", "dim"),
 }
@@ -79,7 +79,7 @@ def _of_finding(finding: Finding) -> list[tuple[str, str]]:
             rows.append((name, text))
     windows = f"{finding.n_windows} window{'' if finding.n_windows == 1 else 's'}"
     by = f"{finding.detector} {finding.artifact}".strip()
-    return [*rows, ("finding", f"{finding.id} ({windows} so far)"), ("judged by", by)]
+    return [*rows, ("finding", f"{finding.id} ({windows} so far)"), ("scored by", by)]
 
 
 def _numbers(account: Account) -> list[tuple[str, float | None]]:
@@ -105,7 +105,7 @@ def sparkline(around: Around) -> list[Text]:
     mark = Text(" " * around.place + "▲", style="bold")
     first, last = clock(around.end_ms[0]), clock(around.end_ms[-1])
     legend = (
-        f"scores of {len(around.score)} windows, {first} to {last} UTC; the level is half way up"
+        f"scores of {len(around.score)} windows, {first} to {last} UTC; the level is at half height"
     )
     return [bars, mark, Text(legend, style="dim")]
 

@@ -14,14 +14,14 @@ flink = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     help=(
-        "Run the detect stage of a pipeline on Apache Flink. Alerts are made behind it by "
-        "'streamad run --role alert'."
+        "Run the detect stage of a pipeline on Apache Flink. Run 'streamad run --role alert' "
+        "beside it for the alerts."
     ),
 )
 
 _Pipeline = Annotated[Path, typer.Argument(help="The pipeline file.", metavar="PIPELINE")]
 _Cluster = Annotated[
-    str, typer.Option(help="Where the cluster's REST interface answers, as HOST:PORT.")
+    str, typer.Option(help="Address of the cluster's REST interface, as HOST:PORT.")
 ]
 
 
@@ -31,10 +31,10 @@ def _examples(*lines: str) -> str:
 
 @flink.command(
     epilog=_examples(
-        "streamad flink run pipeline.yaml                  # here, until Ctrl-C",
+        "streamad flink run pipeline.yaml                  # in this process, until Ctrl-C",
         "streamad flink run pipeline.yaml --cluster localhost:8081 --parallelism 2",
         "streamad flink run pipeline.yaml --cluster jm:8081 --from s3://state/savepoint-3f2a",
-        "streamad flink run pipeline.yaml --from none      # forget what was learned",
+        "streamad flink run pipeline.yaml --from none      # discard the state",
     )
 )
 def run(
@@ -45,28 +45,28 @@ def run(
         typer.Option(help="Submit to this cluster (HOST:PORT). Default: run Flink here."),
     ] = None,
     parallelism: Annotated[
-        int | None, typer.Option(help="Slots to use; wins over flink.parallelism.")
+        int | None, typer.Option(help="Slots to use; overrides flink.parallelism.")
     ] = None,
     start_from: Annotated[
         str,
         typer.Option(
             "--from",
             help=(
-                "Where to go on: the 'latest' savepoint or checkpoint, else where the plain job "
-                "stopped; a savepoint's folder or URL; 'plain'; or 'none'."
+                "Resume from: the 'latest' savepoint or checkpoint, or else the plain job; a "
+                "savepoint's folder or URL; 'plain', the plain job; or 'none', input.start."
             ),
         ),
     ] = "latest",
 ) -> None:
-    """Run a pipeline on Flink: here until told to stop, or on a cluster.
+    """Run a pipeline on Flink: in this process until it is stopped, or on a cluster.
 
-    Here, Ctrl-C (or SIGTERM) stops with a savepoint, and the next run goes on from it. On a cluster
-    the command returns once the job has made its first checkpoint, or tells why it cannot.
+    In this process, Ctrl-C (or SIGTERM) stops with a savepoint, and the next run resumes from it.
+    On a cluster the command returns after the job's first checkpoint, or reports why it failed.
 
-    The first time, it takes over from the plain job ('streamad run'), which must have been stopped:
-    from its offsets, with all it has learned. 'none' forgets all that and begins at input.start.
+    The first run takes over from the plain job ('streamad run'), which must be stopped: it starts
+    at the plain job's offsets, with its state. 'none' discards both and starts at input.start.
 
-    Needs the extra 'flink', Java 17 and the Kafka connector: 'make setup-flink' gets them.
+    Needs the extra 'flink', Java 17 and the Kafka connector: 'make setup-flink' installs them.
     """
     from jobs.flink_commands import run_pipeline
 
@@ -75,7 +75,7 @@ def run(
 
 @flink.command(epilog=_examples("streamad flink stop pipeline.yaml --cluster localhost:8081"))
 def stop(pipeline: _Pipeline, *, cluster: _Cluster = "localhost:8081") -> None:
-    """Stop a pipeline on a cluster with a savepoint, and print where that is."""
+    """Stop a pipeline on a cluster with a savepoint, and print its path."""
     from jobs.flink_commands import stop_pipeline
 
     typer.echo(stop_pipeline(pipeline, cluster=cluster))
@@ -83,7 +83,7 @@ def stop(pipeline: _Pipeline, *, cluster: _Cluster = "localhost:8081") -> None:
 
 @flink.command(epilog=_examples("streamad flink status pipeline.yaml --cluster localhost:8081"))
 def status(pipeline: _Pipeline, *, cluster: _Cluster = "localhost:8081") -> None:
-    """Tell how a pipeline fares on a cluster: state, last checkpoint, last failure."""
+    """Show a pipeline on a cluster: state, last checkpoint, last failure."""
     from jobs.flink_commands import tell_status
 
     for line in tell_status(pipeline, cluster=cluster):

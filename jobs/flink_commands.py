@@ -33,19 +33,19 @@ def run_pipeline(
             job = run_on_cluster(config, kafka, cluster=cluster, start_from=start_from)
         say(f"{job.name} runs as {job.id}; alerts: streamad run --role alert {pipeline}")
         return
-    say(f"{config.name} starts on a Flink in this process; that takes some 20 s")
+    say(f"{config.name} starts on Flink in this process; this takes about 20 s")
     with _stopping() as stop:
         saved = run_here(
             config,
             kafka,
             start_from=start_from,
             stop=stop.is_set,
-            started=lambda url: say(f"{config.name} runs; Flink answers at {url}"),
+            started=lambda url: say(f"{config.name} runs; Flink's web page is at {url}"),
         )
     if saved is None:
-        say("stopped before it ran; the next start begins where this one did")
+        say("stopped before the job ran; the next start resumes from the same place")
     else:
-        say(f"stopped; the next start goes on from {saved}")
+        say(f"stopped; the next start resumes from {saved}")
 
 
 def stop_pipeline(pipeline: Path, *, cluster: str) -> str:

@@ -76,7 +76,7 @@ def run_on_cluster(
     config = _with_place(config, rest.config().get("execution.checkpointing.dir"))
     if running := _running(rest, config):
         msg = (
-            f"{running.name} runs on {rest.url} already, as {running.id} ({running.state}); stop "
+            f"{running.name} already runs on {rest.url}, as {running.id} ({running.state}); stop "
             "it first: streamad flink stop"
         )
         raise ConfigError(msg)
@@ -123,9 +123,9 @@ def await_checkpoint(rest: FlinkRest, job_id: str) -> JobSummary:
             told = rest.job(job_id)
             return JobSummary(id=job_id, name=told["name"], state=told["state"])
         if time.monotonic() > deadline or len(failures) >= _ENOUGH_FAILURES:
-            why = failures[0] if failures else rest.delay(job_id) or "its logs may tell"
+            why = failures[0] if failures else rest.delay(job_id) or "see its logs"
             _end_quietly(rest, job_id)
-            msg = f"job {job_id} did not come to its first checkpoint and was cancelled: {why}"
+            msg = f"job {job_id} did not reach its first checkpoint and was cancelled: {why}"
             raise ClusterError(msg)
         time.sleep(_POLL_S)
 
@@ -156,7 +156,7 @@ def _submit(
     if restored := _restored(config, start_from):
         max_parallelism = _require_fit(config, restored)
         options["execution.state-recovery.path"] = restored
-        logger.info("goes on from %s", restored)
+        logger.info("resumes from %s", restored)
     else:
         taken = _taken(config, settings, start_from)
     made = plan(config, settings, options=options, max_parallelism=max_parallelism, taken=taken)
@@ -184,11 +184,11 @@ def _taken(
     elif start_from == PLAIN:
         msg = (
             f"--from plain: the plain job of {config.name} has committed nothing on this cluster; "
-            "begin anew with --from none"
+            "start without it: --from none"
         )
         raise ConfigError(msg)
     else:
-        logger.info("begins anew, at input.start: %s", config.input.start)
+        logger.info("starts at input.start: %s", config.input.start)
     return taken
 
 
@@ -209,7 +209,7 @@ def _require_fit(config: PipelineConfig, path: str) -> int:
     if facts.checksum != wanted and config.delivery.on_state_mismatch == "refuse":
         msg = (
             f"{path} was made with configuration {facts.checksum}, this pipeline has {wanted}: "
-            "settings that change decisions differ; restore the configuration, begin anew with "
+            "settings that change decisions differ; restore the configuration, start without it with "
             "--from none, or set delivery.on_state_mismatch: fresh"
         )
         raise StateError(msg)
@@ -225,7 +225,7 @@ def _require_alive(rest: FlinkRest, job_id: str) -> list[str]:
         _end_quietly(rest, job_id)
         raise StateError(newest.partition(": ")[2])
     if state in ("FAILED", "CANCELED", "FINISHED"):
-        msg = f"job {job_id} is {state}: {newest or 'it was ended from outside'}"
+        msg = f"job {job_id} is {state}: {newest or 'it was stopped from outside'}"
         raise ClusterError(msg)
     return failures
 

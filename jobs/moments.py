@@ -35,7 +35,7 @@ def parse_moment(text: str, *, now_ms: int) -> int:
         moment = datetime.fromisoformat(given)
     except ValueError as error:
         msg = (
-            f"{text!r} is no time; write 2026-03-01T12:00:00Z, milliseconds since 1970, "
+            f"{text!r} is not a time; write 2026-03-01T12:00:00Z, milliseconds since 1970, "
             "'10m ago' or 'now'"
         )
         raise ConfigError(msg) from error

@@ -88,7 +88,7 @@ def _check_input(config: PipelineConfig, topic: str, given: Mapping[str, str]) -
     if 0 <= kept_ms < SAFE_SNAPSHOTS * interval_ms:
         text = (
             f"{topic} keeps records for {kept_ms / 1000:g} s, less than {SAFE_SNAPSHOTS} times "
-            "delivery.snapshot_interval; one snapshot that fails would cost a gap"
+            "delivery.snapshot_interval; a failed snapshot would leave a gap"
         )
         return [Problem(level="warning", text=text)]
     return []
@@ -102,8 +102,8 @@ def _check_input_of_flink(
     if "delete" in given.get("cleanup.policy", "delete") and 0 <= kept_ms < interval_ms:
         text = (
             f"{topic} keeps records for {kept_ms / 1000:g} s and flink.checkpoint_interval is "
-            f"{interval_ms / 1000:g} s: what comes after a checkpoint could be gone when the job "
-            "goes on from it; raise retention.ms, or lower the interval"
+            f"{interval_ms / 1000:g} s: records after a checkpoint could be deleted before the job "
+            "resumes from it; raise retention.ms, or lower the interval"
         )
         return [Problem(level="error", text=text)]
     return []

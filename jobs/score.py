@@ -155,7 +155,7 @@ def _operator(
         except TrainingError as error:
             if detector_info(config.detector.name).needs_training:
                 raise
-            note = f"begun without any training: {error}"
+            note = f"started without training: {error}"
     require_trained(config)
     return DetectOperator(config, make_detector(config)), 0, note
 
@@ -325,6 +325,6 @@ def describe(scored: Scored, *, train_end: int | None) -> str:
     begun = train_end or 0
     return (
         f"{scored.detector}: windows of {scored.size} samples, lag {scored.lag} ({look}); "
-        f"{len(scored.frame) - begun} rows judged from row {begun} on, {scored.n_incomplete} "
+        f"{len(scored.frame) - begun} rows scored from row {begun} on, {scored.n_incomplete} "
         f"incomplete, {n_alerts} alert{'' if n_alerts == 1 else 's'}"
     )

@@ -124,7 +124,7 @@ def _read(path: Path) -> pl.DataFrame:
         msg = f"{path}: cannot be read ({str(error).splitlines()[0]})"
         raise ConfigError(msg) from error
     if frame.width == 0 or len(frame) == 0:
-        msg = f"{path}: holds no rows"
+        msg = f"{path}: has no rows"
         raise ConfigError(msg)
     return frame
 
@@ -154,7 +154,7 @@ def _value_columns(
         _require(frame, name, "--columns")
         if not _is_numeric(frame[name]):
             held = "texts" if frame[name].dtype == pl.String else str(frame[name].dtype)
-            msg = f"--columns: {name!r} holds {held}, and a variate must be numbers"
+            msg = f"--columns: {name!r} holds {held}, and a variate must be numeric"
             raise ConfigError(msg)
     if given:
         return list(dict.fromkeys(given))
@@ -164,7 +164,7 @@ def _value_columns(
         if name not in taken and name.lower() not in LABEL_NAMES and _is_numeric(frame[name])
     ]
     if not chosen:
-        msg = f"the file has no numeric column to judge; it has: {', '.join(frame.columns)}"
+        msg = f"the file has no numeric column to score; it has: {', '.join(frame.columns)}"
         raise ConfigError(msg)
     return chosen
 
@@ -206,7 +206,7 @@ def _times(frame: pl.DataFrame, name: str | None) -> NDArray[np.int64]:
         physical = column.cast(pl.Datetime("ms")).to_physical()
         return physical.fill_null(BAD_TIME).to_numpy().astype(np.int64)
     if not column.dtype.is_numeric():
-        msg = f"--time: column {name!r} holds {column.dtype}, which is no time; try --time row"
+        msg = f"--time: column {name!r} holds {column.dtype}, which is not a time; try --time row"
         raise ConfigError(msg)
     return _numbers(column)
 

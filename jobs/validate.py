@@ -63,7 +63,7 @@ def _ask_broker(path: Path, config: PipelineConfig) -> None:
 
 
 def check(path: Path, config: PipelineConfig, *, strict: bool = False) -> DetectOperator:
-    """Check what only the plug-ins know; a mistake is told with its line in the file."""
+    """Check what only the plug-ins know; an error names its line in the file."""
     try:
         codec_of(config)
         check_detector(config)
@@ -89,6 +89,15 @@ def _placed(path: Path, config: PipelineConfig, said: str) -> str:
     return f"{path}:{line}: {shown}"
 
 
+def _window_text(operator: DetectOperator) -> str:
+    size, variates = operator.detector.size, operator.plan.n_variates
+    return f"{_count(size, 'sample')}, {_count(variates, 'variate')}"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
 def describe(config: PipelineConfig, operator: DetectOperator) -> Told:
     """Return settings, topics, detector and memory of a pipeline, ready to print."""
     info = operator.detector.info
@@ -101,9 +110,9 @@ def describe(config: PipelineConfig, operator: DetectOperator) -> Told:
         },
         detector={
             "name": info.name,
-            "windows": f"{operator.detector.size} samples of {operator.plan.n_variates} variates",
-            "lag": f"{operator.detector.lag} samples",
-            "warm_up": f"{info.warm_up} windows of a key no artifact covers",
+            "windows": _window_text(operator),
+            "lag": _count(operator.detector.lag, "sample"),
+            "warm_up": f"{_count(info.warm_up, 'window')} per key that no artifact covers",
             "cost": info.cost,
             "artifact": operator.artifact or "none",
             **({"degraded": operator.degraded} if operator.degraded else {}),

@@ -1,4 +1,4 @@
-"""The pipeline file as a frozen, validated tree; mistakes are told with line and nearest name.
+"""The pipeline file as a frozen, validated tree; errors name the line and the nearest right name.
 
 Durations are written ``300ms``, ``10s``, ``5m``, ``2h``, ``7d``; a bare number is refused, because
 nobody remembers which unit it was.
@@ -109,7 +109,7 @@ class Section(BaseModel):
 
 
 class FieldsConfig(Section):
-    """Which field of a record is what."""
+    """The names of the fields of a record."""
 
     key: tuple[str, ...] = ("key",)
     """The fields that name the series (entity); several are joined by ``/``."""
@@ -120,11 +120,11 @@ class FieldsConfig(Section):
     values: tuple[str, ...] = ("value",)
     """The fields with the measured values, one variate each; ``value`` is read as well."""
     variate: str | None = None
-    """Long form: the field that names which variate a record is of."""
+    """Long form: the field that names the variate of a record."""
     variates: tuple[str, ...] = ()
     """Long form: the names of the variates, in order."""
     tags: tuple[str, ...] = ()
-    """Fields kept beside the key, for ``series.select``, ``alerts.group`` and the alert itself."""
+    """Fields kept beside the key, for ``series.select``, ``alerts.group`` and the alert."""
 
     @model_validator(mode="before")
     @classmethod
@@ -159,21 +159,21 @@ class InputConfig(Section):
     """Where records come from and how they are read."""
 
     topics: tuple[str, ...] = ()
-    """The topics that are read; one may be written without a list."""
+    """The topics to read; a single one may be written without a list."""
     format: str = "json"
-    """How a message is read: a name of the table of formats below."""
+    """The format of messages, one of the table of formats below."""
     fields: FieldsConfig = FieldsConfig()
     """Which field is what."""
     start: str = "latest"
-    """Where a pipeline begins that has read nothing yet: ``latest``, ``earliest``, or a time."""
+    """Where a new pipeline starts to read: ``latest``, ``earliest``, or a time."""
     on_out_of_range: Literal["fail", "earliest", "latest"] = "fail"
-    """What happens when the next record was deleted by retention: stop, or go on there."""
+    """When retention has deleted the next record: fail, or continue at that end of the topic."""
     repartition: bool = False
-    """Re-key the topic first; for topics whose records of one key lie in many partitions."""
+    """Re-key the topic first; for topics that spread the records of a key over partitions."""
     max_message_bytes: int = Field(default=4_194_304, ge=1024)
-    """A larger message becomes a dead letter."""
+    """A larger message becomes a dead-letter record."""
     max_rows_per_message: int = Field(default=100_000, ge=1)
-    """A message with more rows becomes a dead letter."""
+    """A message with more rows becomes a dead-letter record."""
 
     @model_validator(mode="before")
     @classmethod
@@ -184,21 +184,21 @@ class InputConfig(Section):
 
 
 class SelectConfig(Section):
-    """Which series are watched: shell patterns on the key, exact or pattern on tags."""
+    """The series to watch, by shell patterns on the key and on tags."""
 
     include: tuple[str, ...] = ("*",)
-    """Keys that are watched, as shell patterns."""
+    """Keys to watch, as shell patterns."""
     exclude: tuple[str, ...] = ()
-    """Keys that are not, even if included."""
+    """Keys not to watch, even if included."""
     tags: dict[str, str] = Field(default_factory=dict)
-    """Tags a key must have, as shell patterns."""
+    """Tags required of a key, as shell patterns."""
 
 
 class GapsConfig(Section):
-    """What stands in for missing samples, and when a window is not scored at all."""
+    """How missing samples are filled, and when a window is not scored."""
 
     fill: Literal["none", "previous", "linear"] = "previous"
-    """What stands in for a missing sample."""
+    """How a missing sample is filled."""
     max_share: float = Field(default=0.2, ge=0, le=1)
     """A window with a larger share of missing samples is not scored (``incomplete``)."""
 
@@ -207,27 +207,27 @@ class SeriesConfig(Section):
     """From points to samples: metric kind, grid, lateness, silence, bounds."""
 
     kind: Literal["gauge", "counter", "delta"] = "gauge"
-    """``counter`` is turned into a rate a second (resets are handled), ``delta`` is summed."""
+    """``counter`` becomes a rate per second (resets are handled); ``delta`` is summed."""
     step: Duration | None = None
-    """The grid samples are put on; without it every record is a sample."""
+    """The time grid of samples; without it every record is a sample."""
     aggregate: Literal["last", "mean", "max", "sum"] = "mean"
-    """What becomes of several records in one step."""
+    """How several records in one step are combined."""
     lateness: Duration = 0
-    """How long a sample stays open for records that come late, in the key's event time."""
+    """How long a sample stays open for late records, in the key's event time."""
     late: Literal["drop", "topic"] = "drop"
-    """What becomes of later records: dropped, or written to the late topic; counted always."""
+    """Later records are dropped, or written to the late topic; they are always counted."""
     reorder: int = Field(default=64, ge=1, le=4096)
-    """Without ``step``: the most samples of a key that are held open for ``lateness``."""
+    """Without ``step``: the most samples per key held open for ``lateness``."""
     gaps: GapsConfig = GapsConfig()
     """Missing samples."""
     silence: Duration | None = None
-    """A key without data for so long is a finding (``no_data``); unset: never."""
+    """A key without data for this long is a finding (``no_data``); unset: never."""
     ttl: Duration = 86_400_000
-    """A key without data for so long is forgotten with all that was learned of it."""
+    """A key without data for this long is forgotten, with its baseline."""
     max_keys: int = Field(default=1_000_000, ge=1)
-    """Keys held per partition; records of further keys become dead letters."""
+    """Most keys per partition; records of further keys become dead-letter records."""
     max_ahead: Duration = 3_600_000
-    """A record whose event time is further ahead of the broker's clock becomes a dead letter."""
+    """A record this far ahead of the broker's clock, or further, becomes a dead-letter record."""
     select: SelectConfig = SelectConfig()
     """Which keys are watched."""
 
@@ -263,7 +263,7 @@ class WindowsConfig(Section):
     """How samples become windows."""
 
     size: Annotated[int | Literal["auto"], BeforeValidator(_parse_size)] = "auto"
-    """Samples a window; ``auto`` takes the artifact's or the detector's own."""
+    """Samples per window; ``auto`` takes the size of the artifact or the detector's default."""
     stride: int = Field(default=1, ge=1)
     """Samples between the ends of two windows."""
 
@@ -283,12 +283,12 @@ class WindowsConfig(Section):
 
 
 class DetectorConfig(Section):
-    """Which detector, and from which artifact it starts."""
+    """The detector, and the artifact it starts from."""
 
     name: str = "knn_fused"
     """A detector of docs/detectors.md."""
     artifact: str | None = None
-    """What ``streamad fit`` made: a folder, or any URL that fsspec reads."""
+    """The output of ``streamad fit``: a folder, or any URL that fsspec reads."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Parameters of the detector."""
 
@@ -299,12 +299,12 @@ class DetectorConfig(Section):
 
 
 class MinEffectConfig(Section):
-    """What is strange but smaller than this does not matter."""
+    """Ignore anomalies smaller than this."""
 
     absolute: float = Field(default=0.0, ge=0)
-    """The least difference from what is expected, in the unit of the input."""
+    """The least difference from the expected value, in the unit of the input."""
     relative: float = Field(default=0.0, ge=0)
-    """The least difference as a share of what is expected."""
+    """The least difference as a share of the expected value."""
 
 
 class ScoringConfig(Section):
@@ -339,9 +339,9 @@ class ScoringConfig(Section):
     update_every: int = Field(default=60, ge=1)
     """Windows between two updates of an open episode."""
     direction: Literal["above", "below", "both"] = "both"
-    """Which side of what is expected matters."""
+    """Alert above, below, or on both sides of the expected value."""
     min_effect: MinEffectConfig = MinEffectConfig()
-    """How far from what is expected matters."""
+    """The least effect that is reported."""
 
     @field_validator("timezone")
     @classmethod
@@ -378,13 +378,13 @@ class AlertsConfig(Section):
     max_age: Duration = 3_600_000
     """Alerts found later than this after the event are marked ``past``; they page nobody."""
     update_every: Duration = 60_000
-    """The least time between two updates of an alert, unless it got much worse."""
+    """The least time between two updates of an alert, unless it becomes much worse."""
     tenant: str = "default"
-    """The record key of findings: one member sees all findings of a tenant."""
+    """The record key of findings: one member reads all findings of a tenant."""
     group: str | None = None
     """A key field or tag whose value groups alerts (a service, a team)."""
     runbook: str | None = None
-    """A link every alert carries."""
+    """A link in every alert."""
 
 
 class DeliveryConfig(Section):
@@ -393,27 +393,27 @@ class DeliveryConfig(Section):
     commit_interval: Duration = 500
     """The longest time between two transactions while there is something to commit."""
     snapshot_interval: Duration = 60_000
-    """Time between two snapshots of a partition: more is cheaper, less recovers sooner."""
+    """Time between two snapshots of a partition: longer is cheaper, shorter recovers sooner."""
     snapshot_store: str = "topic"
     """``topic``, or a folder or URL that fsspec writes."""
     on_state_mismatch: Literal["refuse", "fresh"] = "refuse"
-    """What happens to state that was made under other settings: stop, or begin afresh."""
+    """When the state was made with other settings: refuse to start, or discard it."""
     max_poll_records: int = Field(default=20_000, ge=1)
-    """Messages taken from the broker at once."""
+    """Messages per poll of the broker."""
     transaction_timeout: Duration = 10_000
-    """The broker aborts a transaction nobody ended after this; readers wait as long."""
+    """The broker aborts an unfinished transaction after this time; readers wait that long."""
 
 
 class FlinkConfig(Section):
-    """How the job runs on Flink; ``streamad run`` does not look at it, and no decision changes."""
+    """How the job runs on Flink; ``streamad run`` ignores it, and no decision depends on it."""
 
     parallelism: int = Field(default=1, ge=1, le=32_768)
-    """Slots that detect in parallel; more than the input has partitions would lie idle."""
+    """Slots that run detect in parallel; more slots than partitions of the input would be idle."""
     max_parallelism: int | None = Field(default=None, ge=1, le=32_768)
     """The most slots the state can ever be spread over; default: the partitions at the first start.
     It is part of the state: a savepoint keeps it."""
     checkpoint_interval: Duration = 5_000
-    """Time between checkpoints; what is written becomes visible with one."""
+    """Time between checkpoints; output becomes visible with a checkpoint."""
     checkpoint_dir: str | None = None
     """Where checkpoints and savepoints are kept: a folder or URL that every task manager reaches.
     Default: the cluster's own, and ``.streamad/flink`` where Flink runs in this process."""
@@ -422,21 +422,21 @@ class FlinkConfig(Section):
     execution_mode: Literal["process"] = "process"
     """How Flink runs Python. ``thread`` is refused: see docs/flink.md."""
     bundle_size: int = Field(default=10_000, ge=1, le=1_000_000)
-    """Messages that Flink hands to Python at once, at the most."""
+    """Most messages that Flink passes to Python at once."""
     bundle_time: Duration = 100
-    """The longest time a bundle waits to be full."""
+    """The longest time before a bundle that is not full is passed on."""
     linger: Duration = 100
-    """The longest time a message waits for others to be judged with it."""
+    """The longest time a message waits to be scored in one batch with others."""
     journal_bytes: int = Field(default=8_388_608, ge=4096)
     """A shard's journal is replaced by a snapshot once it is larger than this and the snapshot."""
     transaction_timeout: Duration = 900_000
-    """How long the broker keeps what a checkpoint has not confirmed: longer than any outage of the
-    job, and no longer than the broker's ``transaction.max.timeout.ms``."""
+    """How long the broker keeps output that no checkpoint has confirmed: longer than any outage of
+    the job, and at most the broker's ``transaction.max.timeout.ms``."""
     connector_jar: str | None = None
-    """The jar of Flink's Kafka connector; default: what ``make setup-flink`` fetched, else the
-    cluster's own ``lib`` folder."""
+    """The jar of Flink's Kafka connector; default: the one ``make setup-flink`` fetched, else the
+    one in the cluster's ``lib`` folder."""
     options: dict[str, str] = Field(default_factory=dict)
-    """Any option of Flink, such as ``taskmanager.memory.managed.size``; wins over all above."""
+    """Any option of Flink, such as ``taskmanager.memory.managed.size``; overrides all above."""
 
     @field_validator("execution_mode", mode="before")
     @classmethod
@@ -471,24 +471,24 @@ class OutputConfig(Section):
     state: str | None = None
     """Default ``streamad.<name>.state``."""
     dead_letters: str = "{topic}.dlq"
-    """What could not be used, with the reason; one topic an input."""
+    """Unusable input, with the reason; one topic per input."""
     late: str = "{topic}.late"
-    """Late records, where ``series.late`` is ``topic``; one topic an input."""
+    """Late records, where ``series.late`` is ``topic``; one topic per input."""
 
 
 class PipelineConfig(Section):
-    """One pipeline: what is read, how it is judged, where the verdicts go."""
+    """One pipeline: its input, its detector, its outputs."""
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")
-    """Part of topic names, consumer groups and ids: another name is another pipeline."""
+    """Part of topic names, consumer groups and ids; a new name makes a new pipeline."""
     input: InputConfig = InputConfig()
-    """What is read."""
+    """The input."""
     series: SeriesConfig = SeriesConfig()
     """How records become samples."""
     windows: WindowsConfig = WindowsConfig()
     """How samples become windows."""
     detector: DetectorConfig = DetectorConfig()
-    """What judges windows."""
+    """The model that scores windows."""
     scoring: ScoringConfig = ScoringConfig()
     """When a score is a finding."""
     alerts: AlertsConfig = AlertsConfig()

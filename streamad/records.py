@@ -20,6 +20,8 @@ AlertState = Literal["opened", "updated", "resolved"]
 
 MAX_ABS_VALUE = 1e30
 """Larger magnitudes are rejected: their squares leave float64's comfortable range."""
+UNKNOWN_MS = -1
+"""A time that was not given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +98,7 @@ class Explanation:
     """Why one window is strange, in the units of the input.
 
     ``variates`` maps each variate to its share of the score (shares sum to 1); ``observed`` and
-    ``expected`` are the values at the judged sample; ``time_ms`` is that sample's time.
+    ``expected`` are the values at one sample inside the event; ``time_ms`` is that sample's time.
     """
 
     observed: dict[str, float]
@@ -111,7 +113,9 @@ class Finding:
     """An episode of one key begins, goes on or ends: the record between detect and alert.
 
     ``id`` is stable: a hash of pipeline, detector, key and the opening window. ``sequence`` counts
-    the findings of that episode from 0, so ``(id, sequence)`` is unique.
+    the findings of that episode from 0, so ``(id, sequence)`` is unique. ``began_ms`` and
+    ``until_ms`` are times of the event: its first anomalous sample, and the last one known so far.
+    A record without ``until_ms`` (of an earlier version) has the end of its window there.
     """
 
     id: str
@@ -128,6 +132,7 @@ class Finding:
     window_start_ms: int
     window_end_ms: int
     began_ms: int
+    until_ms: int = UNKNOWN_MS
     score: float
     p_value: float
     peak_score: float
@@ -140,10 +145,19 @@ class Finding:
     degraded: str = ""
     reason: str = ""
 
+    def __post_init__(self) -> None:
+        if self.until_ms == UNKNOWN_MS:
+            object.__setattr__(self, "until_ms", max(self.began_ms, self.window_end_ms))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """What people subscribe to. ``severity`` 1.0 is the alerting boundary for every detector."""
+    """What people subscribe to. ``severity`` 1.0 is the alerting boundary for every detector.
+
+    ``began_ms`` and ``until_ms`` are times of the event; ``opened_ms``, ``time_ms`` and
+    ``resolved_ms`` are those of the windows that showed it. A record of an earlier version, without
+    the times of the event, has the opening window's and the newest window's end there.
+    """
 
     id: str
     sequence: int
@@ -156,6 +170,8 @@ class Alert:
     group: str
     key: str
     entity: dict[str, str]
+    began_ms: int = UNKNOWN_MS
+    until_ms: int = UNKNOWN_MS
     opened_ms: int
     time_ms: int
     resolved_ms: int | None
@@ -174,6 +190,12 @@ class Alert:
     degraded: str = ""
     reason: str = ""
     links: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.began_ms == UNKNOWN_MS:
+            object.__setattr__(self, "began_ms", self.opened_ms)
+        if self.until_ms == UNKNOWN_MS:
+            object.__setattr__(self, "until_ms", max(self.began_ms, self.window_end_ms))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
 from streamad.config import PipelineConfig
+from streamad.errors import StateError
+from streamad.operators.wording import ADOPTED, Event, is_over, resumed, summarise
 from streamad.operators.wording import clock as clock_text
-from streamad.operators.wording import summarise
-from streamad.records import Alert, Finding
+from streamad.records import Alert, Explanation, Finding
 
 MAX_SEVERITY: Final = 10.0
 """Severity is capped: beyond, a smaller p-value says more of the tail's fit than of the world."""
@@ -25,11 +26,14 @@ RAISED: Final = 1.25
 ERROR_QUIET_MS: Final = 600_000
 """An error has no end of its own: its alert resolves when the log is this far past the last one."""
 STALE_MS: Final = 7 * 86_400_000
-"""Open alerts without a finding for this long (and twice ``series.ttl``) are given up: detect was
-begun afresh, or its key moved, and the end of the episode will never come."""
+"""Open alerts without a finding for this long (and twice ``series.ttl``) are closed: detect started
+over, or its key moved, and the end of the episode will never come."""
 MAX_OPEN: Final = 100_000
 MAX_CLOSED: Final = 10_000
 """How many alerts are held, open and (against findings delivered again) resolved."""
+RECORD_VERSION: Final = 2
+"""Of the records of `AlertState`. It rises when an older streamad can no longer read them; a field
+with a default may be added under the same version. Records without a version are of version 1."""
 
 
 def severity(p_value: float, *, level: float) -> float:
@@ -52,11 +56,12 @@ def severity(p_value: float, *, level: float) -> float:
 
 @dataclass(slots=True)
 class _Life:
-    """An open alert: what was last said of it, and the findings taken since.
+    """An open alert: its last record, and what the findings since have changed.
 
-    sequence : of the last finding taken; began_ms : when the episode began; peak : greatest
+    sequence : of the last finding taken; began_ms, until_ms : of the event; peak : greatest
     severity so far; reported_peak, reported_ms : of the last alert sent; touched_ms : the log's
-    clock at the last finding; n_errors : windows an error alert stands for.
+    clock at the last finding; n_errors : windows an error alert stands for; strongest : explanation
+    of the strongest finding, finite values only; strength : that finding's severity and score.
     """
 
     last: Alert
@@ -67,6 +72,22 @@ class _Life:
     reported_ms: int
     touched_ms: int
     n_errors: int = 0
+    until_ms: int = -(2**63)
+    strongest: Explanation | None = None
+    strength: tuple[float, float] = (-1.0, 0.0)
+
+    def take(self, finding: Finding, value: float) -> None:
+        """Keep the times of the event and the values at its worst.
+
+        value : severity of the finding's own window
+        """
+        self.began_ms = min(self.began_ms, finding.began_ms)
+        self.until_ms = max(self.until_ms, finding.until_ms)
+        strength = (value, _number(finding.score))
+        # The window that ends an episode is ordinary: its values are not of the event.
+        inside = finding.state != "ended" and finding.explanation is not None
+        if inside and strength > self.strength:
+            self.strongest, self.strength = _finite(finding.explanation), strength
 
 
 class AlertState:
@@ -99,22 +120,27 @@ class AlertState:
         return {alert_id: self._record(alert_id) for alert_id in changed}
 
     def load(self, records: Mapping[str, Mapping[str, Any] | None]) -> None:
-        """Take back what `drain_changes` gave, the newest of each id, into an empty state."""
+        """Take back what `drain_changes` gave, the newest of each id, into an empty state.
+
+        Raises StateError for a record of a newer version, or one that is not readable.
+        """
         present = [(i, record) for i, record in records.items() if record is not None]
+        for alert_id, record in present:
+            _check_version(alert_id, record)
         for alert_id, record in sorted(present, key=lambda item: (item[1]["touched_ms"], item[0])):
             self.clock_ms = max(self.clock_ms, int(record["touched_ms"]))
             if "closed" in record:
                 self._closed[alert_id] = int(record["touched_ms"])
             else:
-                life = _Life(**{**record, "last": Alert(**record["last"])})
-                self._put(alert_id, life)
+                self._put(alert_id, _life_of(alert_id, record))
         self._changed.clear()
 
     def _record(self, alert_id: str) -> dict[str, Any] | None:
         if alert_id in self._open:
-            return asdict(self._open[alert_id])
+            return {"version": RECORD_VERSION, **asdict(self._open[alert_id])}
         if alert_id in self._closed:
-            return {"closed": True, "touched_ms": self._closed[alert_id]}
+            touched_ms = self._closed[alert_id]
+            return {"version": RECORD_VERSION, "closed": True, "touched_ms": touched_ms}
         return None
 
     # ------------------------------------------------------------------ for the operator alone
@@ -171,6 +197,56 @@ class AlertState:
             at = (life.last.detector, life.last.key)
             self._errors.pop(at, None)
             self._errors[at] = alert_id
+
+
+def _check_version(alert_id: str, record: Mapping[str, Any]) -> None:
+    version = record.get("version", 1)
+    if not isinstance(version, int) or version > RECORD_VERSION:
+        msg = (
+            f"the state of alert {alert_id} has format {version!r}, and this streamad reads up to "
+            f"{RECORD_VERSION}: a newer one wrote it. Run that version; or, to give up the alerts "
+            "that are open, delete the pipeline's alert-state topic"
+        )
+        raise StateError(msg)
+    if not isinstance(record.get("touched_ms"), int):
+        raise StateError(_unreadable(alert_id, "touched_ms is missing"))
+
+
+def _life_of(alert_id: str, record: Mapping[str, Any]) -> _Life:
+    """Build an open alert from a record of this version or an earlier one."""
+    try:
+        last = Alert(**_fields_of(Alert, record["last"]))
+        life = _Life(**{**_fields_of(_Life, record), "last": last})
+        if isinstance(record.get("strongest"), Mapping):
+            life.strongest = Explanation(**_fields_of(Explanation, record["strongest"]))
+        life.strength = (float(life.strength[0]), float(life.strength[1]))
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise StateError(_unreadable(alert_id, f"{type(error).__name__}: {error}")) from error
+    if record.get("version", 1) == 1:
+        # Version 1 kept neither the event's end nor its worst values: the last record stands in.
+        life.until_ms = max(life.began_ms, last.window_end_ms)
+        life.last = replace(last, began_ms=life.began_ms, until_ms=life.until_ms)
+        if last.explanation:
+            life.strongest = Explanation(
+                observed=last.observed,
+                expected=last.expected,
+                variates=last.explanation,
+                time_ms=last.window_end_ms,
+            )
+            life.strength = (life.peak, _number(last.score))
+    return life
+
+
+def _fields_of(kind: type, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what this version does not know; what is missing has the default of its field."""
+    return {one.name: record[one.name] for one in fields(kind) if one.name in record}
+
+
+def _unreadable(alert_id: str, why: str) -> str:
+    return (
+        f"the state of alert {alert_id} cannot be read ({why}); to give up the alerts that are "
+        "open, delete the pipeline's alert-state topic"
+    )
 
 
 class AlertOperator:
@@ -231,6 +307,7 @@ class AlertOperator:
             return None
         life.sequence = finding.sequence
         life.peak = max(life.peak, self._severity(finding))
+        life.take(finding, self._own(finding))
         if finding.state == "ended":
             state.close(finding.id)
             return self._following(life, finding, resolved=True)
@@ -247,6 +324,7 @@ class AlertOperator:
         if finding.window_end_ms <= life.sequence:
             return None
         life.sequence = finding.window_end_ms
+        life.take(finding, 1.0)
         if finding.state == "ended":
             state.close(alert_id)
             return self._following(life, finding, resolved=True)
@@ -257,16 +335,14 @@ class AlertOperator:
         past = recorded_ms - finding.window_end_ms > self.config.alerts.max_age
         value = self._severity(finding)
         is_error = finding.kind == "error"
-        text = summarise(
-            finding, resolved=False, peak_severity=value, began_ms=finding.began_ms, past=past
-        )
         alert = Alert(
             id=finding.id, sequence=0, state="opened", kind=finding.kind,
             pipeline=finding.pipeline, detector=finding.detector, artifact=finding.artifact,
             tenant=finding.tenant, group=finding.group, key=finding.key, entity=finding.entity,
             opened_ms=finding.window_end_ms, resolved_ms=None, severity=value, peak_severity=value,
-            threshold_p=finding.alert_p, summary=text, past=past, links=self._links,
-            **_of_window(finding),
+            threshold_p=finding.alert_p, summary="", past=past, links=self._links,
+            began_ms=finding.began_ms, until_ms=finding.until_ms, observed={}, expected={},
+            explanation={}, **_of_window(finding),
         )  # fmt: skip
         life = _Life(
             last=alert,
@@ -278,6 +354,8 @@ class AlertOperator:
             touched_ms=state.clock_ms,
             n_errors=int(is_error),
         )
+        life.take(finding, self._own(finding))
+        life.last = alert = replace(alert, **self._of_event(life, finding, resolved=False))
         state.touch(alert.id, life)
         return alert
 
@@ -295,14 +373,6 @@ class AlertOperator:
         return alert
 
     def _following(self, life: _Life, finding: Finding, *, resolved: bool) -> Alert:
-        text = summarise(
-            finding,
-            resolved=resolved,
-            peak_severity=life.peak,
-            began_ms=life.began_ms,
-            past=life.last.past,
-            n_errors=life.n_errors,
-        )
         return replace(
             life.last,
             sequence=life.last.sequence + 1,
@@ -310,10 +380,50 @@ class AlertOperator:
             resolved_ms=finding.window_end_ms if resolved else None,
             severity=self._severity(finding),
             peak_severity=life.peak,
-            summary=text,
             artifact=finding.artifact,
             **_of_window(finding),
+            **self._of_event(life, finding, resolved=resolved),
         )
+
+    def _of_event(self, life: _Life, finding: Finding, *, resolved: bool) -> dict[str, Any]:
+        """Return the fields that speak of the event: its times, values, and the line."""
+        shown, over = self._shown(life, finding)
+        event = Event(
+            began_ms=life.began_ms,
+            until_ms=life.until_ms,
+            peak_severity=life.peak,
+            shown=shown,
+            over=over,
+            past=life.last.past,
+            n_errors=life.n_errors,
+        )
+        return {
+            "began_ms": life.began_ms,
+            "until_ms": life.until_ms,
+            "observed": shown.observed if shown is not None else {},
+            "expected": shown.expected if shown is not None else {},
+            "explanation": shown.variates if shown is not None else {},
+            "summary": summarise(finding, event, resolved=resolved),
+        }
+
+    def _shown(self, life: _Life, finding: Finding) -> tuple[Explanation | None, bool]:
+        """Return values from inside the event, and whether it is over by what is known.
+
+        They are those of the newest window while that is anomalous (of a new level that is adopted,
+        too), and else those of the strongest one.
+        """
+        why = _finite(finding.explanation)
+        if finding.state == "ended":
+            return (why if finding.reason == ADOPTED and why else life.strongest), True
+        if finding.kind != "anomaly":
+            return why, False
+        if finding.p_value > self.config.scoring.exit:
+            return life.strongest, True
+        return why, is_over(finding, began_ms=life.began_ms, until_ms=life.until_ms)
+
+    def _own(self, finding: Finding) -> float:
+        """Return the severity of a finding's own window."""
+        return severity(finding.p_value, level=self._level)
 
     def _severity(self, finding: Finding) -> float:
         """Silence and errors are known, not guessed: they stand at the boundary by definition."""
@@ -332,15 +442,15 @@ class AlertOperator:
         return alerts
 
     def _abandon(self, life: _Life, clock_ms: int) -> Alert:
-        since = clock_text(life.touched_ms, dated=True)
-        reason, text = f"no finding since {since} UTC", f"{life.last.key}: nothing more was heard"
-        if life.last.kind == "error":
-            reason = f"no error since {since} UTC"
-            text = f"{life.last.key} is judged again; {life.last.detector} failed on"
-            text += f" {life.n_errors} window{'s' if life.n_errors > 1 else ''}"
+        since = f"{clock_text(life.touched_ms, dated=True)} UTC"
+        last = life.last
+        reason, text = f"no finding since {since}", f"{last.key}: alert closed without a known end"
+        if last.kind == "error":
+            reason = f"no error since {since}"
+            text = resumed(last.key, last.detector, life.n_errors)
         return replace(
-            life.last,
-            sequence=life.last.sequence + 1,
+            last,
+            sequence=last.sequence + 1,
             state="resolved",
             time_ms=clock_ms,
             resolved_ms=clock_ms,
@@ -351,23 +461,35 @@ class AlertOperator:
 
 def _of_window(finding: Finding) -> dict[str, Any]:
     """Return the fields of an alert that speak of the newest window."""
-    why = finding.explanation
     return {
         "time_ms": finding.window_end_ms,
         "window_start_ms": finding.window_start_ms,
         "window_end_ms": finding.window_end_ms,
         "score": finding.score,
         "p_value": finding.p_value,
-        "observed": _known(why.observed) if why is not None else {},
-        "expected": _known(why.expected) if why is not None else {},
-        "explanation": _known(why.variates) if why is not None else {},
         "degraded": finding.degraded,
         "reason": finding.reason,
     }
 
 
+def _finite(why: Explanation | None) -> Explanation | None:
+    """Leave out of an explanation what is not finite."""
+    if why is None:
+        return None
+    return Explanation(
+        observed=_known(why.observed),
+        expected=_known(why.expected),
+        variates=_known(why.variates),
+        time_ms=why.time_ms,
+    )
+
+
+def _number(value: float | None) -> float:
+    return value if value is not None and math.isfinite(value) else 0.0
+
+
 def _known(values: Mapping[str, float]) -> dict[str, float]:
-    """Leave out what is not finite: JSON has no word for it."""
+    """Leave out what is not finite: JSON cannot hold it."""
     return {
         name: value for name, value in values.items() if value is not None and math.isfinite(value)
     }

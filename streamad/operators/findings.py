@@ -1,4 +1,4 @@
-"""Findings: what detect tells the alert stage, in the units of the input."""
+"""Findings: the records detect writes for the alert stage, in the units of the input."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ NOT_MEASURED = Measured()
 class Episode:
     """Which episode a finding is of, and how far it has come.
 
-    opened_ms : end of the window that opened it, part of its id; began_ms : end of the first window
-    above the level; sequence : count of the episode's findings, from 0.
+    opened_ms : end of the window that opened it, part of its id; began_ms, until_ms : times of the
+    event's first anomalous sample and of the last one known so far (None: the explained sample
+    stands for both where it lies outside); sequence : count of the episode's findings, from 0.
     """
 
     kind: FindingKind
@@ -43,6 +44,7 @@ class Episode:
     window_start_ms: int
     window_end_ms: int
     offset: int = -1
+    until_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,7 @@ class FindingMaker:
         config, key = self.config, call.key(code)
         entity = self.entity(key, call.state.tags.get(code, {}))
         group = config.alerts.group
+        began_ms, until_ms = _event(episode, explanation)
         return Finding(
             id=stable_id(config.name, config.detector.name, episode.kind, key, episode.opened_ms),
             sequence=episode.sequence,
@@ -82,7 +85,8 @@ class FindingMaker:
             entity=entity,
             window_start_ms=episode.window_start_ms,
             window_end_ms=episode.window_end_ms,
-            began_ms=episode.began_ms,
+            began_ms=began_ms,
+            until_ms=until_ms,
             score=measured.score,
             p_value=measured.p_value,
             peak_score=measured.peak_score,
@@ -117,6 +121,7 @@ class FindingMaker:
             state=state,
             opened_ms=since_ms,
             began_ms=since_ms,
+            until_ms=now_ms,
             sequence=0 if state == "began" else 1,
             window_start_ms=since_ms,
             window_end_ms=now_ms,
@@ -129,7 +134,7 @@ class FindingMaker:
         """Return row ``place`` of a detector's explanations, by variate name.
 
         window : times of its first and last sample, and its size; where samples are irregular the
-            told sample's time is estimated as if they were not
+            explained sample's time is estimated as if they were not
         """
         if why is None:
             return None
@@ -148,3 +153,14 @@ class FindingMaker:
         parts = key.split("/", len(fields) - 1)
         named = dict(zip(fields, parts, strict=True)) if len(parts) == len(fields) else {}
         return {**(named or {fields[0]: key}), **tags}
+
+
+def _event(episode: Episode, why: Explanation | None) -> tuple[int, int]:
+    """Return the times of the event's first anomalous sample and of the last one known."""
+    if episode.until_ms is not None:
+        return episode.began_ms, episode.until_ms
+    shown_ms = episode.window_end_ms if why is None else why.time_ms
+    if episode.state == "ended":
+        return episode.began_ms, max(episode.began_ms, shown_ms)
+    # A score that trails explains a sample before the end of the window that began the episode.
+    return min(episode.began_ms, shown_ms), shown_ms

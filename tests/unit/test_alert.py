@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from streamad.config import AlertsConfig, PipelineConfig
+from streamad.errors import StateError
 from streamad.operators import alert as alert_module
 from streamad.operators.alert import ERROR_QUIET_MS, MAX_SEVERITY, STALE_MS, AlertOperator
 from streamad.operators.alert import severity as severity_of
+from streamad.operators.wording import ADOPTED, flapping
 from streamad.records import Alert, Explanation, Finding, stable_id
 
 NOON = 1_700_049_600_000  # 2023-11-15 12:00:00 UTC
 MINUTE = 60_000
+HOUR = 60 * MINUTE
 
 
 def finding(**changes: Any) -> Finding:
@@ -23,8 +27,8 @@ def finding(**changes: Any) -> Finding:
     made = Finding(
         id="e1", sequence=0, state="began", kind="anomaly", pipeline="hosts", detector="robust_z",
         artifact="", tenant="default", group="hosts", key="host-1/cpu", entity={},
-        window_start_ms=NOON - 10_000, window_end_ms=NOON, began_ms=NOON, score=9.0, p_value=1e-4,
-        peak_score=9.0, peak_p_value=1e-4, level=5.0, n_windows=1,
+        window_start_ms=NOON - 10_000, window_end_ms=NOON, began_ms=NOON, until_ms=NOON,
+        score=9.0, p_value=1e-4, peak_score=9.0, peak_p_value=1e-4, level=5.0, n_windows=1,
         explanation=Explanation(
             observed={"value": 97.21}, expected={"value": 12.4}, variates={"value": 1}, time_ms=NOON
         ),
@@ -71,10 +75,12 @@ def test_an_episode_below_the_level_makes_no_alert(stage: Stage):
 
 def test_an_episode_that_grows_worse_opens_when_it_reaches_the_level(stage: Stage):
     weak = finding(peak_p_value=1e-3)
-    worse = finding(sequence=1, state="continues", window_end_ms=NOON + 5_000)
+    worse = finding(
+        sequence=1, state="continues", window_end_ms=NOON + 5_000, until_ms=NOON + 5_000
+    )
     (opened,) = stage.take(weak, worse)
     assert (opened.state, opened.opened_ms) == ("opened", NOON + 5_000)
-    assert "since 12:00:00 UTC" in opened.summary
+    assert "since 12:00 UTC" in opened.summary
 
 
 def test_an_episode_already_over_opens_nothing(stage: Stage):
@@ -123,7 +129,10 @@ def test_old_findings_make_past_alerts_and_stay_past(stage: Stage):
     (resolved,) = stage.take(ended, delay_ms=0)
     assert opened.past
     assert resolved.past
-    assert "since 2023-11-15 12:00:00 UTC" in opened.summary
+    assert opened.summary == (
+        "host-1/cpu was 97.2, expected about 12.4, from 15 November 2023 12:00 UTC; severity 1.0 "
+        "[past: found long after it happened]"
+    )
     (fresh,) = stage.take(finding(id="e2"), delay_ms=hour)
     assert not fresh.past
 
@@ -131,18 +140,35 @@ def test_old_findings_make_past_alerts_and_stay_past(stage: Stage):
 def test_a_silent_key_stands_at_the_boundary_until_it_speaks(stage: Stage):
     silent = finding(kind="no_data", p_value=0.0, peak_p_value=0.0, explanation=None)
     again = replace(
-        silent, sequence=1, state="ended", window_end_ms=NOON + MINUTE, reason="data again"
-    )
+        silent, sequence=1, state="ended", window_end_ms=NOON + MINUTE, until_ms=NOON + MINUTE,
+        reason="data again",
+    )  # fmt: skip
     opened, resolved = stage.take(silent, again)
     assert (opened.severity, opened.kind) == (1.0, "no_data")
-    assert opened.summary == "host-1/cpu sends no data since 12:00:00 UTC"
-    assert resolved.summary == "host-1/cpu: data again (no data from 12:00:00 to 12:01:00 UTC)"
+    assert opened.summary == "host-1/cpu has sent no data since 12:00 UTC"
+    assert resolved.summary == (
+        "host-1/cpu is sending data again after 1 min without (12:00 to 12:01 UTC, 15 November)"
+    )
+
+
+def test_a_silent_key_that_is_forgotten_does_not_send_again(stage: Stage):
+    silent = finding(kind="no_data", p_value=0.0, peak_p_value=0.0, explanation=None)
+    gone = replace(
+        silent, sequence=1, state="ended", window_end_ms=NOON + 26 * HOUR,
+        until_ms=NOON + 26 * HOUR, reason="forgotten after series.ttl",
+    )  # fmt: skip
+    _, resolved = stage.take(silent, gone)
+    assert resolved.summary == (
+        "host-1/cpu sent no data for 1 d 2 h (15 November 12:00 to 16 November 14:00 UTC); "
+        "forgotten after series.ttl"
+    )
 
 
 def error(n: int, at_ms: int, key: str = "host-1/cpu") -> Finding:
     return finding(
         id=stable_id("error", key, n), kind="error", key=key, window_end_ms=NOON + at_ms,
-        began_ms=NOON + at_ms, explanation=None, reason="ValueError: no\nscore", peak_p_value=0.0,
+        began_ms=NOON + at_ms, until_ms=NOON + at_ms, explanation=None,
+        reason="ValueError: no\nscore", peak_p_value=0.0,
     )  # fmt: skip
 
 
@@ -151,7 +177,7 @@ def test_errors_of_a_key_share_one_alert_that_is_updated_when_due(stage: Stage):
     assert states(made) == ["opened", "updated"]
     assert made[0].id == made[1].id == error(0, 0).id
     assert made[1].summary == (
-        "host-1/cpu is not judged: robust_z failed on 4 windows since 12:00:00 UTC "
+        "detector failing on host-1/cpu: robust_z failed on 4 windows since 12:00 UTC "
         "(ValueError: no score)"
     )
     assert stage.state.counts["findings_error_began"] == 4
@@ -166,6 +192,22 @@ def test_an_error_alert_resolves_once_no_error_came_for_a_while(stage: Stage):
     resolved, other = stage.take(finding(id="e2", window_end_ms=NOON + ERROR_QUIET_MS))
     assert (resolved.id, resolved.state) == (opened.id, "resolved")
     assert other.state == "opened"
+    assert resolved.summary == (
+        "scoring resumed on host-1/cpu: robust_z had failed on 1 window "
+        "(no error since 2023-11-15 12:00:00 UTC)"
+    )
+
+
+def test_an_error_that_is_reported_as_ended_resolves_its_alert(stage: Stage):
+    ended = replace(error(2, 120_000), state="ended")
+    *_, resolved = stage.take(error(0, 0), error(1, 60_000), ended)
+    assert (resolved.state, resolved.began_ms, resolved.until_ms) == (
+        "resolved", NOON, NOON + 2 * MINUTE,
+    )  # fmt: skip
+    assert resolved.summary == (
+        "scoring resumed on host-1/cpu: robust_z had failed on 2 windows "
+        "(12:00 to 12:02 UTC, 15 November)"
+    )
 
 
 def test_an_alert_whose_end_never_comes_is_given_up(stage: Stage):
@@ -215,7 +257,9 @@ def test_what_is_not_finite_never_reaches_an_alert(stage: Stage):
     )
     (opened,) = stage.take(finding(explanation=why))
     assert opened.observed == {"mem": 3.0}
-    assert opened.summary.startswith("host-1/cpu mem is 3, expected about 1; also cpu (since")
+    assert opened.summary.startswith(
+        "host-1/cpu mem is 3, expected about 1 (also cpu), since 12:00 UTC"
+    )
 
 
 def test_an_alert_names_fallback_and_runbook():
@@ -223,17 +267,236 @@ def test_an_alert_names_fallback_and_runbook():
     (opened,) = stage.take(finding(degraded="robust_z judges: the artifact is missing"))
     assert opened.links == {"runbook": "https://example.org/cpu"}
     assert opened.summary == (
-        "host-1/cpu is 97.2, expected about 12.4 (since 12:00:00 UTC); severity 1.0 "
+        "host-1/cpu is 97.2, expected about 12.4, since 12:00 UTC; severity 1.0 "
         "[degraded: robust_z judges: the artifact is missing]"
     )
 
 
-def test_a_lasting_new_level_is_said_to_be_adopted(stage: Stage):
-    adopted = finding(
-        sequence=1, state="ended", window_end_ms=NOON + MINUTE, reason="adopted as the new normal"
+def shown(observed: float, at_ms: int = NOON, expected: float = 12.4) -> Explanation:
+    return Explanation(
+        observed={"value": observed}, expected={"value": expected}, variates={"value": 1.0},
+        time_ms=at_ms,
+    )  # fmt: skip
+
+
+def later(n: int, at_ms: int, *, until_ms: int, **changes: Any) -> Finding:
+    """Finding ``n`` of the episode, on the window that ends ``at_ms`` after noon."""
+    changes.setdefault("state", "continues")
+    return finding(sequence=n, window_end_ms=NOON + at_ms, until_ms=NOON + until_ms, **changes)
+
+
+def test_a_lasting_new_level_is_reported_as_adopted(stage: Stage):
+    adopted = later(
+        1, 3 * HOUR, until_ms=3 * HOUR, state="ended", reason=ADOPTED, explanation=shown(70.2)
     )
     _, resolved = stage.take(finding(), adopted)
-    assert "adopted as the new normal (strange from 12:00:00 to 12:01:00 UTC)" in resolved.summary
+    assert resolved.summary == (
+        "host-1/cpu: new level about 70.2 adopted as normal after 3 h "
+        "(12:00 to 15:00 UTC, 15 November); peak severity 1.0"
+    )
+
+
+# ---------------------------------------------------------------------- the event, not the window
+
+
+def test_a_resolved_alert_names_the_worst_values_of_the_event(stage: Stage):
+    worse = later(
+        1, 5 * MINUTE, until_ms=5 * MINUTE, p_value=1e-8, peak_p_value=1e-8,
+        explanation=shown(150.0, NOON + 5 * MINUTE),
+    )  # fmt: skip
+    calmer = later(2, 8 * MINUTE, until_ms=8 * MINUTE, p_value=1e-3, explanation=shown(40.0))
+    ended = later(
+        3, 17 * MINUTE, until_ms=12 * MINUTE, state="ended", p_value=0.4, explanation=shown(12.6)
+    )
+    *_, updated, resolved = stage.take(finding(), worse, calmer, ended)
+    assert updated.observed == {"value": 40.0}
+    assert (resolved.observed, resolved.expected) == ({"value": 150.0}, {"value": 12.4})
+    assert (resolved.began_ms, resolved.until_ms) == (NOON, NOON + 12 * MINUTE)
+    assert resolved.resolved_ms == NOON + 17 * MINUTE
+    assert resolved.summary == (
+        "host-1/cpu is back to normal after 12 min (12:00 to 12:12 UTC, 15 November): "
+        "was 150, expected about 12.4; peak severity 2.0"
+    )
+
+
+def test_an_outage_found_after_its_end_is_told_as_one(stage: Stage):
+    size = {"window_start_ms": NOON - 6 * HOUR, "window_end_ms": NOON + 3 * HOUR}
+    outage = {"began_ms": NOON, "until_ms": NOON + 2 * HOUR}
+    opened, resolved = stage.take(
+        finding(explanation=shown(15, NOON + HOUR, expected=115), **size, **outage),
+        finding(
+            sequence=1, state="ended", p_value=0.6, explanation=shown(112, expected=42.7),
+            window_start_ms=NOON - 5 * HOUR, window_end_ms=NOON + 4 * HOUR, **outage,
+        ),
+    )  # fmt: skip
+    assert opened.summary == (
+        "host-1/cpu was 15, expected about 115, 12:00 to 14:00 UTC; severity 1.0"
+    )
+    assert resolved.summary == (
+        "host-1/cpu is back to normal after 2 h (12:00 to 14:00 UTC, 15 November): "
+        "was 15, expected about 115; peak severity 1.0"
+    )
+
+
+def test_a_score_that_trails_does_not_end_the_event_early(stage: Stage):
+    # The judged sample lies in the middle of the window; nothing is known of those after it.
+    middle = NOON - 30 * MINUTE
+    alert = stage.take(
+        finding(
+            window_start_ms=NOON - HOUR, began_ms=middle - 20 * MINUTE, until_ms=middle,
+            explanation=shown(97.2, middle),
+        )
+    )[0]  # fmt: skip
+    assert alert.summary == (
+        "host-1/cpu is 97.2, expected about 12.4, since 11:10 UTC; severity 1.0"
+    )
+
+
+def test_a_single_sample_has_one_time(stage: Stage):
+    spike = {"began_ms": NOON, "until_ms": NOON, "window_start_ms": NOON - HOUR}
+    opened, resolved = stage.take(
+        finding(window_end_ms=NOON + 30 * MINUTE, **spike),
+        finding(sequence=1, state="ended", window_end_ms=NOON + HOUR, explanation=None, **spike),
+    )
+    assert opened.summary == (
+        "host-1/cpu was 97.2, expected about 12.4, at 12:00 UTC; severity 1.0"
+    )
+    assert resolved.summary == (
+        "host-1/cpu is back to normal: was 97.2, expected about 12.4, at 12:00 UTC, 15 November; "
+        "peak severity 1.0"
+    )
+
+
+def test_an_update_on_an_ordinary_window_speaks_of_the_event(stage: Stage):
+    pause = later(1, 2 * MINUTE, until_ms=MINUTE, p_value=0.5, explanation=shown(12.5))
+    _, updated = stage.take(finding(), pause)
+    assert updated.observed == {"value": 97.21}
+    assert updated.summary == (
+        "host-1/cpu was 97.2, expected about 12.4, 12:00 to 12:01 UTC; severity 1.0"
+    )
+
+
+def test_dates_are_given_where_a_span_crosses_midnight(stage: Stage):
+    late = NOON + 11 * HOUR + 50 * MINUTE
+    opened, updated, resolved = stage.take(
+        finding(began_ms=late, until_ms=late, window_end_ms=late),
+        finding(
+            sequence=1, state="continues", began_ms=late, until_ms=late + 15 * MINUTE,
+            window_end_ms=late + 15 * MINUTE,
+        ),
+        finding(
+            sequence=2, state="ended", began_ms=late, until_ms=late + 30 * MINUTE,
+            window_end_ms=late + 30 * MINUTE,
+        ),
+    )  # fmt: skip
+    assert "since 23:50 UTC;" in opened.summary
+    assert "since 15 November 23:50 UTC;" in updated.summary
+    assert "after 30 min (15 November 23:50 to 16 November 00:20 UTC):" in resolved.summary
+
+
+def test_a_reason_of_a_finding_is_added_as_it_stands(stage: Stage):
+    opened, resolved = stage.take(
+        finding(reason=flapping(5, HOUR)),
+        later(1, 12 * MINUTE, until_ms=MINUTE, state="ended", explanation=None, reason="forgotten"),
+    )
+    assert opened.summary.endswith("; severity 1.0; began 5 times in 1 h")
+    assert resolved.summary == (
+        "host-1/cpu was 97.2, expected about 12.4, 12:00 to 12:01 UTC, 15 November; forgotten; "
+        "peak severity 1.0"
+    )
+
+
+def test_an_event_whose_values_are_not_known_is_anomalous(stage: Stage):
+    opened, resolved = stage.take(
+        finding(explanation=None),
+        later(1, 12 * MINUTE, until_ms=5 * MINUTE, state="ended", explanation=None),
+    )
+    assert opened.summary == "host-1/cpu has been anomalous since 12:00 UTC; severity 1.0"
+    assert resolved.summary == (
+        "host-1/cpu is back to normal after 5 min (12:00 to 12:05 UTC, 15 November); "
+        "peak severity 1.0"
+    )
+
+
+def test_several_variates_are_named():
+    stage = Stage()
+    why = Explanation(
+        observed={"cpu": 1.0, "mem": 3.0}, expected={"cpu": 1.0, "mem": 1.0},
+        variates={"cpu": 0.1, "mem": 0.9}, time_ms=NOON,
+    )  # fmt: skip
+    opened, resolved = stage.take(
+        finding(key="host-1", explanation=why),
+        later(1, 12 * MINUTE, until_ms=5 * MINUTE, key="host-1", state="ended", explanation=None),
+    )
+    assert opened.summary == "host-1 mem is 3, expected about 1, since 12:00 UTC; severity 1.0"
+    assert "(12:00 to 12:05 UTC, 15 November): mem was 3, expected about 1;" in resolved.summary
+
+
+# ---------------------------------------------------------------------- records of other versions
+
+# What the alert stage wrote before records had a version; never edit it.
+VERSION_1 = """{"e1": {"last": {"id": "e1", "sequence": 0, "state": "opened", "kind": "anomaly",
+"pipeline": "hosts", "detector": "robust_z", "artifact": "", "tenant": "default", "group": "hosts",
+"key": "host-1/cpu", "entity": {}, "opened_ms": 1700049600000, "time_ms": 1700049600000,
+"resolved_ms": null, "window_start_ms": 1700049590000, "window_end_ms": 1700049600000,
+"score": 9.0, "p_value": 0.0001, "severity": 1.0, "peak_severity": 1.0, "threshold_p": 0.0001,
+"observed": {"value": 97.21}, "expected": {"value": 12.4}, "explanation": {"value": 1},
+"summary": "host-1/cpu is 97.2, expected about 12.4 (since 12:00:00 UTC); severity 1.0",
+"past": false, "degraded": "", "reason": "", "links": {}}, "sequence": 0,
+"began_ms": 1700049600000, "peak": 1.0, "reported_peak": 1.0, "reported_ms": 1700049600000,
+"touched_ms": 1700049600000, "n_errors": 0}, "e2": {"closed": true, "touched_ms": 1700049600000},
+"791a25886374a2fb26ad1a24e00aabb7": {"last": {"id": "791a25886374a2fb26ad1a24e00aabb7",
+"sequence": 0, "state": "opened", "kind": "error", "pipeline": "hosts", "detector": "robust_z",
+"artifact": "", "tenant": "default", "group": "hosts", "key": "host-1/cpu", "entity": {},
+"opened_ms": 1700049600000, "time_ms": 1700049600000, "resolved_ms": null,
+"window_start_ms": 1700049590000, "window_end_ms": 1700049600000, "score": 9.0, "p_value": 0.0001,
+"severity": 1.0, "peak_severity": 1.0, "threshold_p": 0.0001, "observed": {}, "expected": {},
+"explanation": {}, "summary": "host-1/cpu is not judged", "past": false, "degraded": "",
+"reason": "ValueError: no score", "links": {}}, "sequence": 1700049600000,
+"began_ms": 1700049600000, "peak": 1.0, "reported_peak": 1.0, "reported_ms": 1700049600000,
+"touched_ms": 1700049600000, "n_errors": 1}}"""
+
+
+def test_records_without_a_version_still_load(stage: Stage):
+    records = json.loads(VERSION_1)
+    stage.state.load(records)
+    assert {alert.id for alert in stage.state.open_alerts} == records.keys() - {"e2"}
+    assert stage.state.is_closed("e2")
+    ended = later(1, 7 * MINUTE, until_ms=2 * MINUTE, state="ended", explanation=shown(12.5))
+    (resolved,) = stage.take(ended)
+    assert (resolved.id, resolved.sequence, resolved.began_ms) == ("e1", 1, NOON)
+    assert resolved.observed == {"value": 97.21}
+    assert stage.take(error(1, 8 * MINUTE))[0].id == error(0, 0).id
+
+
+def test_records_may_hold_fields_this_version_does_not_know(stage: Stage):
+    stage.take(finding())
+    records = json.loads(json.dumps(stage.state.drain_changes()))
+    record = records["e1"]
+    record["colour"] = record["last"]["colour"] = record["strongest"]["colour"] = "red"
+    del record["n_errors"], record["until_ms"], record["last"]["until_ms"], record["strength"]
+    later_stage = Stage()
+    later_stage.state.load(records)
+    assert later_stage.state.open_alerts == stage.state.open_alerts
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"version": 3}, "format 3, and this streamad reads up to 2"),
+        ({"version": "x"}, "format 'x'"),
+        ({"last": {}}, "cannot be read"),
+        ({"last": None}, "cannot be read"),
+        ({"strongest": {"observed": {}}}, "cannot be read"),
+        ({"touched_ms": None}, "touched_ms is missing"),
+    ],
+)
+def test_a_record_that_is_not_readable_says_what_to_do(stage: Stage, change: dict, text: str):
+    stage.take(finding())
+    (record,) = stage.state.drain_changes().values()
+    with pytest.raises(StateError, match=re.escape(text)) as refused:
+        Stage().state.load({"e1": {**record, **change}})
+    assert "delete the pipeline's alert-state topic" in str(refused.value)
 
 
 @pytest.mark.parametrize(("p", "expected"), [(float("nan"), 0.0), (2.0, 0.0), (0.0, MAX_SEVERITY)])

@@ -120,7 +120,7 @@ def test_the_disturbance_raises_an_alert_that_resolves_and_the_demo_ends():
     assert "1/3 learning" in said
     assert "75 % learned" in said
     assert "OPENED host-1/disturbance.cpu_percent is 1" in said
-    assert "RESOLVED host-1/disturbance.cpu_percent is as usual again" in said
+    assert "RESOLVED host-1/disturbance.cpu_percent is back to normal" in said
 
 
 def test_a_machine_that_shows_nothing_of_it_fails_with_a_clear_line():
@@ -173,7 +173,7 @@ def test_every_screen_fits_its_terminal(monkeypatch: pytest.MonkeyPatch):
         assert max(len(lines) for lines in drawn) <= height - 1
         shown = "\n".join(drawn[-1])
         assert "disturbance.cpu %" in shown
-        assert "as usual again" in shown
+        assert "is back to normal" in shown
 
 
 def test_the_picture_is_taken_while_the_alert_is_open_and_loads_nothing(tmp_path: Path):

@@ -45,7 +45,7 @@ def test_passing_time_makes_a_silent_key_an_alert_and_a_record_ends_it():
     assert pipeline.feed(make_batch(CALM)) == []
     assert pipeline.tick(100_000) == []
     (silent,) = pipeline.tick(120_000)
-    assert (silent.kind, silent.summary) == ("no_data", "a sends no data since 00:01:19 UTC")
+    assert (silent.kind, silent.summary) == ("no_data", "a has sent no data since 00:01:19 UTC")
     ended = pipeline.feed(make_batch([("a", 121_000, 12.0), ("a", 140_000, 12.0)]))
     assert [alert.state for alert in ended] == ["resolved"]
 

@@ -27,6 +27,7 @@ FINDING = Finding(
     window_start_ms=1_699_999_990_000,
     window_end_ms=1_700_000_000_123,
     began_ms=1_699_999_995_000,
+    until_ms=1_699_999_999_000,
     score=math.nan,
     p_value=1e-9,
     peak_score=9.5,
