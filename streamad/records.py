@@ -180,11 +180,14 @@ class ScoreBatch:
     """The scores log: one row a closed window, columnar.
 
     keys : pl.Series of String ``(n,)``; end_ms : int64 ``(n,)``, time of the window's last sample;
-    score, p_value, level : float32 ``(n,)``; flags : uint8 ``(n,)``, a sum of ``FLAG_*``.
+    ordinal : int64 ``(n,)``, the window's number among those of its key, from 0 where the key's
+    state began; score, p_value, level : float32 ``(n,)``; flags : uint8 ``(n,)``, a sum of
+    ``FLAG_*``.
     """
 
     keys: pl.Series
     end_ms: NDArray[np.int64]
+    ordinal: NDArray[np.int64]
     score: NDArray[np.float32]
     p_value: NDArray[np.float32]
     level: NDArray[np.float32]

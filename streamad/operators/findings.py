@@ -30,13 +30,15 @@ NOT_MEASURED = Measured()
 class Episode:
     """Which episode a finding is of, and how far it has come.
 
-    opened_ms : end of the window that opened it, part of its id; began_ms : end of the first window
-    above the level; sequence : count of the episode's findings, from 0.
+    opened_ms, opened_ordinal : end and ordinal of the window that opened it, part of its id;
+    began_ms : end of the first window above the level; sequence : count of the episode's findings,
+    from 0.
     """
 
     kind: FindingKind
     state: FindingState
     opened_ms: int
+    opened_ordinal: int
     began_ms: int
     sequence: int
     window_start_ms: int
@@ -68,7 +70,14 @@ class FindingMaker:
         entity = self.entity(key, call.state.tags.get(code, {}))
         group = config.alerts.group
         return Finding(
-            id=stable_id(config.name, config.detector.name, episode.kind, key, episode.opened_ms),
+            id=stable_id(
+                config.name,
+                config.detector.name,
+                episode.kind,
+                key,
+                episode.opened_ms,
+                episode.opened_ordinal,
+            ),
             sequence=episode.sequence,
             state=episode.state,
             kind=episode.kind,
@@ -106,20 +115,27 @@ class FindingMaker:
         kind: FindingKind,
         state: FindingState,
         since_ms: int,
+        since_ordinal: int,
         now_ms: int,
         reason: str,
+        n_windows: int = 0,
     ) -> Finding:
-        """Return a finding that no score stands behind: silence, or a failure."""
+        """Return a finding that no score stands behind: silence, or a failure.
+
+        since_ordinal : of the key when it began; n_windows : windows that failed so far
+        """
         episode = Episode(
             kind=kind,
             state=state,
             opened_ms=since_ms,
+            opened_ordinal=since_ordinal,
             began_ms=since_ms,
             sequence=0 if state == "began" else 1,
             window_start_ms=since_ms,
             window_end_ms=now_ms,
         )
-        return self.make(call, code, episode=episode, reason=reason)
+        measured = Measured(n_windows=n_windows)
+        return self.make(call, code, episode=episode, measured=measured, reason=reason)
 
     def explanation(
         self, why: WindowExplanations | None, place: int, *, window: tuple[int, int, int]

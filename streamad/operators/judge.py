@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from streamad.compiled import compiled
 from streamad.config import PipelineConfig, ScoringConfig
 from streamad.detectors.base import Detector, WindowExplanations
 from streamad.operators.call import Call
@@ -24,10 +25,18 @@ from streamad.records import (
 )
 from streamad.scoring.episodes import Judgement
 from streamad.scoring.kernels import ADOPTED, BEGAN, CONTINUES, ENDED, NOTHING
+from streamad.windows.arrays import KeyedArrays
 from streamad.windows.signals import WindowBlock
 
-_MAX_ERROR_FINDINGS = 100
-"""Error findings a call may yield; further failures are counted only."""
+FIRST_FAILURES = 3
+FAILURES_EVERY = 100
+FAILURES_AGAIN_MS = 300_000
+"""Of a run of failing windows of a key these make findings: the first few, every so-manieth, and
+one that comes so long after the last that did, or the alert would be taken for over. The others are
+counted only. All of it is by the key's own windows, so it depends on no batch."""
+
+FAILURES_APART_MS = 600_000
+"""A failure so long after the one before begins a new run."""
 
 _STATES: dict[int, FindingState] = {
     BEGAN: "began",
@@ -43,6 +52,7 @@ class _Round:
 
     block: WindowBlock
     rows: NDArray[np.int64]
+    ordinal: NDArray[np.int64]
     codes: NDArray[np.int32]
     values: NDArray[np.float32]
     end_ms: NDArray[np.int64]
@@ -61,23 +71,27 @@ class WindowJudge:
     def judge(self, call: Call, block: WindowBlock, offsets: NDArray[np.int64]) -> None:
         """Judge a block; ``offsets`` ``(n,)`` are those of the rows that closed its windows."""
         n = len(block)
+        ordinal = _numbered(block.codes, call.state.flags["ordinal"])
         log = ScoreBatch(
             keys=call.state.keys.decode(block.codes),
             end_ms=block.end_ms.copy(),
+            ordinal=ordinal,
             score=np.full(n, np.nan, np.float32),
             p_value=np.full(n, np.nan, np.float32),
             level=np.full(n, np.nan, np.float32),
             flags=np.zeros(n, np.uint8),
         )
         if call.recorded is not None:
-            log.score[:] = call.recorded.lookup(log.keys, log.end_ms)
-        for part in self._rounds(call, block):
+            log.score[:] = call.recorded.lookup(log.keys, log.end_ms, ordinal)
+        for part in self._rounds(call, block, ordinal):
             self._judge_round(call, part, log, offsets)
         call.out.scores.append(log)
         call.out.counts["windows"] += n
         call.out.counts["incomplete"] += int(block.incomplete.sum())
 
-    def _rounds(self, call: Call, block: WindowBlock) -> Iterator[_Round]:
+    def _rounds(
+        self, call: Call, block: WindowBlock, ordinal: NDArray[np.int64]
+    ) -> Iterator[_Round]:
         """Cut a block at the windows where a key's memory may change, counted per key.
 
         The cuts depend on a key's own count of windows, not on the block, so that a window is
@@ -87,22 +101,20 @@ class WindowJudge:
         flags = np.where(block.incomplete, FLAG_INCOMPLETE, 0).astype(np.uint8)
         if state.memory is None:
             whole = np.arange(len(block))
+            ready = ~block.incomplete
             yield _Round(
-                block, whole, block.codes, block.values, block.end_ms, ~block.incomplete, flags
+                block, whole, ordinal, block.codes, block.values, block.end_ms, ready, flags
             )
             return
-        ordinal = state.flags["ordinal"]
-        done = ordinal[block.codes]
-        number = done + _place_in_key(block.codes)
-        np.add.at(ordinal, block.codes, 1)
-        cold = (number < info.warm_up) & ~state.flags["seeded"][block.codes]
+        cold = (ordinal < info.warm_up) & ~state.flags["seeded"][block.codes]
         flags[cold & ~block.incomplete] |= FLAG_WARMING
-        turn = number // info.learn_every - done // info.learn_every
+        turn = _turns(block.codes, ordinal // info.learn_every)
         for t in range(int(turn.max(initial=0)) + 1):
             rows = np.flatnonzero(turn == t)
             yield _Round(
                 block,
                 rows,
+                ordinal[rows],
                 block.codes[rows],
                 block.values[rows],
                 block.end_ms[rows],
@@ -115,7 +127,8 @@ class WindowJudge:
     ) -> None:
         scores = log.score[part.rows]
         scores[~part.ready] = np.nan
-        self._fill_scores(call, part, scores)
+        failed = self._fill_scores(call, part, scores)
+        self._tell_failures(call, part, failed)
         part.flags[part.ready & np.isnan(scores)] |= FLAG_ERROR
         part.ready &= ~np.isnan(scores)
         pick = np.flatnonzero(part.ready)
@@ -144,24 +157,25 @@ class WindowJudge:
 
     # ------------------------------------------------------------------ scores
 
-    def _fill_scores(self, call: Call, part: _Round, scores: NDArray[np.float32]) -> None:
-        """Score what is ready and not in the log; what the detector fails on stays NaN."""
+    def _fill_scores(self, call: Call, part: _Round, scores: NDArray[np.float32]) -> dict[int, str]:
+        """Score what is ready and not in the log; what the detector fails on stays NaN.
+
+        Returns the reason of each failure, by the window's place in the round, in order.
+        """
         ask = part.ready & np.isnan(scores)
         if not ask.any():
-            return
+            return {}
         if ask.all():
-            scores[:] = self._score(call, part.values, part.codes, part.end_ms)
-        else:
-            scores[ask] = self._score(call, part.values[ask], part.codes[ask], part.end_ms[ask])
+            scores[:], failed = self._score(call, part.values, part.codes)
+            return failed
+        places = np.flatnonzero(ask)
+        scores[places], failed = self._score(call, part.values[places], part.codes[places])
+        return {int(places[i]): reason for i, reason in failed.items()}
 
     def _score(
-        self,
-        call: Call,
-        values: NDArray[np.float32],
-        codes: NDArray[np.int32],
-        end_ms: NDArray[np.int64],
-    ) -> NDArray[np.float32]:
-        memory = call.state.memory
+        self, call: Call, values: NDArray[np.float32], codes: NDArray[np.int32]
+    ) -> tuple[NDArray[np.float32], dict[int, str]]:
+        memory, failed = call.state.memory, dict[int, str]()
         try:
             scores = self._detector.score(values, memory=memory, slots=codes)
             bad = np.flatnonzero(~np.isfinite(scores))
@@ -178,24 +192,30 @@ class WindowJudge:
                 reason = f"{type(error).__name__}: {error}"
             if not np.isfinite(scores[i]):
                 scores[i] = np.nan
-                self._failed(call, int(codes[i]), int(end_ms[i]), reason)
-        return scores
+                failed[i] = reason
+        return scores, failed
 
-    def _failed(self, call: Call, code: int, end_ms: int, reason: str) -> None:
-        call.out.counts["detector_errors"] += 1
-        if call.out.counts["detector_errors"] > _MAX_ERROR_FINDINGS:
-            return
-        call.out.findings.append(
-            self._make.plain(
-                call,
-                code,
-                kind="error",
-                state="began",
-                since_ms=end_ms,
-                now_ms=end_ms,
-                reason=reason,
+    def _tell_failures(self, call: Call, part: _Round, failed: dict[int, str]) -> None:
+        """Report failing windows, not all of a long run: see `FIRST_FAILURES`."""
+        call.out.counts["detector_errors"] += len(failed)
+        for place, reason in failed.items():
+            code, end_ms = int(part.codes[place]), int(part.end_ms[place])
+            n_failed = _failures_so_far(call.state.flags, code, end_ms)
+            if n_failed is None:
+                continue
+            call.out.findings.append(
+                self._make.plain(
+                    call,
+                    code,
+                    kind="error",
+                    state="began",
+                    since_ms=end_ms,
+                    since_ordinal=int(part.ordinal[place]),
+                    now_ms=end_ms,
+                    reason=reason,
+                    n_windows=n_failed,
+                )
             )
-        )
 
     def _suppressed(self, call: Call, part: _Round, pick: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Say which windows go the wrong way or not far enough.
@@ -248,16 +268,20 @@ class WindowJudge:
         if not len(events):
             return
         places = pick[events]
+        opened = call.state.flags["opened_ordinal"]
         why = self._explain(call, part, places)
         for i, (event, place) in enumerate(zip(events.tolist(), places.tolist(), strict=True)):
             row = int(part.rows[place])
             start_ms, end_ms = int(part.block.start_ms[row]), int(part.block.end_ms[row])
             window = (start_ms, end_ms, self._detector.size)
-            what = int(verdict.event[event])
+            code, what = int(part.codes[place]), int(verdict.event[event])
+            if what == BEGAN:
+                opened[code] = part.ordinal[place]
             episode = Episode(
                 kind="anomaly",
                 state=_STATES[what],
                 opened_ms=int(verdict.opened_ms[event]),
+                opened_ordinal=int(opened[code]),
                 began_ms=int(verdict.began_ms[event]),
                 sequence=int(verdict.sequence[event]),
                 window_start_ms=start_ms,
@@ -275,7 +299,7 @@ class WindowJudge:
             call.out.findings.append(
                 self._make.make(
                     call,
-                    int(part.codes[place]),
+                    code,
                     episode=episode,
                     measured=measured,
                     explanation=self._make.explanation(why, i, window=window),
@@ -301,10 +325,32 @@ def _is_gated(scoring: ScoringConfig) -> bool:
     return scoring.direction != "both" or effect.absolute > 0 or effect.relative > 0
 
 
-def _place_in_key(codes: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return each window's place among the windows of its key: 0, 1, 2 ..."""
-    order = np.argsort(codes, kind="stable")
-    ordered = codes[order]
-    place = np.empty(len(codes), np.int64)
-    place[order] = np.arange(len(codes)) - np.searchsorted(ordered, ordered, side="left")
-    return place
+def _failures_so_far(flags: KeyedArrays, code: int, end_ms: int) -> int | None:
+    """Count a failing window of a key; return how many its run has, None where it is not told."""
+    if end_ms - int(flags["failed_ms"][code]) >= FAILURES_APART_MS:
+        flags["failures"][code] = 0
+    flags["failures"][code] += 1
+    flags["failed_ms"][code] = end_ms
+    n_failed = int(flags["failures"][code])
+    due = end_ms - int(flags["failure_ms"][code]) >= FAILURES_AGAIN_MS
+    if n_failed > FIRST_FAILURES and n_failed % FAILURES_EVERY and not due:
+        return None
+    flags["failure_ms"][code] = end_ms
+    return n_failed
+
+
+@compiled
+def _numbered(codes: NDArray[np.int32], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return each window's ordinal, and count it: ``counts`` are the windows of each key."""
+    ordinal = np.empty(len(codes), np.int64)
+    for i in range(len(codes)):
+        ordinal[i] = counts[codes[i]]
+        counts[codes[i]] += 1
+    return ordinal
+
+
+def _turns(codes: NDArray[np.int32], period: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many periods after its key's first window in the block each window stands."""
+    first = np.empty(int(codes.max(initial=-1)) + 1, np.int64)
+    first[codes[::-1]] = period[::-1]  # the last one written is the first of its key
+    return np.asarray(period - first[codes])
