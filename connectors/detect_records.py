@@ -25,6 +25,7 @@ INPUT = "streamad-input"
 _EMPTY = ScoreBatch(
     keys=pl.Series("key", [], dtype=pl.String),
     end_ms=np.empty(0, np.int64),
+    ordinal=np.empty(0, np.int64),
     score=np.empty(0, np.float32),
     p_value=np.empty(0, np.float32),
     level=np.empty(0, np.float32),
@@ -103,7 +104,10 @@ class KafkaDetectRecords:
         return made
 
     def read_log(self, messages: Messages, source: Source) -> Iterator[Logged]:
-        """Read what `scores` and `tick` wrote of a partition."""
+        """Read what `scores` and `tick` wrote of a partition.
+
+        Scores of another detector or artifact are left out: they say nothing of this one's.
+        """
         wanted = str(source).encode()
         for value, record in zip(messages.payloads, messages.raw, strict=True):
             if dict(record.headers).get(INPUT, wanted) != wanted:
@@ -116,7 +120,7 @@ class KafkaDetectRecords:
                 continue
             if tick := origin.notes.get("tick_ms"):
                 yield Logged(offset=origin.next_offset, tick_ms=int(tick))
-            else:
+            elif (origin.detector, origin.artifact) == (self._detector, self._artifact):
                 yield Logged(offset=origin.next_offset, scores=scores)
 
     def _origin(
@@ -193,6 +197,7 @@ def _joined(batches: Sequence[ScoreBatch]) -> ScoreBatch:
     return ScoreBatch(
         keys=pl.concat([batch.keys for batch in batches]),
         end_ms=np.concatenate([batch.end_ms for batch in batches]),
+        ordinal=np.concatenate([batch.ordinal for batch in batches]),
         score=np.concatenate([batch.score for batch in batches]),
         p_value=np.concatenate([batch.p_value for batch in batches]),
         level=np.concatenate([batch.level for batch in batches]),

@@ -25,7 +25,7 @@ MAX_MESSAGE_BYTES = 900_000
 
 ROWS_PER_MESSAGE = 32_768
 
-FORMAT = "streamad.scores.v1"
+FORMAT = "streamad.scores.v2"
 METADATA_KEY = b"streamad"
 OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 READ_OPTIONS = pa.ipc.IpcReadOptions(use_threads=False)
@@ -33,9 +33,14 @@ SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
         pa.field("end_ms", pa.timestamp("ms", tz="UTC"), nullable=False),
+        pa.field("ordinal", pa.int64(), nullable=False),
         pa.field("score", pa.float32(), nullable=False),
         pa.field("p_value", pa.float32(), nullable=False),
         pa.field("level", pa.float32(), nullable=False),
+        pa.field("newest", pa.float32(), nullable=False),
+        pa.field("newest_p", pa.float32(), nullable=False),
+        pa.field("newest_level", pa.float32(), nullable=False),
+        pa.field("severity", pa.float32(), nullable=False),
         pa.field("flags", pa.uint8(), nullable=False),
     ]
 )
@@ -88,9 +93,14 @@ def _record_batch(scores: ScoreBatch) -> pa.RecordBatch:
         [
             scores.keys.to_arrow(),
             _column(scores.end_ms, pa.timestamp("ms", tz="UTC")),
+            _column(scores.ordinal, pa.int64()),
             _column(scores.score, pa.float32()),
             _column(scores.p_value, pa.float32()),
             _column(scores.level, pa.float32()),
+            _column(scores.newest, pa.float32()),
+            _column(scores.newest_p, pa.float32()),
+            _column(scores.newest_level, pa.float32()),
+            _column(scores.severity, pa.float32()),
             _column(scores.flags, pa.uint8()),
         ],
         names=SCHEMA.names,
@@ -171,9 +181,14 @@ def _scores(table: pa.Table) -> ScoreBatch:
     return ScoreBatch(
         keys=pl.Series("key", table.column("key"), dtype=pl.String),
         end_ms=_numbers(table, "end_ms", np.dtype(np.int64)),
+        ordinal=_numbers(table, "ordinal", np.dtype(np.int64)),
         score=_numbers(table, "score", np.dtype(np.float32)),
         p_value=_numbers(table, "p_value", np.dtype(np.float32)),
         level=_numbers(table, "level", np.dtype(np.float32)),
+        newest=_numbers(table, "newest", np.dtype(np.float32)),
+        newest_p=_numbers(table, "newest_p", np.dtype(np.float32)),
+        newest_level=_numbers(table, "newest_level", np.dtype(np.float32)),
+        severity=_numbers(table, "severity", np.dtype(np.float32)),
         flags=_numbers(table, "flags", np.dtype(np.uint8)),
     )
 

@@ -21,7 +21,7 @@ from jobs.docs_alerts import alerts_page
 from jobs.docs_cli import cli_page
 from jobs.docs_flink import flink_page
 from streamad import config as config_module
-from streamad.config import PipelineConfig, Section
+from streamad.config import PipelineConfig, Section, changes_decisions
 from streamad.detectors import DETECTORS
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
@@ -90,7 +90,7 @@ def _section_table(path: str, section: type[Section]) -> str:
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             continue
-        mark = " †" if _decides(f"{path}.{name}".lstrip(".")) else ""
+        mark = " †" if changes_decisions(f"{path}.{name}".lstrip(".")) else ""
         kind = _kind(types[name], field.metadata)
         default = _default(field, is_duration="Duration" in types[name])
         lines.append(f"| `{name}`{mark} | {kind} | {default} | {_cell(told[name])} |")
@@ -191,13 +191,6 @@ def duration(value_ms: int) -> str:
         return "0s"
     size, unit = next((size, unit) for size, unit in _UNITS if value_ms % size == 0)
     return f"{value_ms // size}{unit}"
-
-
-def _decides(path: str) -> bool:
-    """Say whether a setting is part of what state is bound to."""
-    outer, _, rest = path.partition(".")
-    whole = outer in {"name", "series", "windows", "detector", "scoring"}
-    return whole or (outer == "input" and rest.startswith("fields."))
 
 
 def _cell(text: str) -> str:

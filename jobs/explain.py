@@ -143,12 +143,13 @@ def explain_rows(
 
 
 def _rows_of(scores: ScoreBatch, key: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return the rows of a key in the order of time, each window once, its newest row."""
+    """Return the rows of a key in the order of its windows, each window once, its newest row."""
     rows = np.flatnonzero((scores.keys == key).to_numpy())
     if not len(rows):
         raise NoSuchWindowError(_no_key(key, scores))
     # From the back, so that of a window logged twice the later row stays.
-    _, last = np.unique(scores.end_ms[rows][::-1], return_index=True)
+    windows = np.column_stack([scores.end_ms[rows], scores.ordinal[rows]])
+    _, last = np.unique(windows[::-1], axis=0, return_index=True)
     return rows[::-1][last]
 
 

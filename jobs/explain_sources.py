@@ -29,6 +29,7 @@ MAX_OTHER_KEYS = 100_000
 
 COLUMNS: dict[str, type[np.generic]] = {
     "end_ms": np.int64,
+    "ordinal": np.int64,
     "score": np.float32,
     "p_value": np.float32,
     "level": np.float32,
@@ -79,6 +80,8 @@ def read_scores(path: Path) -> ScoreBatch:
             f"{path}: cannot be read as scores ({error}); give Parquet, or Arrow (.arrow, .feather)"
         )
         raise ConfigError(msg) from error
+    if "ordinal" not in frame.columns:  # of a log before windows were numbered
+        frame = frame.with_columns(ordinal=pl.lit(0, pl.Int64))
     missing = [name for name in ("key", *COLUMNS) if name not in frame.columns]
     if missing:
         msg = f"{path}: is no scores log, it lacks the columns {missing}; it has {frame.columns}"

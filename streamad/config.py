@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -516,13 +516,53 @@ class PipelineConfig(Section):
         given: str | None = getattr(self.output, role)
         return given or f"streamad.{self.name}.{role}"
 
+    def decision_settings(self) -> dict[str, Any]:
+        """Return the settings that change decisions: dotted path to JSON value."""
+        every = _flat(self, self.model_dump(mode="json"))
+        return {path: value for path, value in every if changes_decisions(path)}
+
     def decision_checksum(self) -> str:
         """Return a checksum over the settings that change decisions; state is bound to it."""
-        tree = self.model_dump(mode="json")
-        kept = {name: tree[name] for name in ("name", "series", "windows", "detector", "scoring")}
-        kept["fields"] = tree["input"]["fields"]
-        text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self.decision_settings(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+DECISION_SETTINGS = (
+    "name",
+    "input.fields",
+    "series",
+    "windows",
+    "detector.name",
+    "detector.params",
+    "scoring",
+    "alerts.level",
+    "alerts.tenant",
+    "alerts.group",
+)
+"""Settings and sections that change scores, episodes or findings: all that the detect operator and
+its detector read. State is bound to them, and the docs mark them. ``detector.artifact`` is not
+among them: state is bound to the artifact's id, wherever it lies."""
+
+
+def changes_decisions(path: str) -> bool:
+    """Return whether a setting is one of `DECISION_SETTINGS`, or lies in one of its sections.
+
+    Examples
+    --------
+    >>> changes_decisions("series.gaps.fill"), changes_decisions("alerts.runbook")
+    (True, False)
+    """
+    return any(path == one or path.startswith(f"{one}.") for one in DECISION_SETTINGS)
+
+
+def _flat(section: Section, tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each setting with its dotted path; a mapping is one setting, a section is not."""
+    for name in type(section).model_fields:
+        inner = getattr(section, name)
+        if isinstance(inner, Section):
+            yield from _flat(inner, tree[name], f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", tree[name]
 
 
 _ENV = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")

@@ -142,6 +142,7 @@ class Finding:
     explanation: Explanation | None
     input: dict[str, int | str]
     alert_p: float = 1e-4
+    calm: bool = False
     degraded: str = ""
     reason: str = ""
 
@@ -203,13 +204,15 @@ class ScoreBatch:
     """The scores log: one row a closed window, columnar.
 
     keys : pl.Series of String ``(n,)``; end_ms : int64 ``(n,)``, time of the window's last sample;
-    score, p_value, level : float32 ``(n,)``; newest, newest_p, newest_level : the same of the look at
-    the newest samples, NaN where the detector has none; severity :
-    1.0 at the alert level; flags : uint8 ``(n,)``, a sum of ``FLAG_*``.
+    ordinal : int64 ``(n,)``, the window's number among those of its key, from 0 where the key's
+    state began; score, p_value, level : float32 ``(n,)``; newest, newest_p, newest_level : the same
+    of the look at the newest samples, NaN where the detector has none; severity : float32, 1.0 at
+    the alert level; flags : uint8 ``(n,)``, a sum of ``FLAG_*``.
     """
 
     keys: pl.Series
     end_ms: NDArray[np.int64]
+    ordinal: NDArray[np.int64]
     score: NDArray[np.float32]
     p_value: NDArray[np.float32]
     level: NDArray[np.float32]

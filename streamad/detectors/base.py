@@ -64,8 +64,8 @@ class WindowExplanations:
     observed, expected : float32 ``(n_windows, n_variates)`` at the judged sample
     share : float32 ``(n_windows, n_variates)``, each variate's share of the score, rows sum to 1
     position : int32 ``(n_windows,)``, index of the told sample inside its window
-    first, last : int32 ``(n_windows,)``, first and last sample of the event inside the window
-        (None: the told sample alone)
+    first, last : int32 ``(n_windows,)``, first and last sample of the event inside the window, -1
+        where no sample stands out (None: the told sample alone)
     """
 
     observed: Floats

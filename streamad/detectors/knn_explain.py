@@ -32,6 +32,7 @@ PEAK_SHARE = 0.25
 """And the share of the farthest sample's distance."""
 RIVAL = 0.5
 """Of two events in a window the later is told, if it is so much of the stronger one."""
+NO_EVENT = -1
 BRIDGE = 3
 """Ordinary samples in a row that do not end an event."""
 
@@ -89,17 +90,26 @@ def explain_windows(
                 due[v, i] = _middle(lived, reference[0], place, n_lived, v, i)
         _event(query, due, noise, apart, event[w])
         at = event[w, 0]
+        first_told, past_told = _span(event[w])
         total = np.float32(0.0)
         for v in range(n_variates):
             expected[w, v] = due[v, at] * scale[slot, v] + loc[slot, v]
             share[w, v] = 0.0
-            for i in range(event[w, 1], event[w, 2] + 1):
+            for i in range(first_told, past_told):
                 if not np.isnan(query[v, i]):
                     share[w, v] += (query[v, i] - due[v, i]) * (query[v, i] - due[v, i])
             total += share[w, v]
         for v in range(n_variates):
             share[w, v] = share[w, v] / total if total > 0.0 else np.float32(1.0 / n_variates)
     return expected, share, event
+
+
+@compiled
+def _span(event: Ints) -> tuple[int, int]:
+    """Return the event's first sample and one past its last; the told one where there is none."""
+    if event[1] == NO_EVENT:
+        return event[0], event[0] + 1
+    return event[1], event[2] + 1
 
 
 @compiled
@@ -163,7 +173,11 @@ def _event(query: Floats, due: Floats, noise: np.float32, apart: Floats, event: 
         farthest = max(farthest, apart[i])
     level = max(noise, np.float32(PEAK_SHARE) * farthest)
     if farthest < level:
-        level = farthest
+        for i in range(size):
+            if apart[i] >= farthest:
+                event[0] = i
+        event[1] = event[2] = NO_EVENT
+        return
     # Runs above the level, from the newest back; the first that holds its own is the event.
     i = size - 1
     while i >= 0:

@@ -417,13 +417,13 @@ class AlertOperator:
             return (why if finding.reason == ADOPTED and why else life.strongest), True
         if finding.kind != "anomaly":
             return why, False
-        if finding.p_value > self.config.scoring.exit:
+        if finding.calm:
             return life.strongest, True
         return why, is_over(finding, began_ms=life.began_ms, until_ms=life.until_ms)
 
     def _own(self, finding: Finding) -> float:
         """Return the severity of a finding's own window."""
-        return severity(finding.p_value, level=self._level)
+        return severity(finding.p_value, level=finding.alert_p)
 
     def _severity(self, finding: Finding) -> float:
         """Silence and errors are known, not guessed: they stand at the boundary by definition."""

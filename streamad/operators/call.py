@@ -17,8 +17,10 @@ from streamad.records import Finding, Rejected, ScoreBatch
 class RecordedScores(Protocol):
     """Scores of windows that were judged before: recovery reads these instead of the model."""
 
-    def lookup(self, keys: pl.Series, end_ms: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the logged score of each window, NaN where none was logged."""
+    def lookup(
+        self, keys: pl.Series, end_ms: NDArray[np.int64], ordinal: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return both looks of each window as logged ``(n, 2)``, NaN where none was."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from streamad.config import PipelineConfig
 from streamad.detectors.base import Detector, smoothing
 from streamad.operators.call import NOWHERE, Call, DetectOutput, Position, RecordedScores
 from streamad.operators.findings import FindingMaker
+from streamad.operators.identity import StateIdentity
 from streamad.operators.judge import WindowJudge
 from streamad.operators.shard import ShardState
 from streamad.operators.silence import cut_at_ticks, pass_tick, tick_length
@@ -62,6 +63,16 @@ class DetectOperator:
         self._judge = WindowJudge(config, detector, self._make)
         self._tick_ms = tick_length(config.series)
         self.plan = _window_plan(config, detector)
+
+    @property
+    def identity(self) -> StateIdentity:
+        """Return what state of this operator belongs to."""
+        return StateIdentity(
+            checksum=self.config.decision_checksum(),
+            settings=self.config.decision_settings(),
+            detector=self.detector.info.name,
+            artifact=self.artifact,
+        )
 
     def new_state(self) -> ShardState:
         """Return an empty shard."""

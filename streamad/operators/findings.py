@@ -31,20 +31,21 @@ NOT_MEASURED = Measured()
 class Episode:
     """Which episode a finding is of, and how far it has come.
 
-    opened_ms : end of the window that opened it, part of its id; began_ms, until_ms : times of the
-    event's first anomalous sample and of the last one known so far (None: the explained sample
-    stands for both where it lies outside); sequence : count of the episode's findings, from 0.
+    opened_ms, opened_ordinal : end and ordinal of the window that opened it, part of its id;
+    began_ms, until_ms : times of the event's first anomalous sample and of the last one known so
+    far; sequence : count of the episode's findings, from 0.
     """
 
     kind: FindingKind
     state: FindingState
     opened_ms: int
+    opened_ordinal: int
     began_ms: int
     sequence: int
     window_start_ms: int
     window_end_ms: int
+    until_ms: int
     offset: int = -1
-    until_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +71,15 @@ class FindingMaker:
         config, key = self.config, call.key(code)
         entity = self.entity(key, call.state.tags.get(code, {}))
         group = config.alerts.group
-        began_ms, until_ms = _event(episode, explanation)
         return Finding(
-            id=stable_id(config.name, config.detector.name, episode.kind, key, episode.opened_ms),
+            id=stable_id(
+                config.name,
+                config.detector.name,
+                episode.kind,
+                key,
+                episode.opened_ms,
+                episode.opened_ordinal,
+            ),
             sequence=episode.sequence,
             state=episode.state,
             kind=episode.kind,
@@ -85,8 +92,8 @@ class FindingMaker:
             entity=entity,
             window_start_ms=episode.window_start_ms,
             window_end_ms=episode.window_end_ms,
-            began_ms=began_ms,
-            until_ms=until_ms,
+            began_ms=episode.began_ms,
+            until_ms=episode.until_ms,
             score=measured.score,
             p_value=measured.p_value,
             peak_score=measured.peak_score,
@@ -112,21 +119,28 @@ class FindingMaker:
         kind: FindingKind,
         state: FindingState,
         since_ms: int,
+        since_ordinal: int,
         now_ms: int,
         reason: str,
+        n_windows: int = 0,
     ) -> Finding:
-        """Return a finding that no score stands behind: silence, or a failure."""
+        """Return a finding that no score stands behind: silence, or a failure.
+
+        since_ordinal : of the key when it began; n_windows : windows that failed so far
+        """
         episode = Episode(
             kind=kind,
             state=state,
             opened_ms=since_ms,
+            opened_ordinal=since_ordinal,
             began_ms=since_ms,
             until_ms=now_ms,
             sequence=0 if state == "began" else 1,
             window_start_ms=since_ms,
             window_end_ms=now_ms,
         )
-        return self.make(call, code, episode=episode, reason=reason)
+        measured = Measured(n_windows=n_windows)
+        return self.make(call, code, episode=episode, measured=measured, reason=reason)
 
     def explanation(
         self, why: WindowExplanations | None, place: int, *, window: tuple[int, int, int]
@@ -143,8 +157,7 @@ class FindingMaker:
             dict(zip(names, column[place].astype(float).tolist(), strict=True))
             for column in (why.observed, why.expected, why.share)
         )
-        first, last, size = window
-        time_ms = first + (last - first) * int(why.position[place]) // max(size - 1, 1)
+        time_ms = sample_time(window, int(why.position[place]))
         return Explanation(observed=observed, expected=expected, variates=share, time_ms=time_ms)
 
     def entity(self, key: str, tags: Mapping[str, str]) -> dict[str, str]:
@@ -155,12 +168,7 @@ class FindingMaker:
         return {**(named or {fields[0]: key}), **tags}
 
 
-def _event(episode: Episode, why: Explanation | None) -> tuple[int, int]:
-    """Return the times of the event's first anomalous sample and of the last one known."""
-    if episode.until_ms is not None:
-        return episode.began_ms, episode.until_ms
-    shown_ms = episode.window_end_ms if why is None else why.time_ms
-    if episode.state == "ended":
-        return episode.began_ms, max(episode.began_ms, shown_ms)
-    # A score that trails explains a sample before the end of the window that began the episode.
-    return min(episode.began_ms, shown_ms), shown_ms
+def sample_time(window: tuple[int, int, int], place: int) -> int:
+    """Return the time of a window's sample; ``window`` as for `FindingMaker.explanation`."""
+    first, last, size = window
+    return first + (last - first) * place // max(size - 1, 1)

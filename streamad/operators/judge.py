@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from streamad.compiled import compiled
 from streamad.config import PipelineConfig, ScoringConfig
 from streamad.detectors.base import Detector, WindowExplanations
 from streamad.operators.call import Call
-from streamad.operators.findings import Episode, FindingMaker, Measured
+from streamad.operators.findings import Episode, FindingMaker, Measured, sample_time
+from streamad.operators.wording import ADOPTED as ADOPTED_TEXT
+from streamad.operators.wording import frozen
 from streamad.records import (
     FLAG_CANDIDATE,
     FLAG_EPISODE,
@@ -23,11 +26,19 @@ from streamad.records import (
     ScoreBatch,
 )
 from streamad.scoring.episodes import Judgement
-from streamad.scoring.kernels import ADOPTED, BEGAN, CONTINUES, ENDED, NOTHING
+from streamad.scoring.kernels import ADOPTED, BEGAN, CONTINUES, ENDED, FROZEN, NOTHING
+from streamad.windows.arrays import KeyedArrays
 from streamad.windows.signals import WindowBlock
 
-_MAX_ERROR_FINDINGS = 100
-"""Error findings a call may yield; further failures are counted only."""
+FIRST_FAILURES = 3
+FAILURES_EVERY = 100
+FAILURES_AGAIN_MS = 300_000
+"""Of a run of failing windows of a key these make findings: the first few, every so-manieth, and
+one that comes so long after the last that did, or the alert would be taken for over. The others are
+counted only. All of it is by the key's own windows, so it depends on no batch."""
+
+FAILURES_APART_MS = 600_000
+"""A failure so long after the one before begins a new run."""
 
 _STATES: dict[int, FindingState] = {
     BEGAN: "began",
@@ -43,6 +54,7 @@ class _Round:
 
     block: WindowBlock
     rows: NDArray[np.int64]
+    ordinal: NDArray[np.int64]
     codes: NDArray[np.int32]
     values: NDArray[np.float32]
     start_ms: NDArray[np.int64]
@@ -63,9 +75,11 @@ class WindowJudge:
     def judge(self, call: Call, block: WindowBlock, offsets: NDArray[np.int64]) -> None:
         """Judge a block; ``offsets`` ``(n,)`` are those of the rows that closed its windows."""
         n = len(block)
+        ordinal = _numbered(block.codes, call.state.flags["ordinal"])
         log = ScoreBatch(
             keys=call.state.keys.decode(block.codes),
             end_ms=block.end_ms.copy(),
+            ordinal=ordinal,
             score=np.full(n, np.nan, np.float32),
             p_value=np.full(n, np.nan, np.float32),
             level=np.full(n, np.nan, np.float32),
@@ -76,14 +90,17 @@ class WindowJudge:
             flags=np.zeros(n, np.uint8),
         )
         if call.recorded is not None:
-            log.score[:], log.newest[:] = call.recorded.lookup(log.keys, log.end_ms)
-        for part in self._rounds(call, block):
+            logged = call.recorded.lookup(log.keys, log.end_ms, ordinal)
+            log.score[:], log.newest[:] = logged[:, 0], logged[:, 1]
+        for part in self._rounds(call, block, ordinal):
             self._judge_round(call, part, log, offsets)
         call.out.scores.append(log)
         call.out.counts["windows"] += n
         call.out.counts["incomplete"] += int(block.incomplete.sum())
 
-    def _rounds(self, call: Call, block: WindowBlock) -> Iterator[_Round]:
+    def _rounds(
+        self, call: Call, block: WindowBlock, ordinal: NDArray[np.int64]
+    ) -> Iterator[_Round]:
         """Cut a block at the windows where a key's memory may change, counted per key.
 
         The cuts depend on a key's own count of windows, not on the block, so that a window is
@@ -93,23 +110,21 @@ class WindowJudge:
         flags = np.where(block.incomplete, FLAG_INCOMPLETE, 0).astype(np.uint8)
         if state.memory is None:
             whole = np.arange(len(block))
+            ready = ~block.incomplete
             yield _Round(
-                block, whole, block.codes, block.values, block.start_ms, block.end_ms, block.still,
-                ~block.incomplete, flags,
+                block, whole, ordinal, block.codes, block.values, block.start_ms, block.end_ms,
+                block.still, ready, flags,
             )  # fmt: skip
             return
-        ordinal = state.flags["ordinal"]
-        done = ordinal[block.codes]
-        number = done + _place_in_key(block.codes)
-        np.add.at(ordinal, block.codes, 1)
-        cold = (number < info.warm_up) & ~state.flags["seeded"][block.codes]
+        cold = (ordinal < info.warm_up) & ~state.flags["seeded"][block.codes]
         flags[cold & ~block.incomplete] |= FLAG_WARMING
-        turn = number // info.learn_every - done // info.learn_every
+        turn = _turns(block.codes, ordinal // info.learn_every)
         for t in range(int(turn.max(initial=0)) + 1):
             rows = np.flatnonzero(turn == t)
             yield _Round(
                 block,
                 rows,
+                ordinal[rows],
                 block.codes[rows],
                 block.values[rows],
                 block.start_ms[rows],
@@ -126,7 +141,7 @@ class WindowJudge:
         looks = looks[:, : self._info.n_looks]
         looks[~part.ready] = np.nan
         final = ~np.isnan(looks).any(axis=1)
-        self._fill_looks(call, part, looks)
+        self._tell_failures(call, part, self._fill_looks(call, part, looks))
         failed = np.isnan(looks).any(axis=1)
         part.flags[part.ready & failed] |= FLAG_ERROR
         part.ready &= ~failed
@@ -172,24 +187,25 @@ class WindowJudge:
 
     # ------------------------------------------------------------------ scores
 
-    def _fill_looks(self, call: Call, part: _Round, looks: NDArray[np.float32]) -> None:
-        """Score what is ready and not in the log; what the detector fails on stays NaN."""
+    def _fill_looks(self, call: Call, part: _Round, looks: NDArray[np.float32]) -> dict[int, str]:
+        """Score what is ready and not in the log; what the detector fails on stays NaN.
+
+        Returns the reason of each failure, by the window's place in the round, in order.
+        """
         ask = part.ready & np.isnan(looks).any(axis=1)
         if not ask.any():
-            return
+            return {}
         if ask.all():
-            looks[:] = self._look(call, part.values, part.codes, part.end_ms)
-        else:
-            looks[ask] = self._look(call, part.values[ask], part.codes[ask], part.end_ms[ask])
+            looks[:], failed = self._look(call, part.values, part.codes)
+            return failed
+        places = np.flatnonzero(ask)
+        looks[places], failed = self._look(call, part.values[places], part.codes[places])
+        return {int(places[i]): reason for i, reason in failed.items()}
 
     def _look(
-        self,
-        call: Call,
-        values: NDArray[np.float32],
-        codes: NDArray[np.int32],
-        end_ms: NDArray[np.int64],
-    ) -> NDArray[np.float32]:
-        memory = call.state.memory
+        self, call: Call, values: NDArray[np.float32], codes: NDArray[np.int32]
+    ) -> tuple[NDArray[np.float32], dict[int, str]]:
+        memory, failed = call.state.memory, dict[int, str]()
         try:
             looks = self._detector.looks(values, memory=memory, slots=codes)
             bad = np.flatnonzero(~np.isfinite(looks).all(axis=1))
@@ -206,24 +222,30 @@ class WindowJudge:
                 reason = f"{type(error).__name__}: {error}"
             if not np.isfinite(looks[i]).all():
                 looks[i] = np.nan
-                self._failed(call, int(codes[i]), int(end_ms[i]), reason)
-        return looks
+                failed[i] = reason
+        return looks, failed
 
-    def _failed(self, call: Call, code: int, end_ms: int, reason: str) -> None:
-        call.out.counts["detector_errors"] += 1
-        if call.out.counts["detector_errors"] > _MAX_ERROR_FINDINGS:
-            return
-        call.out.findings.append(
-            self._make.plain(
-                call,
-                code,
-                kind="error",
-                state="began",
-                since_ms=end_ms,
-                now_ms=end_ms,
-                reason=reason,
+    def _tell_failures(self, call: Call, part: _Round, failed: dict[int, str]) -> None:
+        """Report failing windows, not all of a long run: see `FIRST_FAILURES`."""
+        call.out.counts["detector_errors"] += len(failed)
+        for place, reason in failed.items():
+            code, end_ms = int(part.codes[place]), int(part.end_ms[place])
+            n_failed = _failures_so_far(call.state.flags, code, end_ms)
+            if n_failed is None:
+                continue
+            call.out.findings.append(
+                self._make.plain(
+                    call,
+                    code,
+                    kind="error",
+                    state="began",
+                    since_ms=end_ms,
+                    since_ordinal=int(part.ordinal[place]),
+                    now_ms=end_ms,
+                    reason=reason,
+                    n_windows=n_failed,
+                )
             )
-        )
 
     def _suppressed(
         self, call: Call, part: _Round, pick: NDArray[np.int64], looks: NDArray[np.float32]
@@ -283,17 +305,23 @@ class WindowJudge:
         if not len(events):
             return
         places = pick[events]
+        opened = call.state.flags["opened_ordinal"]
         why = self._explain(call, part, places)
         for i, (event, place) in enumerate(zip(events.tolist(), places.tolist(), strict=True)):
             row = int(part.rows[place])
             start_ms, end_ms = int(part.block.start_ms[row]), int(part.block.end_ms[row])
             window = (start_ms, end_ms, self._detector.size)
-            what = int(verdict.event[event])
+            code, what = int(part.codes[place]), int(verdict.event[event])
+            if what == BEGAN:
+                opened[code] = part.ordinal[place]
+            began_ms, until_ms = self._event(call, part, place, verdict, event, why, i)
             episode = Episode(
                 kind="anomaly",
                 state=_STATES[what],
                 opened_ms=int(verdict.opened_ms[event]),
-                began_ms=int(verdict.began_ms[event]),
+                opened_ordinal=int(opened[code]),
+                began_ms=began_ms,
+                until_ms=until_ms,
                 sequence=int(verdict.sequence[event]),
                 window_start_ms=start_ms,
                 window_end_ms=end_ms,
@@ -311,14 +339,51 @@ class WindowJudge:
             call.out.findings.append(
                 self._make.make(
                     call,
-                    int(part.codes[place]),
+                    code,
                     episode=episode,
                     measured=measured,
                     explanation=self._make.explanation(why, i, window=window),
-                    reason="adopted as the new normal" if what == ADOPTED else "",
+                    reason=_reason(what, int(verdict.look[event]), int(part.still[place])),
                 )
             )
             call.out.counts[f"findings_{_STATES[what]}"] += 1
+
+    def _event(  # noqa: PLR0913 - what one window of an episode says of its event
+        self,
+        call: Call,
+        part: _Round,
+        place: int,
+        verdict: Judgement,
+        event: int,
+        why: WindowExplanations | None,
+        i: int,
+    ) -> tuple[int, int]:
+        """Return the times of the event's first and last anomalous sample, as far as is known."""
+        code, known = int(part.codes[place]), call.state.flags["event_ms"]
+        start_ms, end_ms = int(part.start_ms[place]), int(part.end_ms[place])
+        window = (start_ms, end_ms, self._detector.size)
+        began_ms = until_ms = end_ms if why is None else sample_time(window, int(why.position[i]))
+        stands_out = True
+        if why is not None and why.first is not None and why.last is not None:
+            stands_out = bool(why.first[i] >= 0)
+            if stands_out:
+                began_ms = sample_time(window, int(why.first[i]))
+                until_ms = sample_time(window, int(why.last[i]))
+        if verdict.look[event] == FROZEN:
+            step = (end_ms - start_ms) / max(self._detector.size - 1, 1)
+            began_ms, until_ms = end_ms - round(int(part.still[place]) * step), end_ms
+            stands_out = True
+        what = int(verdict.event[event])
+        if what == BEGAN:
+            known[code] = (began_ms, until_ms)
+        elif stands_out and why is not None and why.first is not None:
+            # A later look sees the event from both sides: it may have begun earlier.
+            if began_ms <= int(known[code, 1]):
+                known[code, 0] = min(began_ms, int(known[code, 0]))
+            known[code, 1] = max(until_ms, int(known[code, 1]))
+        elif what == CONTINUES:
+            known[code, 1] = max(until_ms, int(known[code, 1]))
+        return int(known[code, 0]), int(known[code, 1])
 
     def _explain(
         self, call: Call, part: _Round, places: NDArray[np.int64]
@@ -332,15 +397,45 @@ class WindowJudge:
             return None
 
 
+def _reason(what: int, look: int, still: int) -> str:
+    if what == ADOPTED:
+        return ADOPTED_TEXT
+    if look == FROZEN and what != ENDED:
+        return frozen(still)
+    return ""
+
+
 def _is_gated(scoring: ScoringConfig) -> bool:
     effect = scoring.min_effect
     return scoring.direction != "both" or effect.absolute > 0 or effect.relative > 0
 
 
-def _place_in_key(codes: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return each window's place among the windows of its key: 0, 1, 2 ..."""
-    order = np.argsort(codes, kind="stable")
-    ordered = codes[order]
-    place = np.empty(len(codes), np.int64)
-    place[order] = np.arange(len(codes)) - np.searchsorted(ordered, ordered, side="left")
-    return place
+def _failures_so_far(flags: KeyedArrays, code: int, end_ms: int) -> int | None:
+    """Count a failing window of a key; return how many its run has, None where it is not told."""
+    if end_ms - int(flags["failed_ms"][code]) >= FAILURES_APART_MS:
+        flags["failures"][code] = 0
+    flags["failures"][code] += 1
+    flags["failed_ms"][code] = end_ms
+    n_failed = int(flags["failures"][code])
+    due = end_ms - int(flags["failure_ms"][code]) >= FAILURES_AGAIN_MS
+    if n_failed > FIRST_FAILURES and n_failed % FAILURES_EVERY and not due:
+        return None
+    flags["failure_ms"][code] = end_ms
+    return n_failed
+
+
+@compiled
+def _numbered(codes: NDArray[np.int32], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return each window's ordinal, and count it: ``counts`` are the windows of each key."""
+    ordinal = np.empty(len(codes), np.int64)
+    for i in range(len(codes)):
+        ordinal[i] = counts[codes[i]]
+        counts[codes[i]] += 1
+    return ordinal
+
+
+def _turns(codes: NDArray[np.int32], period: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many periods after its key's first window in the block each window stands."""
+    first = np.empty(int(codes.max(initial=-1)) + 1, np.int64)
+    first[codes[::-1]] = period[::-1]  # the last one written is the first of its key
+    return np.asarray(period - first[codes])

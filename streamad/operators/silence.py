@@ -75,10 +75,19 @@ def _fell_silent(call: Call, code: int, tick_ms: int, silence: int, make: Findin
     since = int(state.windows.state["clock"][code])
     state.flags["silent"][code] = True
     state.flags["silent_ms"][code] = since
+    ordinal = int(state.flags["ordinal"][code])
+    state.flags["silent_ordinal"][code] = ordinal
     said = f"no data for {(tick_ms - since) / 1000:g} s; series.silence is {silence / 1000:g} s"
     call.out.findings.append(
         make.plain(
-            call, code, kind="no_data", state="began", since_ms=since, now_ms=tick_ms, reason=said
+            call,
+            code,
+            kind="no_data",
+            state="began",
+            since_ms=since,
+            since_ordinal=ordinal,
+            now_ms=tick_ms,
+            reason=said,
         )
     )
     call.out.counts["silent"] += 1
@@ -87,10 +96,16 @@ def _fell_silent(call: Call, code: int, tick_ms: int, silence: int, make: Findin
 def _ended(call: Call, code: int, tick_ms: int, reason: str, make: FindingMaker) -> None:
     flags = call.state.flags
     flags["silent"][code] = False
-    since = int(flags["silent_ms"][code])
     call.out.findings.append(
         make.plain(
-            call, code, kind="no_data", state="ended", since_ms=since, now_ms=tick_ms, reason=reason
+            call,
+            code,
+            kind="no_data",
+            state="ended",
+            since_ms=int(flags["silent_ms"][code]),
+            since_ordinal=int(flags["silent_ordinal"][code]),
+            now_ms=tick_ms,
+            reason=reason,
         )
     )
 
@@ -103,7 +118,9 @@ def _episode_ended(call: Call, code: int, make: FindingMaker) -> None:
         kind="anomaly",
         state="ended",
         opened_ms=left.opened_ms,
-        began_ms=left.began_ms,
+        opened_ordinal=int(call.state.flags["opened_ordinal"][code]),
+        began_ms=int(call.state.flags["event_ms"][code, 0]),
+        until_ms=last_ms,
         sequence=left.sequence + 1,
         window_start_ms=last_ms,
         window_end_ms=last_ms,

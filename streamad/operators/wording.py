@@ -96,6 +96,15 @@ def flapping(times: int, within_ms: int) -> str:
     return f"began {times} times in {duration(within_ms)}"
 
 
+def frozen(samples: int) -> str:
+    """Return the reason of a finding on a series that stands still where it never did.
+
+    >>> frozen(48)
+    'the value has not changed for 48 samples'
+    """
+    return f"the value has not changed for {samples} samples"
+
+
 # ---------------------------------------------------------------------- kinds of alerts
 
 

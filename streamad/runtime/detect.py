@@ -126,7 +126,7 @@ class DetectLoop:
             store=store,
             telemetry=self._telemetry,
         )
-        self._checksum = config.decision_checksum()
+        self._identity = operator.identity
         self._commit_s = config.delivery.commit_interval / 1000
         self._snapshot_s = config.delivery.snapshot_interval / 1000
         self._commit_due_s = self._look_due_s = 0.0
@@ -277,8 +277,8 @@ class DetectLoop:
         snapshot = Snapshot(
             offset=shard.committed,
             log_offset=shard.log_offset,
-            checksum=self._checksum,
-            chunks=snapshots.encode(shard.state, checksum=self._checksum),
+            checksum=self._identity.checksum,
+            chunks=snapshots.encode(shard.state, identity=self._identity),
         )
         at = self._write(shard, self._store.records(shard.source, snapshot))
         self._store.save(shard.source, snapshot)

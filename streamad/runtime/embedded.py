@@ -160,7 +160,7 @@ class EmbeddedPipeline:
 
     def checkpoint(self) -> Checkpoint:
         """Return everything the pipeline knows."""
-        header, keys, arrays = self._shard.save(self.config.decision_checksum())
+        header, keys, arrays = self._shard.save(self.operator.identity)
         for alert_id, record in self._alerts.drain_changes().items():
             if record is None:
                 self._records.pop(alert_id, None)
@@ -180,7 +180,7 @@ class EmbeddedPipeline:
             checkpoint.header,
             checkpoint.keys,
             checkpoint.arrays,
-            checksum=self.config.decision_checksum(),
+            identity=self.operator.identity,
         )
         self._records = dict(checkpoint.alerts)
         self._alerts.load(self._records)

@@ -16,14 +16,13 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from streamad.config import PipelineConfig
 from streamad.errors import OffsetOutOfRangeError, SourceUnavailableError, StateError
 from streamad.operators.detect import DetectOperator
-from streamad.operators.shard import STATE_VERSION
 from streamad.ports import (
     Decoder,
     DetectRecords,
@@ -159,7 +158,7 @@ class KeyedDetect:
         self._judging = Judging(
             config, operator, records=records, telemetry=self._telemetry, counters=counters
         )
-        self._checksum = config.decision_checksum()
+        self._identity = operator.identity
         self._linger_ms = config.flink.linger
         self._journal_bytes = config.flink.journal_bytes
         # Reading scores back pays where making them is dear.
@@ -321,7 +320,7 @@ class KeyedDetect:
 
     def _save(self, shard: KeyedShard, kept: KeyedState) -> None:
         """Replace snapshot and journal by a snapshot of now; nothing may wait to be judged."""
-        chunks = snapshots.encode(shard.state, checksum=self._checksum)
+        chunks = snapshots.encode(shard.state, identity=self._identity)
         for number, chunk in enumerate(chunks):
             kept.chunks.put(number, chunk)
         for number in range(len(chunks), shard.n_chunks):
@@ -337,8 +336,7 @@ class KeyedDetect:
     def _save_about(self, shard: KeyedShard, kept: KeyedState) -> None:
         about = {
             "layout": LAYOUT_VERSION,
-            "version": STATE_VERSION,
-            "checksum": self._checksum,
+            **self._identity.header(),
             "topic": shard.source.topic,
             "partition": shard.source.partition,
             "position": shard.position,
@@ -373,25 +371,40 @@ class KeyedDetect:
         self._telemetry.gauge("input_assigned_partitions", len(self.shards))
         return shard
 
-    def _restore(self, shard: KeyedShard, about: dict[str, int | str], kept: KeyedState) -> None:
-        made_with = (about["layout"], about["version"], about["checksum"])
-        if made_with != (LAYOUT_VERSION, STATE_VERSION, self._checksum):
-            if self._config.delivery.on_state_mismatch == "fresh":
-                logger.warning("%s begins with fresh state, as configured", shard.source)
-                self._begin_afresh(shard, about, kept)
-                return
-            raise StateError(mismatch(made_with, self._checksum))
+    def _restore(self, shard: KeyedShard, about: dict[str, Any], kept: KeyedState) -> None:
         started_s = time.perf_counter()
+        try:
+            self._restore_snapshot(shard, about, kept)
+        except StateError as error:
+            if self._config.delivery.on_state_mismatch != "fresh":
+                msg = f"{shard.source}: {error}"
+                raise StateError(msg) from error
+            logger.warning("%s starts with fresh state, as configured: %s", shard.source, error)
+            shard.state = self._operator.new_state()
+            self._begin_afresh(shard, about, kept)
+            return
         shard.source = Source(str(about["topic"]), int(about["partition"]))
         shard.position, shard.ticked_ms = int(about["position"]), int(about["ticked_ms"])
-        shard.n_chunks = int(about["chunks"])
-        if shard.n_chunks:
-            chunks = [kept.chunks.get(number) or b"" for number in range(shard.n_chunks)]
-            snapshots.restore(shard.state, chunks, checksum=self._checksum)
-            shard.snapshot_bytes = sum(map(len, chunks))
         self._replay(shard, kept)
         self._check_input(shard)
         self._tell(shard, "restored", started_s)
+
+    def _restore_snapshot(self, shard: KeyedShard, about: dict[str, Any], kept: KeyedState) -> None:
+        """Fill the state from the snapshot; raises StateError where it does not fit."""
+        if about["layout"] != LAYOUT_VERSION:
+            msg = (
+                f"the state has layout {about['layout']} and this streamad reads {LAYOUT_VERSION}; "
+                "run the version that wrote it, start without a savepoint, or set "
+                "delivery.on_state_mismatch: fresh to start with empty state"
+            )
+            raise StateError(msg)
+        self._identity.require(about)
+        n_chunks = int(about["chunks"])
+        if n_chunks:
+            chunks = [kept.chunks.get(number) or b"" for number in range(n_chunks)]
+            snapshots.restore(shard.state, chunks, identity=self._identity)
+            shard.snapshot_bytes = sum(map(len, chunks))
+        shard.n_chunks = n_chunks
 
     def _take_over(self, shard: KeyedShard, handover: Handover, kept: KeyedState) -> None:
         started_s = time.perf_counter()
@@ -411,9 +424,7 @@ class KeyedDetect:
             shard.position,
         )
 
-    def _begin_afresh(
-        self, shard: KeyedShard, about: dict[str, int | str], kept: KeyedState
-    ) -> None:
+    def _begin_afresh(self, shard: KeyedShard, about: dict[str, Any], kept: KeyedState) -> None:
         """Forget what was learned, but not messages that wait: the source has passed them."""
         waiting: list[Entry] = []
         for data in kept.journal.get() if about["layout"] == LAYOUT_VERSION else ():
@@ -497,17 +508,6 @@ class KeyedDetect:
             )
             raise OffsetOutOfRangeError(msg)
         logger.error("%s; going on with a gap", said)
-
-
-def mismatch(made_with: tuple[object, object, object], checksum: str) -> str:
-    """Say why state cannot be restored."""
-    layout, version, given = made_with
-    return (
-        f"the state has layout {layout}, version {version} and configuration {given}, this job "
-        f"{LAYOUT_VERSION}, {STATE_VERSION} and {checksum}: settings that change decisions differ; "
-        "restore the configuration, begin without a savepoint, or set "
-        "delivery.on_state_mismatch: fresh"
-    )
 
 
 def _messages(source: Source, entries: list[Entry]) -> Messages:

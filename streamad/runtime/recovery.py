@@ -76,7 +76,7 @@ class Recovery:
         self._config, self._operator = config, operator
         self._decoding, self._records, self.log, self._store = decoding, records, log, store
         self._telemetry = telemetry
-        self._checksum = config.decision_checksum()
+        self._identity = operator.identity
         # Reading scores back pays where making them is dear; it must cost no more than it saves.
         self._read_scores = operator.detector.info.cost != "cheap"
 
@@ -114,7 +114,7 @@ class Recovery:
         if found is None:
             return shard.began, 0
         try:
-            snapshots.restore(shard.state, found.chunks, checksum=self._checksum)
+            snapshots.restore(shard.state, found.chunks, identity=self._identity)
         except StateError as error:
             if self._config.delivery.on_state_mismatch == "refuse":
                 msg = f"{shard.source}: {error}"

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from streamad.errors import StateError
+from streamad.operators.identity import StateIdentity
 from streamad.operators.shard import ShardState
 
 CHUNK_BYTES = 900_000
@@ -21,9 +22,9 @@ _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 _META = b"streamad.shard"
 
 
-def encode(state: ShardState, *, checksum: str) -> list[bytes]:
+def encode(state: ShardState, *, identity: StateIdentity) -> list[bytes]:
     """Return the state as chunks of at most `CHUNK_BYTES`."""
-    header, names, arrays = state.save(checksum)
+    header, names, arrays = state.save(identity)
     columns = {name: _as_column(array, len(names)) for name, array in arrays.items()}
     shapes = {name: [array.dtype.str, list(array.shape[1:])] for name, array in arrays.items()}
     about = json.dumps({"header": header, "arrays": shapes})
@@ -39,7 +40,7 @@ def encode(state: ShardState, *, checksum: str) -> list[bytes]:
     return [bytes(blob[start : start + CHUNK_BYTES]) for start in range(0, len(blob), CHUNK_BYTES)]
 
 
-def restore(state: ShardState, chunks: list[bytes], *, checksum: str) -> None:
+def restore(state: ShardState, chunks: list[bytes], *, identity: StateIdentity) -> None:
     """Fill an empty shard; raises StateError where the bytes or the configuration do not fit."""
     try:
         with pa.ipc.open_stream(b"".join(chunks)) as reader:
@@ -53,7 +54,7 @@ def restore(state: ShardState, chunks: list[bytes], *, checksum: str) -> None:
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         msg = f"the snapshot is damaged: {error}"
         raise StateError(msg) from error
-    state.restore(about["header"], names, arrays, checksum=checksum)
+    state.restore(about["header"], names, arrays, identity=identity)
 
 
 def _as_column(array: NDArray[Any], n: int) -> pa.Array | None:
