@@ -29,6 +29,10 @@ _EMPTY = ScoreBatch(
     score=np.empty(0, np.float32),
     p_value=np.empty(0, np.float32),
     level=np.empty(0, np.float32),
+    newest=np.empty(0, np.float32),
+    newest_p=np.empty(0, np.float32),
+    newest_level=np.empty(0, np.float32),
+    severity=np.empty(0, np.float32),
     flags=np.empty(0, np.uint8),
 )
 
@@ -201,5 +205,9 @@ def _joined(batches: Sequence[ScoreBatch]) -> ScoreBatch:
         score=np.concatenate([batch.score for batch in batches]),
         p_value=np.concatenate([batch.p_value for batch in batches]),
         level=np.concatenate([batch.level for batch in batches]),
+        newest=np.concatenate([batch.newest for batch in batches]),
+        newest_p=np.concatenate([batch.newest_p for batch in batches]),
+        newest_level=np.concatenate([batch.newest_level for batch in batches]),
+        severity=np.concatenate([batch.severity for batch in batches]),
         flags=np.concatenate([batch.flags for batch in batches]),
     )

@@ -61,9 +61,7 @@ _TABLE = (
     _gauge("ready", "1 while /readyz returns 200."),
     _counter("input_messages_total", "Kafka messages read.", "topic"),
     _counter("input_rejected_total", "Messages or rows that became dead-letter records.", "reason"),
-    _counter(
-        "input_offset_out_of_range_total", "Read positions no longer in the topic.", "topic"
-    ),
+    _counter("input_offset_out_of_range_total", "Read positions no longer in the topic.", "topic"),
     _counter(
         "input_partitions_grown_total", "Partitions added to an input while running.", "topic"
     ),
@@ -77,7 +75,9 @@ _TABLE = (
     _counter("detect_windows_total", "Windows closed."),
     _counter("detect_windows_incomplete_total", "Windows not scored: too many samples missing."),
     _counter("detect_detector_errors_total", "Windows the detector failed on."),
-    _counter("detect_explain_errors_total", "Findings without an explanation, because explaining failed."),
+    _counter(
+        "detect_explain_errors_total", "Findings without an explanation, because explaining failed."
+    ),
     _counter("detect_findings_total", "Findings written.", "state"),
     _counter("detect_keys_silent_total", "Keys that fell silent."),
     _counter("detect_keys_forgotten_total", "Keys dropped after their ttl."),

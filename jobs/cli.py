@@ -22,9 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    help=(
-        "Watch Kafka topics and report anomalies, with the reason, while there is still time to act."
-    ),
+    help=("Watch Kafka topics and report anomalies, with the reason, in time to act."),
     epilog=(
         "Start here:\n\n\b\n"
         "  streamad demo                                    see an alert in a minute, no broker\n"
@@ -49,7 +47,9 @@ _Columns = Annotated[
 ]
 _Time = Annotated[
     str | None,
-    typer.Option(help="Column of times, or 'row' for the row number. Default: a column with a usual name."),
+    typer.Option(
+        help="Column of times, or 'row' for the row number. Default: a column with a usual name."
+    ),
 ]
 _Key = Annotated[str | None, typer.Option(help="Column that names the series of a row.")]
 _Size = Annotated[
@@ -82,9 +82,7 @@ def score(  # noqa: PLR0913 - one argument an option
     key: _Key = None,
     train_end: Annotated[
         int | None,
-        typer.Option(
-            help="Fit on the rows before this one; later rows are scored as a stream."
-        ),
+        typer.Option(help="Fit on the rows before this one; later rows are scored as a stream."),
     ] = None,
     size: _Size = None,
     params: _Params = None,
@@ -125,9 +123,7 @@ def score(  # noqa: PLR0913 - one argument an option
     )
 )
 def fit(  # noqa: PLR0913 - one argument an option
-    detector: Annotated[
-        str, typer.Argument(help="The detector; 'streamad detectors' lists them.")
-    ],
+    detector: Annotated[str, typer.Argument(help="The detector; 'streamad detectors' lists them.")],
     train: _File,
     *,
     out: Annotated[str, typer.Option("--out", "-o", help="Directory or URL to write to.")],
@@ -195,7 +191,8 @@ def validate(
     pipeline: _Pipeline,
     *,
     online: Annotated[
-        bool, typer.Option("--online", help="Also check the topics on the broker: sizes, retention.")
+        bool,
+        typer.Option("--online", help="Also check the topics on the broker: sizes, retention."),
     ] = False,
 ) -> None:
     """Check a pipeline file, and print its settings, topics, memory and detector.
@@ -354,9 +351,7 @@ def show(
     pipeline: _Pipeline,
     *,
     limit: Annotated[int, typer.Option(help="How many of the newest records to show.", min=0)] = 10,
-    payloads: Annotated[
-        bool, typer.Option("--payloads", help="Show the payloads.")
-    ] = False,
+    payloads: Annotated[bool, typer.Option("--payloads", help="Show the payloads.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Show unusable input: how often, and why."""
@@ -401,16 +396,16 @@ app.add_typer(flink, name="flink", epilog=_examples("streamad flink run pipeline
 )
 def demo(
     *,
-    seconds: Annotated[float, typer.Option(help="Stop after this many seconds; at least 60.")] = 90.0,
+    seconds: Annotated[
+        float, typer.Option(help="Stop after this many seconds; at least 60.")
+    ] = 90.0,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Keep watching until Ctrl-C.")
     ] = False,
     no_disturbance: Annotated[
         bool, typer.Option("--no-disturbance", help="Only watch, without a disturbance.")
     ] = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File for the alerts.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File for the alerts.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Save the screen as SVG.")] = None,
 ) -> int:
     """Watch this machine, disturb it on purpose, and show the alert and its end.

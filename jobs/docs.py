@@ -53,8 +53,8 @@ def pipeline_page() -> str:
     tables = "\n\n".join(_section_table(path, section) for path, section in _sections())
     return f"""# The pipeline file
 
-YAML; only `name` and `input.topics` are required. `streamad validate pipeline.yaml` reports an unknown
-setting with its line and the nearest right name.
+YAML; only `name` and `input.topics` are required. `streamad validate pipeline.yaml` reports an
+unknown setting with its line and the nearest right name.
 
 Durations are written `300ms`, `10s`, `5m`, `2h`, `7d`; a bare number is refused. `${{NAME}}` and
 `${{NAME:-default}}` are replaced from the environment. The address of the
@@ -219,9 +219,9 @@ def detectors_page() -> str:
     told = "\n\n".join(_detector_text(one) for one in entries)
     return f"""# Detectors
 
-Set one as `detector.name` in a pipeline, or as `--detector` on the command line. Sizes are samples per
-window; *lag* is the number of samples between the scored sample and the newest one; *bytes per key*
-are for one variate at the default size, without the key's name. `streamad detectors` prints the same.
+Set one as `detector.name` in a pipeline, or as `--detector` on the command line. Sizes are samples
+per window; *lag* is the number of samples between the scored sample and the newest one; *bytes per
+key* are for one variate at the default size, without the key's name. `streamad detectors` prints the same.
 
 {chr(10).join(rows)}
 

@@ -195,7 +195,10 @@ def _latency(rows: list[dict[str, Any]]) -> str:
 
 
 def _inference(rows: list[dict[str, Any]]) -> str:
-    lines = ["| | windows/s | of plain Python's, 64 per call | windows per call |", "|---|---|---|---|"]
+    lines = [
+        "| | windows/s | of plain Python's, 64 per call | windows per call |",
+        "|---|---|---|---|",
+    ]
     lines += [
         f"| {row['variant'].replace(' a call', ' per call')} | {row['windows_per_s']:,} | {row['of_plain_64']:.2f} | "
         f"{row['windows_per_call']:.0f} |"

@@ -349,7 +349,9 @@ def _distance(window: _Window, at_ms: int) -> list[str]:
     away_s = abs(window.end_ms - at_ms) / 1000
     when = clock(window.end_ms, dated=True)
     return (
-        [f"nearest window: ends at {when} UTC, {away_s:g} s from the requested time"] if away_s else []
+        [f"nearest window: ends at {when} UTC, {away_s:g} s from the requested time"]
+        if away_s
+        else []
     )
 
 

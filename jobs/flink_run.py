@@ -209,8 +209,8 @@ def _require_fit(config: PipelineConfig, path: str) -> int:
     if facts.checksum != wanted and config.delivery.on_state_mismatch == "refuse":
         msg = (
             f"{path} was made with configuration {facts.checksum}, this pipeline has {wanted}: "
-            "settings that change decisions differ; restore the configuration, start without it with "
-            "--from none, or set delivery.on_state_mismatch: fresh"
+            "settings that change decisions differ; restore the configuration, start without it "
+            "with --from none, or set delivery.on_state_mismatch: fresh"
         )
         raise StateError(msg)
     return facts.max_parallelism

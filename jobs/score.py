@@ -150,12 +150,13 @@ def _operator(
     if train_end is not None:
         try:
             fitted = fit_table(table, config, train_end=train_end)
-            operator = from_artifact(config, fitted.detector, fitted.manifest, seeds=fitted.seeds)
-            return operator, train_end, ""
         except TrainingError as error:
             if detector_info(config.detector.name).needs_training:
                 raise
             note = f"started without training: {error}"
+        else:
+            operator = from_artifact(config, fitted.detector, fitted.manifest, seeds=fitted.seeds)
+            return operator, train_end, ""
     require_trained(config)
     return DetectOperator(config, make_detector(config)), 0, note
 
@@ -233,14 +234,24 @@ def _judged_rows(
     ).with_columns(pl.col("row").shift(lag).over("key"))
     parts = [
         pl.DataFrame(
-            {"key": s.keys, "end_ms": s.end_ms, "score": s.score, "p_value": s.p_value,
-             "severity": s.severity}
+            {
+                "key": s.keys,
+                "end_ms": s.end_ms,
+                "score": s.score,
+                "p_value": s.p_value,
+                "severity": s.severity,
+            }
         ).filter(pl.col("score").is_finite())
         for s in scores
     ]
     if not parts:
-        empty = {"key": pl.String, "end_ms": pl.Int64, "score": pl.Float32, "p_value": pl.Float32,
-                 "severity": pl.Float32}
+        empty = {
+            "key": pl.String,
+            "end_ms": pl.Int64,
+            "score": pl.Float32,
+            "p_value": pl.Float32,
+            "severity": pl.Float32,
+        }
         parts = [pl.DataFrame(schema=empty)]
     return pl.concat(parts).join(rows, on=["key", "end_ms"], how="inner").drop_nulls("row")
 

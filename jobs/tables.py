@@ -21,7 +21,7 @@ ONE_KEY = "series"
 _MAGNITUDES = ((1e11, 1_000.0), (1e14, 1.0), (1e17, 1e-3))
 _SMALLEST_SECONDS = 1e8
 ROW_MS = 300_000
-"""What a row counts for where there is no time: five minutes, so that levels in days mean something."""
+"""What a row counts for where there is no time: five minutes, so that days mean something."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,8 +62,8 @@ def _await_end(config: PipelineConfig, settings: KafkaSettings, group: str) -> N
         if time.monotonic() > deadline:
             msg = (
                 f"the plain job of {config.name} still runs ({', '.join(sorted(members))} in group "
-                f"{group}): stop it (streamad run), and run this again to resume from there; or start "
-                "without its state with --from none"
+                f"{group}): stop it (streamad run), and run this again to resume from there; or "
+                "start without its state with --from none"
             )
             raise ConfigError(msg)
         time.sleep(_POLL_S)

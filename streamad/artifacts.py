@@ -1,8 +1,9 @@
 """Artifacts: what a detector learned, as a directory that says what it is, whole and unforgeable.
 
 ``manifest.json`` says which detector, trained on what; ``weights.safetensors`` holds its named
-arrays, ``calibration.safetensors`` the block maxima of the training series; files such as ``model.onnx`` may lie beside. Every file's SHA-256 stands in the manifest,
-and the artifact's id is the hash of it all: equal training gives equal ids. No pickle is read.
+arrays, ``calibration.safetensors`` the block maxima of the training series; files such as
+``model.onnx`` may lie beside. Every file's SHA-256 stands in the manifest, and the artifact's id is
+the hash of it all: equal training gives equal ids. No pickle is read.
 """
 
 from __future__ import annotations

@@ -77,9 +77,7 @@ def explain_windows(
             for i in range(size):
                 query[v, i] = _place(windows[w, i, v], loc[slot, v], scale[slot, v])
         # The last row but one is of the longest stretch, the whole window.
-        noise = np.float32(N_NOISE) * max(
-            usual[slot, plan[1] - 1, 0], np.float32(LEAST_DISTANCE)
-        )
+        noise = np.float32(N_NOISE) * max(usual[slot, plan[1] - 1, 0], np.float32(LEAST_DISTANCE))
         cost[:] = np.inf
         place[:] = -1
         n_lived = max(newest - first - size + 1, 0)

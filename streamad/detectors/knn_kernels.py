@@ -24,8 +24,8 @@ PAD = BLOCK + CHUNK
 CLIP = 1e6
 """Scaled samples end here, so that their squares stay finite in float32."""
 SCALE_SHARE = 1e-6
-"""Smallest scale, as a share of ``|median|``: what float32 can tell apart. Below it a series counts as
-constant."""
+"""Smallest scale, as a share of ``|median|``: what float32 can tell apart. Below it a series counts
+as constant."""
 TINIEST = 1e-30
 COLD, WARM, SEEDED = 0, 1, 2
 USABLE, BANNED, PENDING, MISSING = 0, 1, 2, 4
@@ -218,7 +218,7 @@ def _end_period(
     stride, _, learn_every, _ = settings
     marks = held[1]
     capacity = held[0].shape[2]
-    recent = min(size + learn_every * stride, min(capacity, n_samples[slot]))
+    recent = min(size + learn_every * stride, capacity, n_samples[slot])
     if adopting[slot]:
         recent = min(capacity, n_samples[slot])
     for i in range(n_samples[slot] - recent, n_samples[slot]):
@@ -322,7 +322,7 @@ def _place(value: np.float32, loc: np.float32, scale: np.float32) -> np.float32:
     """
     apart = np.float32(value) - np.float32(loc)
     if scale == 0.0:
-        if apart != apart or abs(apart) <= max(SCALE_SHARE * abs(loc), TINIEST):
+        if apart != apart or not (abs(apart) > SCALE_SHARE * abs(loc) and abs(apart) > TINIEST):
             return apart * np.float32(0.0)
         return np.float32(CONSTANT) if apart > 0 else np.float32(-CONSTANT)
     placed = apart / np.float32(scale)

@@ -41,7 +41,7 @@ class DetectOperator:
         instead of the configured detector ("" = it does not).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but two by keyword
         self,
         config: PipelineConfig,
         detector: Detector,

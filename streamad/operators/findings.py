@@ -20,7 +20,8 @@ class Measured:
     peak_score: float = 0.0
     peak_p_value: float = 0.0
     level: float = 0.0
-    alert_p: float = 1.0
+    alert_p: float = 1e-4
+    calm: bool = False
     n_windows: int = 0
 
 
@@ -100,6 +101,7 @@ class FindingMaker:
             peak_p_value=measured.peak_p_value,
             level=measured.level,
             alert_p=measured.alert_p,
+            calm=measured.calm,
             n_windows=measured.n_windows,
             explanation=explanation,
             input={

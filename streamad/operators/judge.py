@@ -329,11 +329,12 @@ class WindowJudge:
             )
             measured = Measured(
                 score=float(verdict.score[event]),
-                p_value=float(verdict.p_value[event]),
+                p_value=float(np.fmin(verdict.p_value[event], verdict.newest_p[event])),
                 peak_score=float(verdict.peak[event]),
                 peak_p_value=float(verdict.peak_p[event]),
                 level=float(verdict.level[event]),
                 alert_p=float(verdict.alert_p[event]),
+                calm=not verdict.candidate[event],
                 n_windows=int(verdict.n_windows[event]),
             )
             call.out.findings.append(
@@ -348,7 +349,7 @@ class WindowJudge:
             )
             call.out.counts[f"findings_{_STATES[what]}"] += 1
 
-    def _event(  # noqa: PLR0913 - what one window of an episode says of its event
+    def _event(  # noqa: PLR0913, PLR0917 - what one window of an episode says of its event
         self,
         call: Call,
         part: _Round,

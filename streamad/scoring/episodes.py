@@ -205,7 +205,7 @@ class Episodes:
             peak_p=float(self.state["held"][code, 1]),
         )
 
-    def judge(
+    def judge(  # noqa: PLR0913 - columns of windows
         self,
         codes: NDArray[np.int32],
         looks: NDArray[np.float32],
@@ -229,7 +229,8 @@ class Episodes:
             np.zeros(n, np.uint8), np.zeros(n, f), np.ones(n, f), np.zeros(n, f),
             np.full(n, np.nan, f), np.full(n, np.nan, f), np.zeros(n, f), np.zeros(n, b),
             np.zeros(n, b),
-            np.zeros(n, b), np.zeros(n, b), np.zeros(n, i8), np.zeros(n, i8), np.zeros(n, i4), np.zeros(n, i4), np.zeros(n, f),
+            np.zeros(n, b), np.zeros(n, b), np.zeros(n, i8), np.zeros(n, i8), np.zeros(n, i4),
+            np.zeros(n, i4), np.zeros(n, f),
             np.ones(n, f), np.ones(n, f), np.zeros(n, np.uint8),
         )  # fmt: skip
         s = self.state
@@ -241,7 +242,8 @@ class Episodes:
             s["count"], s["clocks"], s["tally"], s["held"], s["recent"], s["rings"], s["maxima"],
             s["laws"], s["marks"], s["peaks"],
             made.event, made.score, made.p_value, made.level, made.newest_p, made.newest_level,
-            made.severity, made.candidate, made.inside, made.withheld, made.adopted, made.opened_ms, made.began_ms, made.sequence,
+            made.severity, made.candidate, made.inside, made.withheld, made.adopted,
+            made.opened_ms, made.began_ms, made.sequence,
             made.n_windows, made.peak, made.peak_p, made.alert_p, made.look,
         )  # fmt: skip
         return made

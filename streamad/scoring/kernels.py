@@ -267,7 +267,7 @@ def judge_windows(
         # An excursion that lasts is itself a part of what happens.
         long = note[WINDOWS] - quiet_after
         if note[OPEN] == 1 and long > 0:
-            p_value[i] = max(p_value[i], long / (room * quiet_after * 0.25 / share))
+            p_value[i] = max(p_value[i], long * share / (room * quiet_after * 0.25))
         which_look = CENTRED
         # A key without training is not known well enough before a whole day was seen; and after an
         # event that the newest samples told of, the centred look only trails behind it.
@@ -277,7 +277,7 @@ def judge_windows(
         strong = s[0] >= alert and not deaf
         calm = s[0] < leave or young
         if deaf:
-            p, ratio = 1.0, np.float32(0.0)
+            p, ratio = np.float64(1.0), np.float32(0.0)
         if two:
             base = laws[k, 1, 0] + laws[k, 1, 2]
             new_entry = base + laws[k, 1, 1] * marks[k, 0]

@@ -23,9 +23,9 @@ JOIN_P = 0.05
 JOIN = -math.log(-math.log1p(-JOIN_P))
 """Where the power law takes over: the level one block in twenty reaches."""
 POWER = 0.7
-"""Exponent of the tail beyond; measured on ordinary rows of labelled series (docs/detectors.md)."""
+"""Exponent of the tail beyond, measured on ordinary rows of labelled series."""
 LEAST_SPREAD = 0.2
-"""Least scale of a law, as a share of its median: maxima that hardly vary say little of the tail."""
+"""Least scale of a law, as a share of its median: maxima that hardly vary say little."""
 PRIOR_FLOOR = 0.25
 """Least scale, as a share of the default law's."""
 LOWEST = 30.0
@@ -95,7 +95,7 @@ def quantile(ordered: NDArray[np.float32], q: float) -> float:
     place = q * (len(ordered) - 1)
     low = int(place)
     high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+    return float(ordered[low] + (place - low) * (ordered[high] - ordered[low]))
 
 
 @compiled

@@ -1,4 +1,4 @@
-"""Offsets of a time zone over time, as arrays a kernel can search: hours of the day as people live."""
+"""Offsets of a time zone over time, as arrays that a kernel can search."""
 
 from __future__ import annotations
 

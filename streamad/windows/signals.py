@@ -142,8 +142,8 @@ class SignalWindows:
                 at, self._capacity, codes, time_ms, values, settings, limits,
                 s["clock"], s["n_samples"], s["last"], s["n_pending"], s["pending_ms"],
                 s["pending_value"], s["pending_weight"], s["previous"], s["previous_ms"],
-                s["ring"].reshape(len(s["clock"]), -1), s["missing"], s["sums"], s["gap_ms"], s["still"],
-                late,
+                s["ring"].reshape(len(s["clock"]), -1), s["missing"], s["sums"], s["gap_ms"],
+                s["still"], late,
                 out.codes, out.values.reshape(len(out.codes), -1), out.start, out.end,
                 out.incomplete, out.row, out.still,
             )  # fmt: skip

@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from streamad.scoring.tail import fit_tail, level_at, p_value, prior_scores
 
 from streamad.scoring.episodes import EpisodePlan, Episodes
 from streamad.scoring.kernels import ADOPTED, BEGAN, CONTINUES, ENDED, NOTHING
-from streamad.scoring.tail import fit_tail, level_at, p_value, prior_scores
 
 TAIL = (2.0, 4.0, 6.0, 8.0)
 
