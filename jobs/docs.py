@@ -221,7 +221,8 @@ def detectors_page() -> str:
 
 Set one as `detector.name` in a pipeline, or as `--detector` on the command line. Sizes are samples
 per window; *lag* is the number of samples between the scored sample and the newest one; *bytes per
-key* are for one variate at the default size, without the key's name. `streamad detectors` prints the same.
+key* are for one variate at the default size, without the key's name. `streamad detectors` prints
+the same.
 
 {chr(10).join(rows)}
 

@@ -277,14 +277,15 @@ def judge_windows(
         strong = s[0] >= alert and not deaf
         calm = s[0] < leave or young
         if deaf:
-            p, ratio = np.float64(1.0), np.float32(0.0)
+            p = 1.0
+            ratio = np.float32(0.0)
         if two:
             base = laws[k, 1, 0] + laws[k, 1, 2]
             new_entry = base + laws[k, 1, 1] * marks[k, 0]
             new_leave = base + laws[k, 1, 1] * marks[k, 1]
             new_alert = base + laws[k, 1, 1] * marks[k, 2]
             newest_p[i] = probability((s[1] - laws[k, 1, 0]) / laws[k, 1, 1], share)
-            q = probability((s[1] - base) / laws[k, 1, 1], share)
+            rare = probability((s[1] - base) / laws[k, 1, 1], share)
             newest_level[i] = new_entry
             if s[1] >= new_entry:
                 above = True
@@ -292,7 +293,7 @@ def judge_windows(
             strong = strong or s[1] >= new_alert
             calm = (calm or note[BY_NEWEST] == 1) and s[1] < new_leave
             if s[1] / new_alert > ratio:
-                p, ratio, which_look = q, s[1] / new_alert, NEWEST
+                p, ratio, which_look = rare, s[1] / new_alert, NEWEST
         # Standing still where it never did.
         run = still[i]
         if run < note[LAST_RUN]:
