@@ -28,6 +28,12 @@ def distances(query, places):
     return np.sqrt(((places - query) ** 2).mean(axis=(1, 2)))
 
 
+def in_spreads(detector, distances, row=0, usual=None):
+    """Distances as the detector tells them: in spreads from what is usual."""
+    middle, spread = (detector.state()["usual"][0] if usual is None else usual)[row]
+    return np.maximum((np.array(distances) - middle) / spread, 0)
+
+
 def stream(detector, memory, windows, admit=None, stride=1):
     every = detector.info.learn_every
     scores = []
@@ -45,21 +51,49 @@ def test_the_score_is_the_mean_of_the_three_smallest_distances(n_variates):
     training, windows = windows_of(series), windows_of(wave(40, 1, n_variates))
     scale = series.std(axis=0)
     expected = [np.sort(distances(w / scale, training / scale))[:3].mean() for w in windows]
-    scores = KNN(size=SIZE).fit(training).score(windows)
-    np.testing.assert_allclose(scores, expected, rtol=1e-4)
+    detector = KNN(size=SIZE).fit(training)
+    scores = detector.score(windows)
+    np.testing.assert_allclose(scores, in_spreads(detector, expected), rtol=1e-3, atol=1e-4)
 
 
-def test_fused_sums_three_lengths_around_one_sample():
+def nearest(windows, series, start, length, scale):
+    places = windows_of(series, length) / scale
+    return [
+        np.sort(distances(w[start : start + length] / scale, places))[:3].mean() for w in windows
+    ]
+
+
+def test_fused_takes_the_larger_of_two_lengths_each_in_its_own_spreads():
     series = wave(400)
     training, windows = windows_of(series), windows_of(wave(40, 1))
-    scale, expected = series.std(), np.zeros(len(windows))
-    for start, length in ((5, 4), (3, 8), (0, 16)):  # each has sample 7 in its middle
-        places = windows_of(series, length) / scale
-        for i, window in enumerate(windows):
-            near = np.sort(distances(window[start : start + length] / scale, places))[:3]
-            expected[i] += near.mean()
-    scores = FusedKNN(size=SIZE).fit(training).score(windows)
-    np.testing.assert_allclose(scores, expected, rtol=1e-4)
+    detector = FusedKNN(size=SIZE).fit(training)
+    # The short one stands ahead of the judged sample (7) by what smoothing trails (1).
+    parts = [(6, 4), (0, 16)]
+    told = [
+        in_spreads(detector, nearest(windows, series, *part, series.std()), row)
+        for row, part in enumerate(parts)
+    ]
+    expected = np.max(told, axis=0)
+    np.testing.assert_allclose(detector.score(windows), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_look_at_the_newest_samples_sums_three_short_lengths():
+    series = wave(400)
+    training, windows = windows_of(series), windows_of(wave(40, 1))
+    detector = FusedKNN(size=SIZE).fit(training)
+    total = sum(np.array(nearest(windows, series, SIZE - n, n, series.std())) for n in (4, 8, 16))
+    told = detector.looks(windows)[:, 1]
+    np.testing.assert_allclose(told, in_spreads(detector, total, -1), rtol=1e-3, atol=1e-3)
+
+
+def test_a_spike_shows_at_once_in_the_newest_samples_and_later_in_the_centred_look():
+    detector = FusedKNN(size=SIZE).fit(windows_of(wave(400)))
+    series = wave(100, 1)
+    series[60] += 4
+    looks = detector.looks(windows_of(series))
+    ends = np.arange(len(looks)) + SIZE - 1
+    assert ends[looks[:, 1].argmax()] == 60
+    assert 60 < ends[looks[:, 0].argmax()] <= 60 + detector.lag + 4
 
 
 @pytest.mark.parametrize("stride", [1, 3, 15])
@@ -91,7 +125,8 @@ def test_missing_samples_of_a_query_are_left_out():
     expected = [
         np.sort(distances(w[keep] / scale, training[:, keep] / scale))[:3].mean() for w in windows
     ]
-    np.testing.assert_allclose(detector.score(holed), expected, rtol=1e-4)
+    told = in_spreads(detector, expected)
+    np.testing.assert_allclose(detector.score(holed), told, rtol=1e-3, atol=1e-4)
 
 
 def test_missing_training_samples_are_nobodys_neighbour():
@@ -101,7 +136,9 @@ def test_missing_training_samples_are_nobodys_neighbour():
     complete = training[~np.isnan(training).any(axis=(1, 2))]
     windows, scale = windows_of(wave(40, 1)), np.nanstd(series)
     expected = [np.sort(distances(w / scale, complete / scale))[:3].mean() for w in windows]
-    np.testing.assert_allclose(KNN(size=SIZE).fit(training).score(windows), expected, rtol=1e-4)
+    detector = KNN(size=SIZE).fit(training)
+    told = in_spreads(detector, expected)
+    np.testing.assert_allclose(detector.score(windows), told, rtol=1e-3, atol=1e-4)
 
 
 def test_a_new_shape_is_strange_once_and_known_after_the_delay():
@@ -142,11 +179,58 @@ def test_a_cold_key_takes_its_scale_from_its_warm_up_and_then_sees_all_of_it():
     warm = detector.info.warm_up
     assert (scores[:warm] == 0).all()
     seen = series[: warm + SIZE - 1]
+    memory = detector.new_memory(1)
+    memory.reserve(1)
+    stream(detector, memory, windows_of(series)[:warm])
     assert memory.loc[0, 0] == pytest.approx(np.median(seen))
-    assert memory.scale[0, 0] == pytest.approx(seen.std())
+    assert memory.scale[0, 0] == pytest.approx(seen.std(), rel=1e-4)
     past, window = windows_of(seen)[:-15] / seen.std(), windows_of(series)[warm] / seen.std()
     expected = np.sort(distances(window, past[: warm - SIZE]))[:3].mean()
-    assert scores[warm] == pytest.approx(expected, rel=1e-3)
+    told = in_spreads(detector, expected, usual=memory.usual[0])
+    assert scores[warm] == pytest.approx(told, rel=1e-3, abs=1e-3)
+
+
+def test_a_key_is_measured_again_once_it_has_shown_more():
+    detector = KNN(size=SIZE)
+    memory = detector.new_memory(1)
+    memory.reserve(1)
+    series = wave(600)
+    series[100:] *= 5
+    windows = windows_of(series)
+    stream(detector, memory, windows[:240])
+    early = memory.scale[0, 0]
+    stream(detector, memory, windows[240:256])
+    assert memory.scale[0, 0] > 2 * early
+
+
+def test_what_was_banned_is_learned_once_it_is_adopted():
+    detector = KNN(size=SIZE)
+    memory = detector.new_memory(1)
+    memory.reserve(1)
+    series = wave(900)
+    series[400:] += 50
+    windows = windows_of(series)
+    stream(detector, memory, windows[:400])
+    before = detector.score(windows[500:501], memory=memory, slots=slots(1))[0]
+    stream(detector, memory, windows[400:784], admit=np.zeros(384, bool))
+    assert detector.score(windows[784:785], memory=memory, slots=slots(1))[0] > 0.5 * before
+    detector.adopt(memory, slots(1))
+    stream(detector, memory, windows[784:800], admit=np.zeros(16, bool))
+    assert detector.score(windows[800:801], memory=memory, slots=slots(1))[0] < 0.1 * before
+
+
+@pytest.mark.parametrize("constant", [0.0, 100.0, -3.5])
+def test_a_departure_from_a_constant_past_does_not_depend_on_the_unit(constant):
+    told = []
+    for unit in (1.0, 1000.0):
+        detector = FusedKNN(size=SIZE)
+        memory = detector.new_memory(1)
+        memory.reserve(1)
+        series = np.full((200, 1), constant * unit, np.float32)
+        series[150:] += unit
+        told.append(stream(detector, memory, windows_of(series)))
+    np.testing.assert_allclose(told[0], told[1], rtol=1e-4)
+    assert told[0].max() > 100
 
 
 @pytest.mark.parametrize("stride", [2, SIZE, SIZE + 5])
@@ -156,7 +240,7 @@ def test_any_stride_is_learned_from(stride):
     memory.reserve(1)
     scores = stream(detector, memory, windows_of(wave(400 * stride), stride=stride), stride=stride)
     assert np.isfinite(scores).all()
-    assert (scores[detector.info.warm_up :] > 0).all()
+    assert (scores[detector.info.warm_up :] > 0).mean() > 0.2
 
 
 def test_a_ring_that_is_full_forgets_the_oldest():

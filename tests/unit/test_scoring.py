@@ -1,158 +1,349 @@
-"""Raw scores become tail probabilities and episodes, per key."""
+"""Scores become tail probabilities and episodes, per key: laws of block maxima, two looks."""
 
+from datetime import UTC, datetime
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from streamad.scoring.tail import fit_tail, level_at, p_value, prior_scores
+from hypothesis import given
+from hypothesis import strategies as st
 
-from streamad.scoring.episodes import EpisodePlan, Episodes
+from streamad.scoring.episodes import EpisodePlan, Episodes, Level
 from streamad.scoring.kernels import ADOPTED, BEGAN, CONTINUES, ENDED, NOTHING
+from streamad.scoring.law import (
+    block_probability,
+    fit_law,
+    law_of_tail,
+    position,
+    probability,
+    tail_of_law,
+)
+from streamad.scoring.zone import offsets
 
 TAIL = (2.0, 4.0, 6.0, 8.0)
+MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+SIZE = 64
 
 
-def judge(episodes, scores, *, code=0, start=0, suppressed=None):
-    n = len(scores)
-    quiet = np.zeros(n, np.bool_) if suppressed is None else np.array(suppressed)
-    return episodes.judge(
-        np.full(n, code, np.int32),
-        np.asarray(scores, np.float32),
-        np.arange(start, start + n, dtype=np.int64),
-        quiet,
-    )
-
-
-def one_key(**settings):
-    episodes = Episodes(EpisodePlan(**settings), TAIL)
+def one_key(*, tail=TAIL, n_looks=1, seeds=None, **settings):
+    plan = EpisodePlan(**{"size": SIZE, "step_ms": MINUTE, "first_ms": 0, **settings})
+    episodes = Episodes(plan, tail, n_looks=n_looks, seeds=seeds)
     episodes.state.reserve(4)
-    episodes.begin([0, 1], [7, 9])
+    episodes.begin([0, 1])
     return episodes
 
 
-def test_the_prior_is_the_default_tail():
-    fitted = np.zeros(4)
-    fit_tail(prior_scores(TAIL), 320.0, 0.0, 0.0, fitted)
-    assert level_at(1e-2, *fitted) == pytest.approx(4.0, abs=0.6)
-    assert level_at(1e-3, *fitted) == pytest.approx(6.0, abs=1.0)
+def judge(episodes, scores, *, code=0, start=0, step=MINUTE, suppressed=None, still=None):
+    looks = np.asarray(scores, np.float32).reshape(len(scores), -1)
+    n = len(looks)
+    end = (start + np.arange(n, dtype=np.int64)) * step
+    return episodes.judge(
+        np.full(n, code, np.int32),
+        looks,
+        end - (SIZE - 1) * step,
+        end,
+        np.zeros(n, np.bool_) if suppressed is None else np.array(suppressed),
+        still=None if still is None else np.array(still, np.int32),
+    )
 
 
-@pytest.mark.parametrize("xi", [-0.2, 0.0, 0.3])
-@pytest.mark.parametrize("p", [0.5, 0.05, 1e-3, 1e-5])
-def test_level_and_probability_are_inverse(xi, p):
-    tail = (3.0, 1.5, xi, 0.1)
-    assert p_value(level_at(p, *tail), *tail) == pytest.approx(p, rel=1e-6)
+def noise(n, seed=0):
+    return np.random.default_rng(seed).exponential(1.0, n).astype(np.float32)
 
 
-def test_probability_falls_as_the_score_rises():
-    tail = (3.0, 1.5, 0.2, 0.1)
-    got = [p_value(s, *tail) for s in np.linspace(0, 50, 200)]
-    assert all(a >= b for a, b in pairwise(got))
-    assert 0 < got[-1] < 1e-4
+def spans(made):
+    return [
+        (int(a), int(b))
+        for a, b in zip(
+            np.flatnonzero(made.event == BEGAN), np.flatnonzero(made.event >= ENDED), strict=False
+        )
+    ]
 
 
-def test_candidates_come_as_rarely_as_asked():
-    episodes = one_key(candidate=1e-3)
-    rng = np.random.default_rng(1)
-    scores = rng.exponential(1.0, 60_000).astype(np.float32)
-    made = judge(episodes, scores)
-    share = made.candidate[5_000:].mean()
-    assert 2e-4 < share < 3e-3
+# ---------------------------------------------------------------------- laws
 
 
-def test_an_episode_begins_goes_on_and_ends():
-    episodes = one_key(min_windows=32, cool_down=3, update_every=4)
-    scores = [1.0] * 40 + [20, 20, 20, 20, 20, 30] + [0.5] * 5
-    made = judge(episodes, scores)
+@given(st.floats(1e-9, 0.999))
+def test_position_and_probability_are_inverse(block_p):
+    assert probability(position(block_p), 1.0) == pytest.approx(block_p, rel=1e-6)
+
+
+@given(st.floats(-5, 1e7), st.floats(1e-6, 1e3), st.sampled_from([0.02, 0.25, 1.0]))
+def test_a_probability_is_finite_and_never_rises(z, more, share):
+    low, high = probability(z + more, share), probability(z, share)
+    assert 0 < low <= high <= 1
+
+
+def test_large_scores_are_told_apart_however_large():
+    got = [probability(z, 0.25) for z in np.geomspace(1, 1e6, 200)]
+    assert all(a > b for a, b in pairwise(got))
+    assert got[-1] > 0
+
+
+def test_a_law_holds_the_tail_it_was_made_from():
+    location, scale = law_of_tail(TAIL)
+    assert tail_of_law(location, scale)[:2] == pytest.approx(TAIL[:2])
+    assert block_probability(0.01, share=0.25) == pytest.approx(1 - 0.99**4)
+
+
+def test_a_few_anomalies_do_not_move_a_law():
+    maxima = np.random.default_rng(1).gumbel(5, 1, 200).astype(np.float32)
+    clean = fit_law(maxima, 2.0, 1.0)
+    maxima[::20] = 1e4
+    dirty = fit_law(maxima, 2.0, 1.0)
+    assert dirty[0] == pytest.approx(clean[0], abs=0.3)
+    assert dirty[1] == pytest.approx(clean[1], rel=0.3)
+
+
+def test_a_default_law_fades_with_the_keys_own_blocks():
+    assert fit_law(np.empty(0, np.float32), 2.0, 1.0)[0] == pytest.approx(2.0, abs=0.2)
+    own = np.random.default_rng(1).gumbel(20, 1, 16).astype(np.float32)
+    assert fit_law(own, 2.0, 1.0)[0] == pytest.approx(20, abs=2)
+
+
+def test_p_values_keep_their_promise_on_ordinary_scores():
+    episodes = one_key()
+    n = 60_000
+    smooth = np.convolve(noise(n + 15), np.ones(16) / 16, "valid")
+    made = judge(episodes, smooth)
+    ordinary = made.p_value[10_000:]
+    for promise in (1e-1, 1e-2):
+        assert promise / 3 < (ordinary < promise).mean() < 3 * promise
+    assert (ordinary < 1e-3).mean() < 3e-3
+    assert (ordinary < 1e-4).mean() < 3e-4
+
+
+# ---------------------------------------------------------------------- episodes
+
+
+def test_an_episode_begins_continues_and_ends():
+    episodes = one_key(cool_down=3, update_every=4)
+    made = judge(episodes, [1.0] * 40 + [20, 20, 20, 20, 20, 30] + [0.5] * 5)
     events = [(i, int(e)) for i, e in enumerate(made.event) if e != NOTHING]
     assert events == [(40, BEGAN), (44, CONTINUES), (45, CONTINUES), (48, ENDED)]
     assert made.sequence[[40, 44, 45, 48]].tolist() == [0, 1, 2, 3]
-    assert made.opened_ms[[40, 48]].tolist() == [40, 40]
+    assert made.opened_ms[[40, 48]].tolist() == [40 * MINUTE] * 2
     assert made.peak[48] == 30
     assert made.inside[40:49].all()
     assert not made.inside[49:].any()
 
 
-def test_crossing_what_the_alert_stage_acts_on_is_told_at_once():
-    episodes = one_key(notable=1e-4, update_every=1_000, cool_down=100)
+def test_crossing_the_alert_level_is_reported_at_once():
+    episodes = one_key(
+        candidate=Level(probability=1e-2), alert=Level(probability=3e-3), update_every=1_000
+    )
     quiet = judge(episodes, [1.0] * 40)
     entry = float(quiet.level[-1])
-    tail = episodes.state["tail"][0]
-    boundary = level_at(1e-4, *tail)
-    just_below, just_above = boundary * 0.99, boundary * 1.01
-    assert entry < just_below < just_above < just_below * 1.1
-    made = judge(episodes, [just_below, just_above, just_above], start=40)
+    law, marks = episodes.state["laws"][0, 0], episodes.state["marks"][0]
+    alert = law[0] + law[2] + law[1] * marks[2]
+    made = judge(episodes, [entry * 1.01, alert * 1.01, alert * 1.01], start=40)
     assert made.event.tolist() == [BEGAN, CONTINUES, NOTHING]
+    assert made.severity[0] < 1 <= made.severity[1]
 
 
 def test_min_duration_opens_late_and_remembers_when_it_began():
     episodes = one_key(min_duration=3)
     made = judge(episodes, [1.0] * 40 + [20, 20, 1, 20, 20, 20])
     assert np.flatnonzero(made.event == BEGAN).tolist() == [45]
-    assert made.began_ms[45] == 43
-    assert made.opened_ms[45] == 45
+    assert made.began_ms[45] == 43 * MINUTE
+    assert made.opened_ms[45] == 45 * MINUTE
 
 
 def test_a_cold_key_makes_no_episode():
-    episodes = one_key(min_windows=32)
-    made = judge(episodes, [50.0] * 20)
-    assert (made.event == NOTHING).all()
+    assert (judge(one_key(min_windows=32), [50.0] * 20).event == NOTHING).all()
 
 
-def test_suppressed_windows_open_nothing():
-    episodes = one_key()
-    made = judge(episodes, [1.0] * 40 + [50.0], suppressed=[False] * 40 + [True])
-    assert (made.event == NOTHING).all()
+def test_the_look_at_the_newest_samples_opens_and_ends_and_the_centred_one_only_trails():
+    episodes = one_key(n_looks=2)
+    looks = np.ones((400, 2), np.float32)
+    looks[200:206, 1] = 40  # at once
+    looks[232:250, 0] = 40  # half a window later
+    made = judge(episodes, looks)
+    assert spans(made) == [(200, 210)]
 
 
-def test_what_is_alerted_on_is_not_learned_as_normal():
-    episodes = one_key(adopt_after=10_000)
-    rng = np.random.default_rng(2)
-    judge(episodes, rng.exponential(1.0, 2_000).astype(np.float32))
-    before = episodes.state["levels"][0, 0]
-    made = judge(episodes, np.full(1_500, 40.0, np.float32), start=2_000)
+def test_what_only_the_centred_look_sees_opens_an_episode():
+    episodes = one_key(n_looks=2)
+    looks = np.ones((400, 2), np.float32)
+    looks[232:270, 0] = 40
+    made = judge(episodes, looks)
+    assert (made.event == BEGAN).sum() == 1
+    assert 232 <= np.flatnonzero(made.event == BEGAN)[0] <= 240
+
+
+def test_a_new_key_is_not_known_by_its_first_day():
+    episodes = one_key(n_looks=2, first_ms=DAY)
+    looks = np.ones((3_000, 2), np.float32)
+    looks[500:520, 0] = looks[2_000:2_020, 0] = 40
+    made = judge(episodes, looks)
+    assert np.flatnonzero(made.event == BEGAN).size == 1
+    assert np.flatnonzero(made.event == BEGAN)[0] >= 2_000
+
+
+def test_seeds_from_training_stand_for_history():
+    seeds = np.full((1, 1, 20), 30.0, np.float32)
+    scores = [1.0] * 40 + [20.0] * 10
+    cold = judge(one_key(), scores)
+    seeded = one_key(seeds=seeds)
+    seeded.seed(0, 0)
+    assert (cold.event == BEGAN).any()
+    assert (judge(seeded, scores).event == NOTHING).all()
+
+
+# ---------------------------------------------------------------------- what is learned
+
+
+def test_data_inside_an_open_episode_does_not_update_the_law():
+    episodes = one_key(adopt_ms=10**12)
+    judge(episodes, noise(4_000))
+    before = episodes.state["laws"][0, 0, :2].copy()
+    made = judge(episodes, np.full(3_000, 40.0, np.float32), start=4_000)
     assert made.inside.all()
-    judge(episodes, rng.exponential(1.0, 300).astype(np.float32), start=4_000)
-    assert episodes.state["levels"][0, 0] < 1.5 * before
+    judge(episodes, noise(600, 1), start=7_000)
+    np.testing.assert_allclose(episodes.state["laws"][0, 0, :2], before, rtol=0.3)
 
 
-def test_a_lasting_level_is_adopted_once_and_is_then_normal():
-    episodes = one_key(adopt_after=500)
-    rng = np.random.default_rng(3)
-    judge(episodes, rng.exponential(1.0, 2_000).astype(np.float32))
-    high = (40 + rng.exponential(1.0, 2_000)).astype(np.float32)
-    made = judge(episodes, high, start=2_000)
-    assert (made.event == ADOPTED).sum() == 1
-    adopted = int(np.flatnonzero(made.event == ADOPTED)[0])
-    assert (made.event[adopted + 1 :] == BEGAN).sum() <= 2
+def test_a_lasting_level_is_adopted_in_bounded_time_and_the_next_anomaly_is_seen():
+    episodes = one_key(adopt_ms=DAY // 2)
+    judge(episodes, noise(5_000))
+    high = 40 + noise(5_000, 1)
+    high[3_000:3_005] = 400
+    made = judge(episodes, high, start=5_000)
+    assert np.flatnonzero(made.event == ADOPTED).tolist() == [720]
+    assert made.event[3_000] == BEGAN
+    assert (made.event == BEGAN).sum() <= 3
+
+
+def test_suppressed_windows_open_nothing_and_are_not_learned():
+    episodes = one_key()
+    judge(episodes, noise(5_000))
+    before = episodes.state["laws"][0, 0].copy()
+    away = np.full(300, 40.0, np.float32)
+    made = judge(episodes, away, start=5_000, suppressed=[True] * 300)
+    assert (made.event == NOTHING).all()
+    assert made.withheld.all()
+    judge(episodes, noise(600, 1), start=5_300)
+    np.testing.assert_allclose(episodes.state["laws"][0, 0], before, rtol=0.3, atol=0.1)
+
+
+def test_what_lasts_is_adopted_where_it_is_suppressed_without_a_word():
+    episodes = one_key(adopt_ms=DAY // 2)
+    judge(episodes, noise(5_000))
+    made = judge(episodes, 40 + noise(2_000), start=5_000, suppressed=[True] * 2_000)
+    assert (made.event == NOTHING).all()
+    assert made.adopted.sum() == 1
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York"])
+def test_a_blip_at_the_same_hour_every_night_is_normal_after_two(zone):
+    """Across the change to summer time (29 March and 8 March 2026): the hour is the people's."""
+    episodes = one_key(zone=zone, memory_ms=14 * DAY)
+    start = int(datetime(2026, 3, 25 if zone != "America/New_York" else 4, tzinfo=UTC).timestamp())
+    n = 9 * 1440
+    times = start * 1000 + np.arange(n, dtype=np.int64) * MINUTE
+    begins, offset = offsets(zone)
+    local = times + offset[np.searchsorted(begins, times, side="right") - 1]
+    scores = noise(n) * 0.3
+    scores[(local % DAY) // MINUTE == 2 * 60 + 30] = 40
+    made = judge(episodes, scores, start=start * 1000 // MINUTE)
+    days = (local[made.event == BEGAN] - local[0]) // DAY
+    assert 1 <= len(days) <= 2
+    assert days.max() <= 1
+    scores = noise(1440, 3) * 0.3
+    scores[14 * 60] = 40
+    made = judge(episodes, scores, start=start * 1000 // MINUTE + n)
+    assert made.event[14 * 60] == BEGAN, "at another hour it is still an anomaly"
+
+
+def test_a_reading_of_zero_once_in_500_stops_paging_after_a_few_and_an_outage_does_not():
+    episodes = one_key()
+    scores = noise(20_000) * 0.3
+    scores[700::497] = 40
+    made = judge(episodes, scores)
+    began = np.flatnonzero(made.event == BEGAN)
+    assert len(began) <= 8
+    assert began.max() < 5_000
+    outage = np.full(240, 400.0, np.float32)
+    assert judge(episodes, outage, start=20_000).event[0] == BEGAN
+
+
+def test_flapping_is_one_episode_in_the_end():
+    episodes = one_key(cool_down=5)
+    judge(episodes, noise(3_000) * 0.3)
+    scores = noise(600, 1) * 0.3
+    for at in range(100, 500, 12):
+        scores[at : at + 3] = 40
+    made = judge(episodes, scores, start=3_000)
+    assert (made.event == BEGAN).sum() <= 4
+
+
+def test_a_sensor_that_stands_still_where_it_never_did_is_an_episode():
+    episodes = one_key()
+    still = [0] * 500 + list(range(1, 61)) + [0] * 40
+    made = judge(episodes, [0.1] * 600, still=still)
+    assert spans(made) == [(531, 564)]
+    assert made.severity[540] > 1
+    rests = [i % 12 for i in range(1_000)]  # it often stands still
+    assert (judge(one_key(), [0.1] * 1_000, still=rests).event == NOTHING).all()
+    constant = list(range(3_000))  # it never moved
+    assert (judge(one_key(), [0.1] * 3_000, still=constant).event == NOTHING).all()
 
 
 def test_a_constant_score_is_never_strange():
-    episodes = one_key()
     for value in (0.0, 1.0, 100.0):
-        made = judge(episodes, np.full(3_000, value, np.float32), code=1)
+        made = judge(one_key(), np.full(3_000, value, np.float32))
         assert (made.event[2_100:] == NOTHING).all()
         assert np.isfinite(made.p_value).all()
+        assert (made.p_value > 0).all()
+
+
+# ---------------------------------------------------------------------- the contract of a pass
 
 
 @pytest.mark.parametrize("batch", [1, 7, 500])
 def test_batches_do_not_matter(batch):
     rng = np.random.default_rng(4)
-    codes = rng.integers(0, 2, 3_000).astype(np.int32)
-    scores = rng.exponential(1.0, 3_000).astype(np.float32)
-    scores[2_000:2_040] = 30
-    times = np.arange(3_000, dtype=np.int64)
-    none = np.zeros(3_000, np.bool_)
-    whole = one_key()
-    expected = whole.judge(codes, scores, times, none)
-    parts = one_key()
-    events, p_values = [], []
-    for s in range(0, 3_000, batch):
+    n = 3_000
+    codes = rng.integers(0, 2, n).astype(np.int32)
+    looks = rng.exponential(1.0, (n, 2)).astype(np.float32)
+    looks[2_000:2_040] = 30
+    end = np.arange(n, dtype=np.int64) * MINUTE
+    none, still = np.zeros(n, np.bool_), rng.integers(0, 60, n).astype(np.int32)
+    whole, parts = one_key(n_looks=2, smooth_delay=20), one_key(n_looks=2, smooth_delay=20)
+    expected = whole.judge(codes, looks, end - SIZE * MINUTE, end, none, still=still)
+    made = []
+    for s in range(0, n, batch):
         cut = slice(s, s + batch)
-        made = parts.judge(codes[cut], scores[cut], times[cut], none[cut])
-        events.append(made.event)
-        p_values.append(made.p_value)
-    assert (np.concatenate(events) == expected.event).all()
-    assert np.concatenate(p_values).tobytes() == expected.p_value.tobytes()
+        made.append(
+            parts.judge(
+                codes[cut], looks[cut], end[cut] - SIZE * MINUTE, end[cut], none[cut],
+                still=still[cut],
+            )
+        )  # fmt: skip
+    for name in ("event", "p_value", "score", "severity"):
+        got = np.concatenate([getattr(m, name) for m in made])
+        assert got.tobytes() == getattr(expected, name).tobytes(), name
     for name in whole.state.arrays:
-        assert whole.state[name][:2].tobytes() == parts.state[name][:2].tobytes()
+        assert whole.state[name][:2].tobytes() == parts.state[name][:2].tobytes(), name
+
+
+def test_logged_scores_give_the_same_state_as_the_model():
+    rng = np.random.default_rng(5)
+    n = 2_000
+    looks = rng.exponential(1.0, (n, 2)).astype(np.float32)
+    end = np.arange(n, dtype=np.int64) * MINUTE
+    codes, none = np.zeros(n, np.int32), np.zeros(n, np.bool_)
+    live, replayed = (one_key(n_looks=2, smooth_delay=20) for _ in range(2))
+    made = live.judge(codes, looks, end - SIZE * MINUTE, end, none)
+    logged = np.stack([made.score, looks[:, 1]], axis=1)
+    again = replayed.judge(
+        codes, logged, end - SIZE * MINUTE, end, none, final=np.ones(n, np.bool_)
+    )
+    assert again.event.tobytes() == made.event.tobytes()
+    for name in live.state.arrays:
+        assert live.state[name][:1].tobytes() == replayed.state[name][:1].tobytes(), name
+
+
+def test_a_key_costs_less_than_two_kibibytes():
+    plan = EpisodePlan(size=125, step_ms=MINUTE, smooth_delay=46)
+    assert Episodes(plan, TAIL, n_looks=2).state.bytes_per_row <= 2048
