@@ -29,12 +29,8 @@ from streamad.detectors.base import (
 )
 from streamad.detectors.knn_explain import explain_windows
 from streamad.detectors.knn_kernels import (
-    CLIP,
-    CONSTANT,
     PAD,
-    SCALE_SHARE,
     SEEDED,
-    TINIEST,
     WARM,
     Counts,
     Held,
@@ -46,6 +42,7 @@ from streamad.detectors.knn_kernels import (
     score_windows,
     strides_of,
 )
+from streamad.detectors.scales import in_scales
 from streamad.errors import ArtifactError, NotFittedError, WindowError
 
 DELAY_SIZES = 4
@@ -262,7 +259,7 @@ class KNN(Detector):
         for group in np.unique(of_group):
             series, usable = _stitched(windows[of_group == group])
             self._loc[group], self._scale[group] = _loc_and_scale(series)
-            scaled = _scaled(series, self._loc[group], self._scale[group])
+            scaled = in_scales(series, self._loc[group], self._scale[group])
             self._measure(scaled[-self.history :], usable[-self.history :], self._usual[group])
             if group in kept:
                 pieces.append((scaled[-room:], usable[-room:]))
@@ -524,16 +521,6 @@ def _loc_and_scale(series: Floats) -> tuple[Floats, Floats]:
     scale = np.ones(n_variates, dtype=np.float32)  # where there is no data at all
     measure(np.ascontiguousarray(series.T), loc, scale)
     return loc, scale
-
-
-def _scaled(series: Floats, loc: Floats, scale: Floats) -> Floats:
-    """Return a series ``(n, n_variates)`` in scales from the median, missing samples kept."""
-    apart = (series - loc).astype(np.float32)
-    still = scale == 0  # a constant variate: see knn_kernels._place
-    noise = np.maximum(SCALE_SHARE * np.abs(loc), TINIEST)
-    leap = np.where(np.abs(apart) <= noise, 0.0 * apart, np.sign(apart) * CONSTANT)
-    scaled = np.clip(apart / np.where(still, 1, scale), -CLIP, CLIP)
-    return np.where(still, leap, scaled).astype(np.float32)
 
 
 def _joined(pieces: list[tuple[Floats, NDArray[np.bool_]]]) -> tuple[Floats, NDArray[np.bool_]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from typing import Any, ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,8 @@ from streamad.detectors.base import (
     WindowExplanations,
     require_windows,
 )
-from streamad.detectors.knn_kernels import CLIP, measure
+from streamad.detectors.knn_kernels import measure
+from streamad.detectors.scales import in_scales
 from streamad.errors import ArtifactError, NotFittedError, WindowError
 
 Rows = NDArray[np.float64]
@@ -393,8 +394,8 @@ def _own(memory: Memory) -> ScaleMemory:
 def _rows(windows: Floats, loc: Floats, scale: Floats) -> Floats:
     """Return windows scaled and flattened, float32 ``(n_windows, size * n_variates)``."""
     n_windows, size, n_variates = windows.shape
-    scaled: NDArray[Any] = (windows - loc[:, None]) / scale[:, None]
-    return np.clip(scaled, -CLIP, CLIP).reshape(n_windows, size * n_variates).astype(np.float32)
+    scaled = in_scales(windows, loc[:, None], scale[:, None])
+    return scaled.reshape(n_windows, size * n_variates)
 
 
 @compiled

@@ -86,6 +86,14 @@ def expected_at_this_hour(ring, block, first, block_ms, zone_from, zone_offset, 
         for back in range(max(period - 1, 1), room):
             at = block - back
             if at < first:
+                if best >= 0.0:  # the oldest one, not seen whole
+                    n += 1
+                    if best > a:
+                        a, b, c = best, a, b
+                    elif best > b:
+                        b, c = best, b
+                    elif best > c:
+                        c = best
                 break
             apart = (phase - local_phase(at, block_ms, period, zone_from, zone_offset)) % period
             near = apart == 0 or (days == 1 and period > 4 and (apart == 1 or apart == period - 1))
@@ -129,16 +137,32 @@ def refit(ring, block, first, block_ms, prior, rate, alert_z, zone_from, zone_of
     usual = location + scale * alert_z
     alert = location + scale * alert_z
     # What came back sooner than the alert level allows is no longer rare.
+    # Of those at one hour of the day one counts: the others are that hour's.
     order = np.argsort(-maxima[:n])
+    a_day = 24 * HOUR_MS // block_ms
+    hours = np.empty(MOST_REPEATS, np.int64)
+    sizes = np.empty(MOST_REPEATS, np.float32)
+    n_seen = 0
     oldest = np.int64(0)
-    for j in range(min(n, MOST_REPEATS)):
-        if maxima[order[j]] <= alert:
+    for j in range(n):
+        if maxima[order[j]] <= alert or n_seen == MOST_REPEATS:
             break
+        if a_day > 4:
+            at = block - age[order[j]]
+            hour = local_phase(at, block_ms, a_day, zone_from, zone_offset)
+            known = False
+            for other in hours[:n_seen]:
+                known = known or (hour - other) % a_day <= 1 or (other - hour) % a_day <= 1
+            if known:
+                continue
+            hours[n_seen] = hour
+        sizes[n_seen] = maxima[order[j]]
+        n_seen += 1
         oldest = max(oldest, age[order[j]])
-        if j + 1 < FEWEST_REPEATS:
+        if n_seen < FEWEST_REPEATS:
             continue
-        largest = maxima[order[j + 1 - FEWEST_REPEATS]]
-        if j > rate * oldest and maxima[order[j]] >= ONE_SIZE * largest:
+        largest = sizes[n_seen - FEWEST_REPEATS]
+        if n_seen - 1 > rate * oldest and maxima[order[j]] >= ONE_SIZE * largest:
             alert = largest * MARGIN
             break
     seasonal = expected_at_this_hour(ring, block, first, block_ms, zone_from, zone_offset, scratch)
@@ -318,7 +342,8 @@ def judge_windows(
         was_open = note[OPEN] == 1
         # The episode opens after min_duration above entry, ends after cool_down below exit.
         if not was_open:
-            note[SINCE_END] += 1
+            if note[SINCE_END] > 0:
+                note[SINCE_END] += 1
             if above and count[k] >= min_windows and note[GRACE] == 0:
                 if note[ABOVE] == 0:
                     clock[BEGAN_MS] = end_ms[i]
@@ -341,7 +366,7 @@ def judge_windows(
                     note[SINCE] = 0
                     hold[REPORTED] = 1.0 if strong else 0.0
                     hold[REPORTED_RATIO] = hold[PEAK_RATIO]
-                    if note[SINCE_END] <= 2 * quiet_after:
+                    if 0 < note[SINCE_END] <= 2 * quiet_after:
                         note[FLAPS] = min(note[FLAPS] + 1, 6)
                     for which in range(n_looks):
                         peaks[k, which] = s[which]
@@ -395,14 +420,13 @@ def judge_windows(
             if withheld[i] and note[HUSHED] == 0:
                 note[HUSHED] = 1
                 clock[HUSHED_MS] = end_ms[i]
+                clock[OPEN_BLOCK] = clock[BLOCK]
             elif note[HUSHED] > 0:
                 note[HUSHED] = 0 if calm else note[HUSHED] + 1
                 lasted = end_ms[i] - clock[HUSHED_MS]
                 if note[HUSHED] >= adopt_windows and lasted >= adopt_ms:
                     adopted[i] = True
                     note[HUSHED] = 0
-                    note[GRACE] = max(min_windows, 1)
-                    note[MUTE] = quiet_after
         else:
             note[HUSHED] = 0
         adopted[i] = adopted[i] or event[i] == ADOPTED
@@ -421,14 +445,14 @@ def judge_windows(
                     top = laws[k, which, 0] + laws[k, which, 2] + laws[k, which, 1] * marks[k, 0]
                     value = min(value, np.float32(top))
                 maxima[k, which, 0] = max(maxima[k, which, 0], value)
-        elif note[OPEN] == 1:
+        else:
             for which in range(n_looks):
                 maxima[k, which, 1] = max(maxima[k, which, 1], s[which])
         count[k] += 1
-        if event[i] >= ENDED:
+        if event[i] >= ENDED or adopted[i]:
             for which in range(n_looks):
                 at = clock[OPEN_BLOCK] % room
-                if event[i] == ENDED:
+                if not adopted[i]:
                     if clock[OPEN_BLOCK] == clock[BLOCK]:
                         maxima[k, which, 0] = max(maxima[k, which, 0], peaks[k, which])
                     elif clock[BLOCK] - clock[OPEN_BLOCK] < room:
@@ -445,7 +469,7 @@ def judge_windows(
                         prior[which], _rate(marks[k, 2]), marks[k, 2], zone_from, zone_offset,
                         scratch, laws[k, which],
                     )  # fmt: skip
-            if event[i] == ADOPTED:
+            if adopted[i]:
                 note[GRACE] = max(min_windows, 1)
                 note[MUTE] = quiet_after
                 note[LONGEST] = max(note[LONGEST], run)
@@ -453,7 +477,7 @@ def judge_windows(
                 note[MUTE] = quiet_after
             note[OPEN] = 0
             note[ABOVE] = 0
-            note[SINCE_END] = 0
+            note[SINCE_END] = 1
             note[BY_NEWEST] = 0
 
 
