@@ -44,6 +44,8 @@ FIELDS = {
     "peak_score": "highest score of the episode so far",
     "peak_p_value": "its p-value",
     "level": "the key's entry level at that window",
+    "alert_p": "the p-value that has severity 1.0 for this key (`alerts.level`)",
+    "calm": "the newest window is ordinary: the event is over, or paused",
     "n_windows": "number of windows of the episode so far",
     "explanation": "finding: observed and expected values, and each variate's share of the "
     "score; alert: the shares",

@@ -94,7 +94,7 @@ class EmbeddedPipeline:
     >>> calm = [("host-1/cpu", t * 1000, 12.4 + 0.1 * (t % 7)) for t in range(80)]
     >>> for alert in pipeline.feed(make_batch([*calm, ("host-1/cpu", 80_000, 97.2)])):
     ...     print(alert.state, alert.summary.partition(";")[0])
-    opened host-1/cpu is 97.2, expected about 12.7 (since 00:01:20 UTC)
+    opened host-1/cpu is 97.2, expected about 12.7, since 00:01:20 UTC
     """
 
     def __init__(

@@ -20,6 +20,8 @@ NICE_HOURS = np.array([1, 2, 3, 4, 6, 8, 12, 24], np.int64)
 """Blocks divide the day, so that blocks of one hour of the day can be compared."""
 HELD = np.uint16(0x8000)
 """Marks a block whose windows all lay inside an episode: kept, but not part of the law."""
+MOST_OFTEN, MOST_OFTEN_EXIT = 0.4, 0.5
+"""A level is reached by at most such a share of blocks, however common it is asked to be."""
 FEWEST_REPEATS = 4
 """Excursions of one size before they count as recurring."""
 ONE_SIZE = np.float32(0.5)
@@ -237,7 +239,9 @@ def judge_windows(
                     else:  # a return period
                         block_rate = length / levels[q, 1]
                         block_rate = min(max(block_rate, levels[q, 2]), levels[q, 3])
-                    marks[k, q] = position(block_rate ** levels[q, 4])
+                    # Block maxima know nothing of what happens in every block.
+                    most = MOST_OFTEN_EXIT if q == 1 else MOST_OFTEN
+                    marks[k, q] = position(min(block_rate ** levels[q, 4], most))
                 for which in range(n_looks):
                     rings[k, which, :] = 0
                     maxima[k, which, :] = 0.0

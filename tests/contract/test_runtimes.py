@@ -108,13 +108,13 @@ def operator_of(name: str, asked: Asked | None = None) -> DetectOperator:
     detector: Detector = DETECTORS.load(name)(size=size_of(name))
     if fitted(name):
         detector.load(fitted(name))
-    score, counted = detector.score, asked or Asked()
+    looks, counted = detector.looks, asked or Asked()
 
     def count(windows: Floats, **given) -> Floats:
         counted.windows += len(windows)
-        return score(windows, **given)
+        return looks(windows, **given)
 
-    detector.score = count  # type: ignore[method-assign]
+    detector.looks = count  # type: ignore[method-assign]
     return DetectOperator(config_of(name), detector)
 
 
@@ -127,7 +127,10 @@ class Seen:
     scores: list[str] = field(default_factory=list)
 
     def add_scores(self, batch: ScoreBatch) -> None:
-        numbers = (batch.end_ms, batch.score, batch.p_value, batch.level, batch.flags)
+        numbers = (
+            batch.end_ms, batch.ordinal, batch.score, batch.p_value, batch.level, batch.newest,
+            batch.newest_p, batch.newest_level, batch.severity, batch.flags,
+        )  # fmt: skip
         rows = zip(batch.keys.to_list(), *(one.tolist() for one in numbers), strict=True)
         # As text: the windows of a key that is warming up have NaN for a score, unlike itself.
         self.scores += map(repr, rows)
@@ -365,7 +368,8 @@ def test_a_dear_detector_is_not_asked_again_for_what_it_has_judged(name, journal
 
 
 def n_scored(seen: Seen) -> int:
-    return sum("nan, nan" not in row for row in seen.scores)
+    # Key, time and ordinal, then the score: NaN where there was none.
+    return sum(row.split(", ")[3] != "nan" for row in seen.scores)
 
 
 def test_some_detectors_are_dear_and_some_are_not():

@@ -67,7 +67,7 @@ def test_save_and_restore_change_nothing():
     state = op.new_state()
     first = feed(op, state, values[:151])
     again = op.new_state()
-    again.restore(*state.save("sum"), checksum="sum")
+    again.restore(*state.save(op.identity), identity=op.identity)
     second = feed(op, again, values[151:], start=1_000 + 151_000)
     assert [(f.id, f.sequence, f.score) for f in first.findings + second.findings] == [
         (f.id, f.sequence, f.score) for f in whole.findings
@@ -78,8 +78,28 @@ def test_a_snapshot_of_another_configuration_is_refused():
     op = operator()
     state = op.new_state()
     feed(op, state, noise(50))
-    with pytest.raises(StateError, match="on_state_mismatch: fresh"):
-        op.new_state().restore(*state.save("one"), checksum="other")
+    other = operator("scoring: {cool_down: 9}")
+    with pytest.raises(StateError, match=r"scoring.cool_down: \d+ -> 9") as refused:
+        op.new_state().restore(*state.save(op.identity), identity=other.identity)
+    assert "on_state_mismatch: fresh" in str(refused.value)
+    refitted = replace(op.identity, artifact="another")
+    with pytest.raises(StateError, match="artifact id: none -> another"):
+        op.new_state().restore(*state.save(op.identity), identity=refitted)
+
+
+def test_arrays_of_another_shape_are_refused_by_name():
+    op = operator()
+    state = op.new_state()
+    feed(op, state, noise(50))
+    header, names, arrays = state.save(op.identity)
+    arrays["windows.ring"] = arrays["windows.ring"][:, :5]
+    with pytest.raises(StateError, match=r"state array windows\.ring"):
+        op.new_state().restore(header, names, arrays, identity=op.identity)
+
+
+def test_another_alert_level_is_another_configuration():
+    one, other = operator(), operator("alerts: {level: 30d}")
+    assert one.identity.checksum != other.identity.checksum
 
 
 def test_rows_from_the_future_are_rejected_and_do_not_move_clocks():
@@ -219,7 +239,7 @@ def test_a_window_the_detector_fails_on_is_an_error_finding_and_the_stream_goes_
     values[50] = 7
     out = feed(op, op.new_state(), values)
     errors = [f for f in out.findings if f.kind == "error"]
-    assert len(errors) == 16
+    assert len(errors) == 3  # of a run of 16: see `judge.FIRST_FAILURES`
     assert errors[0].reason == "RuntimeError: I do not like sevens"
     flags = np.concatenate([log.flags for log in out.scores])
     assert ((flags & FLAG_ERROR) > 0).sum() == 16
@@ -264,14 +284,15 @@ class FromLog:
             for key, t, s in zip(log.keys.to_list(), log.end_ms, log.score, strict=True)
         }
 
-    def lookup(self, keys, end_ms):
-        return np.array(
+    def lookup(self, keys, end_ms, ordinal):
+        scores = np.array(
             [
                 self._table.get((key, int(t)), np.nan)
                 for key, t in zip(keys.to_list(), end_ms, strict=True)
             ],
             np.float32,
         )
+        return np.stack([scores, np.full(len(scores), np.nan, np.float32)], axis=1)
 
 
 def test_recovery_judges_by_the_logged_scores_not_the_model():

@@ -145,15 +145,13 @@ def test_state_of_another_configuration_is_refused_and_both_are_told(resume, jou
     job = Job(flink={"journal_bytes": journal_bytes})
     job.feed(*points(200))
     job.pass_time(200)
-    before = job.config.decision_checksum()
     job.engine.checkpoint()
     job.sections["scoring"] = {"min_windows": 9}
     job.fail()
     with pytest.raises(StateError) as refused:
         job.feed(*points(1, start=200)) if resume == "message" else job.pass_time(60_000)
     said = str(refused.value)
-    assert before in said
-    assert job.config.decision_checksum() in said
+    assert "scoring.min_windows: 8 -> 9" in said
     assert "delivery.on_state_mismatch" in said
 
 

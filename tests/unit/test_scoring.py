@@ -33,7 +33,9 @@ def one_key(*, tail=TAIL, n_looks=1, seeds=None, **settings):
     return episodes
 
 
-def judge(episodes, scores, *, code=0, start=0, step=MINUTE, suppressed=None, still=None):
+def judge(  # noqa: PLR0913 - all by keyword
+    episodes, scores, *, code=0, start=0, step=MINUTE, suppressed=None, still=None
+):
     looks = np.asarray(scores, np.float32).reshape(len(scores), -1)
     n = len(looks)
     end = (start + np.arange(n, dtype=np.int64)) * step

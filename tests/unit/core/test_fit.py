@@ -9,7 +9,13 @@ from streamad.config import PipelineConfig
 from streamad.detectors.knn import KNN
 from streamad.errors import ConfigError
 from streamad.testing.batches import make_columns
-from streamad.training.fit import cut_windows, fit_detector, measure_tail, pick_size, tail_of
+from streamad.training.fit import (
+    N_SEEDS,
+    cut_windows,
+    fit_detector,
+    measure_tail,
+    pick_size,
+)
 
 CONFIG = PipelineConfig.model_validate(
     {"name": "t", "windows": {"size": 32}, "detector": "knn", "series": {"ttl": "36500d"}}
@@ -76,27 +82,40 @@ def test_the_manifest_says_what_was_learned_from_what():
 
 
 def test_the_tail_is_out_of_sample_ascending_and_deterministic():
-    tail, n = measure_tail(knn, CONFIG, two_hosts(), size=32)
-    assert n == 600
-    assert tail is not None
-    assert all(a < b for a, b in pairwise(tail))
-    assert (tail, n) == measure_tail(knn, CONFIG, two_hosts(), size=32)
+    measured = measure_tail(knn, CONFIG, two_hosts(), size=32)
+    assert measured.n_windows == 600
+    assert measured.tail is not None
+    assert all(a < b for a, b in pairwise(measured.tail))
+    assert measured.tail == measure_tail(knn, CONFIG, two_hosts(), size=32).tail
+
+
+def test_each_key_has_block_maxima_of_its_own_newest_first():
+    seeds = measure_tail(knn, CONFIG, two_hosts(spike=True), size=32).seeds
+    assert set(seeds) == {"one", "two"}
+    assert seeds["one"].shape == (2, N_SEEDS)
+    known = seeds["one"][0] >= 0
+    assert known.sum() == 300 // 32
+    # The spike is in the last blocks of one, and nowhere in two.
+    assert seeds["one"][1][:3].max() > 5 * seeds["two"][1].max()
 
 
 def test_an_anomaly_in_the_training_data_does_not_lift_the_level_out_of_reach():
-    calm, _ = measure_tail(knn, CONFIG, two_hosts(), size=32)
-    marred, _ = measure_tail(knn, CONFIG, two_hosts(spike=True), size=32)
+    calm = measure_tail(knn, CONFIG, two_hosts(), size=32).tail
+    marred = measure_tail(knn, CONFIG, two_hosts(spike=True), size=32).tail
     assert calm is not None
     assert marred is not None
-    assert marred[3] < 3 * calm[3]
+    assert marred[1] < 3 * calm[1]
 
 
 def test_too_few_windows_say_nothing_of_a_tail():
-    assert measure_tail(knn, CONFIG, two_hosts(120), size=32)[0] is None
+    assert measure_tail(knn, CONFIG, two_hosts(120), size=32).tail is None
 
 
 def test_scores_that_are_all_equal_still_make_a_rising_tail():
-    tail = tail_of(np.zeros(1000, np.float32), default=(1.0, 2.0, 3.0, 4.0))
+    n = 900
+    flat = make_columns(["one"] * n, np.arange(n) * 1000, np.zeros(n))
+    tail = measure_tail(knn, CONFIG, flat, size=32).tail
+    assert tail is not None
     assert all(a < b for a, b in pairwise(tail))
     assert np.isfinite(tail).all()
 
