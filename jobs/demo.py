@@ -80,7 +80,7 @@ def run_demo(  # noqa: PLR0913 - one argument an option, all by keyword
 ) -> int:
     """Run the demo on this machine; return 0, or 1 where the disturbance raised no alert."""
     if not seconds >= LEAST_S:
-        msg = f"--seconds: learning alone takes 40; expected {LEAST_S:.0f} or more, got {seconds:g}"
+        msg = f"--seconds: expected {LEAST_S:.0f} or more, got {seconds:g}"
         raise ConfigError(msg)
     console = Console(highlight=False)
     config = load_pipeline(PIPELINE, environment={})
@@ -121,7 +121,7 @@ def run_demo(  # noqa: PLR0913 - one argument an option, all by keyword
 
 def play(parts: Parts, plan: Plan) -> Script:
     """Play the demo to its end, or until it is interrupted where it is to keep going."""
-    board = Board(level=parts.config.alerts.level)
+    board = Board()
     pipeline = EmbeddedPipeline(
         parts.config, parts.operator, parts.clock, hooks=Hooks(scores=board.take_scores)
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from streamad.operators.alert import severity
 from streamad.operators.wording import number
 from streamad.records import (
     FLAG_INCOMPLETE,
@@ -74,8 +74,7 @@ class Line:
 class Board:
     """All metrics of a machine; `SignalBatch`, `ScoreBatch` and alerts go in."""
 
-    def __init__(self, *, level: float) -> None:
-        self.level = level
+    def __init__(self) -> None:
         self.n_readings = 0
         self.lines: dict[str, Line] = {}
         self.events: deque[Alert] = deque(maxlen=50)
@@ -90,12 +89,12 @@ class Board:
             self.lines[key].last_reading = self.n_readings
 
     def take_scores(self, scores: ScoreBatch) -> None:
-        """Take how strange the newest windows were."""
-        columns = (scores.keys.to_list(), scores.p_value.tolist(), scores.flags.tolist())
-        for key, p_value, flags in zip(*columns, strict=True):
+        """Take how severe the newest windows were."""
+        columns = (scores.keys.to_list(), scores.severity.tolist(), scores.flags.tolist())
+        for key, severity, flags in zip(*columns, strict=True):
             line = self.lines.get(key)
             if line is not None and not flags & (FLAG_WARMING | FLAG_INCOMPLETE):
-                line.severity = severity(p_value, level=self.level)
+                line.severity = None if math.isnan(severity) else severity
                 line.matters = not flags & FLAG_SUPPRESSED
 
     def take_alerts(self, alerts: Iterable[Alert]) -> None:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from streamad.config import PipelineConfig, ScoringConfig
+from streamad.config import PipelineConfig, ScoringConfig, format_duration
 from streamad.errors import StreamadError, nearest
 from streamad.operators.alert import severity
 from streamad.operators.wording import clock, number, one_line
@@ -34,6 +34,8 @@ AROUND = 30
 
 MAX_KEYS_NAMED = 5
 
+Look = Literal["centred", "newest", "frozen", ""]
+
 Outcome = Literal["alert", "finding", "candidate", "suppressed", "ordinary", "not_scored"]
 
 FLAG_WORDS = {
@@ -52,7 +54,7 @@ class NoSuchWindowError(StreamadError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Around:
-    """The windows about the one asked for; NaN where a window was not scored."""
+    """The windows about the one asked for, by the look that decided it; NaN: not scored."""
 
     end_ms: tuple[int, ...]
     score: tuple[float, ...]
@@ -64,8 +66,10 @@ class Around:
 class Account:
     """What became of one window, and why.
 
-    finding : of the episode the window lies in, the one nearest in time; severity : of that
-    episode's peak; reasons : sentences, the deciding one first.
+    finding : of the episode the window lies in, the one nearest in time; score, level, p_value : of
+    the centred look, newest, newest_level, newest_p : of the look at the newest samples (None where
+    the detector has none); severity : of the window, from the log; decided_by : the look that
+    decided, "" where nothing was scored; reasons : sentences, the deciding one first.
     """
 
     key: str
@@ -75,7 +79,11 @@ class Account:
     score: float | None
     level: float | None
     p_value: float | None
+    newest: float | None
+    newest_level: float | None
+    newest_p: float | None
     severity: float | None
+    decided_by: Look
     flags: tuple[str, ...]
     reasons: tuple[str, ...]
     finding: Finding | None
@@ -91,10 +99,35 @@ class _Window:
     score: float
     level: float
     p_value: float
+    newest: float
+    newest_level: float
+    newest_p: float
+    severity: float
     flags: int
 
     def has(self, flag: int) -> bool:
         return bool(self.flags & flag)
+
+    @property
+    def has_newest(self) -> bool:
+        return not math.isnan(self.newest) and not math.isnan(self.newest_level)
+
+    @property
+    def decided_by(self) -> Look:
+        """Return the look that decided.
+
+        That is the one furthest beyond its level; the centred one is not evidence where it reached
+        its level and the window is no candidate. A candidate below both levels stood still.
+        """
+        if math.isnan(self.score):
+            return ""
+        centred = self.score >= self.level
+        newest = self.has_newest and self.newest >= self.newest_level
+        if self.has(FLAG_CANDIDATE) and not centred and not newest:
+            return "frozen"
+        if not self.has_newest or centred != newest:
+            return "newest" if newest else "centred"
+        return "newest" if self.newest * self.level > self.score * self.newest_level else "centred"
 
 
 def explain_rows(
@@ -118,7 +151,6 @@ def explain_rows(
     episode = _episode_at(mine, window)
     finding = min(episode, key=lambda f: abs(f.window_end_ms - window.end_ms)) if episode else None
     alert = _alert_of(finding, alerts)
-    value = _severity_of(episode, config)
     run = _candidates_in_a_row(scores.flags[rows], place)
     outcome, reasons = _judge(window, config, run=run, episode=episode, alert=alert)
     told = [*reasons, *_distance(window, at_ms), *_beside(mine, window)]
@@ -130,12 +162,16 @@ def explain_rows(
         score=_known(window.score),
         level=_known(window.level),
         p_value=_known(window.p_value),
-        severity=value,
+        newest=_known(window.newest),
+        newest_level=_known(window.newest_level),
+        newest_p=_known(window.newest_p),
+        severity=_known(window.severity),
+        decided_by=window.decided_by,
         flags=tuple(word for flag, word in FLAG_WORDS.items() if window.has(flag)),
         reasons=tuple(told),
         finding=finding,
         alert=alert,
-        around=_around(scores, rows, place),
+        around=_around(scores, rows, place, look=window.decided_by),
     )
 
 
@@ -169,6 +205,10 @@ def _window(scores: ScoreBatch, row: int) -> _Window:
         float(scores.score[row]),
         float(scores.level[row]),
         float(scores.p_value[row]),
+        float(scores.newest[row]),
+        float(scores.newest_level[row]),
+        float(scores.newest_p[row]),
+        float(scores.severity[row]),
         int(scores.flags[row]),
     )
 
@@ -178,14 +218,20 @@ def _known(value: float) -> float | None:
 
 
 def _around(
-    scores: ScoreBatch, rows: np.ndarray[tuple[int], np.dtype[np.int64]], place: int
+    scores: ScoreBatch,
+    rows: np.ndarray[tuple[int], np.dtype[np.int64]],
+    place: int,
+    *,
+    look: Look,
 ) -> Around:
+    newest = look == "newest"
+    score, level = (scores.newest, scores.newest_level) if newest else (scores.score, scores.level)
     start = max(0, place - AROUND)
     near = rows[start : place + AROUND + 1]
     return Around(
         end_ms=tuple(scores.end_ms[near].tolist()),
-        score=tuple(scores.score[near].astype(float).tolist()),
-        level=tuple(scores.level[near].astype(float).tolist()),
+        score=tuple(score[near].astype(float).tolist()),
+        level=tuple(level[near].astype(float).tolist()),
         place=place - start,
     )
 
@@ -232,12 +278,6 @@ def _alert_of(finding: Finding | None, alerts: Iterable[Alert]) -> Alert | None:
     return max(same, key=lambda alert: alert.sequence, default=None)
 
 
-def _severity_of(episode: Sequence[Finding], config: PipelineConfig) -> float | None:
-    if not episode:
-        return None
-    return max(severity(f.peak_p_value, level=config.alerts.level) for f in episode)
-
-
 # ---------------------------------------------------------------------- why
 
 
@@ -252,24 +292,53 @@ def _judge(
     scoring = config.scoring
     if math.isnan(window.score):
         return "not_scored", [_not_scored(window, config)]
-    if window.has(FLAG_SUPPRESSED) and window.score >= window.level:
-        return "suppressed", [_compared(window, scoring), _suppressed(scoring)]
+    compared = _compared(window)
+    if window.has(FLAG_SUPPRESSED):
+        return "suppressed", [*compared, _suppressed(scoring)]
     if episode or window.has(FLAG_EPISODE):
-        inside = [_compared(window, scoring), *_inside(window, scoring)]
+        inside = [*compared, *_inside(window, scoring)]
         if alert is not None:
             return "alert", [_alerted(alert), *inside]
         return "finding", [_no_alert(episode, config), *inside]
     if window.has(FLAG_CANDIDATE):
-        return "candidate", [_compared(window, scoring), _no_episode(scoring, run)]
-    return "ordinary", [_compared(window, scoring)]
+        return "candidate", [*compared, _no_episode(scoring, run)]
+    return "ordinary", [*compared, *_unheard(window)]
 
 
-def _compared(window: _Window, scoring: ScoringConfig) -> str:
-    verdict = "reached" if window.score >= window.level else "was below"
+def _compared(window: _Window) -> list[str]:
+    """Say how each look compares with its level, the deciding one first."""
+    decided = window.decided_by
+    if not window.has_newest:
+        lines = [_against(window.score, window.level, window.p_value)]
+    else:
+        centred = f"centred look: {_against(window.score, window.level, window.p_value)}"
+        newest = (
+            "look at the newest samples: "
+            f"{_against(window.newest, window.newest_level, window.newest_p)}"
+        )
+        lines = [newest, centred] if decided == "newest" else [centred, newest]
+        if window.has(FLAG_CANDIDATE | FLAG_SUPPRESSED) and decided != "frozen":
+            lines[0] = f"decided by the {lines[0]}"
+    if decided == "frozen":
+        lines.insert(0, "candidate because the value did not change for unusually long")
+    return lines
+
+
+def _against(score: float, level: float, p_value: float) -> str:
+    verdict = "reached its level" if score >= level else "was below its level"
     return (
-        f"score {number(window.score)} {verdict} this key's entry level {number(window.level)} "
-        f"(p = {window.p_value:.2g}; a candidate has {scoring.candidate:g} or less)"
+        f"score {number(score)} {verdict}: p = {p_value:.2g}; "
+        f"a candidate needs a score of {number(level)} or more"
     )
+
+
+def _unheard(window: _Window) -> list[str]:
+    if window.score < window.level:
+        return []
+    return [
+        "not a candidate all the same: the centred look does not count during the first day of a "
+        "key without training (scoring.first_day), nor just after an event"
+    ]
 
 
 def _not_scored(window: _Window, config: PipelineConfig) -> str:
@@ -305,17 +374,25 @@ def _no_episode(scoring: ScoringConfig, run: int) -> str:
         )
     return (
         f"no episode: fewer than scoring.min_windows = {scoring.min_windows} windows of this key "
-        "had been scored, or its finding is not among those read"
+        "had been scored (since it was new, or since a new level was adopted), or its finding is "
+        "not among those read"
     )
 
 
 def _inside(window: _Window, scoring: ScoringConfig) -> list[str]:
-    if window.score >= window.level:
+    if window.has(FLAG_CANDIDATE):
         return []
+    rarity = "" if scoring.exit is None else f" = {_rarity(scoring.exit)}"
     return [
         f"an episode was open: it ends after scoring.cool_down = {scoring.cool_down} "
-        f"consecutive windows below its exit level (p above {scoring.exit:g})"
+        f"consecutive windows below its exit level (scoring.exit{rarity}); more of them are "
+        "required where a series flaps"
     ]
+
+
+def _rarity(level: float) -> str:
+    """Return a return period or a probability as the pipeline file writes it."""
+    return format_duration(level) if isinstance(level, int) else f"{level:g}"
 
 
 def _alerted(alert: Alert) -> str:
@@ -331,16 +408,16 @@ def _alerted(alert: Alert) -> str:
 def _no_alert(episode: Sequence[Finding], config: PipelineConfig) -> str:
     if not episode:
         return "an episode was open, but none of its findings is among those read"
-    level = config.alerts.level
-    best = min(f.peak_p_value for f in episode)
-    value = severity(best, level=level)
+    worst = max(episode, key=lambda f: severity(f.peak_p_value, level=f.alert_p))
+    value = severity(worst.peak_p_value, level=worst.alert_p)
     if value < 1.0:
         return (
-            f"finding, but no alert: severity {value:.2f} < 1.0 "
-            f"(its peak has p = {best:.2g}; alerts.level is {level:g})"
+            f"finding, but no alert: peak severity {value:.2f} < 1.0 (p = "
+            f"{worst.peak_p_value:.2g}; alerts.level = {_rarity(config.alerts.level)} is "
+            f"p = {worst.alert_p:.2g} for this key)"
         )
     return (
-        f"severity {value:.2f} is enough for an alert, but none is among those read: "
+        f"peak severity {value:.2f} is enough for an alert, but none is among those read: "
         "does the alert stage run, and has it caught up?"
     )
 

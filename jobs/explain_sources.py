@@ -33,8 +33,15 @@ COLUMNS: dict[str, type[np.generic]] = {
     "score": np.float32,
     "p_value": np.float32,
     "level": np.float32,
+    "newest": np.float32,
+    "newest_p": np.float32,
+    "newest_level": np.float32,
+    "severity": np.float32,
     "flags": np.uint8,
 }
+
+ADDED = {"ordinal": 0, **dict.fromkeys(("newest", "newest_p", "newest_level", "severity"), np.nan)}
+"""What stands for a column that logs of earlier versions lack."""
 
 R = TypeVar("R", Finding, Alert)
 
@@ -80,8 +87,8 @@ def read_scores(path: Path) -> ScoreBatch:
             f"{path}: cannot be read as scores ({error}); give Parquet, or Arrow (.arrow, .feather)"
         )
         raise ConfigError(msg) from error
-    if "ordinal" not in frame.columns:  # of a log before windows were numbered
-        frame = frame.with_columns(ordinal=pl.lit(0, pl.Int64))
+    added = {name: pl.lit(value) for name, value in ADDED.items() if name not in frame.columns}
+    frame = frame.with_columns(**added)
     missing = [name for name in ("key", *COLUMNS) if name not in frame.columns]
     if missing:
         msg = f"{path}: is no scores log, it lacks the columns {missing}; it has {frame.columns}"

@@ -40,10 +40,11 @@ def panel(account: Account) -> Panel:
     """Return an account as a panel: verdict, reasons, numbers, and the scores about that time."""
     words, style = HEADLINES[account.outcome]
     title = f"{account.key} · {clock(account.window_end_ms, dated=True)} UTC"
+    drawn = " (look at the newest samples)" if account.decided_by == "newest" else ""
     parts = [Text(words, style=style), Text()]
     parts += [Text(f"• {reason}") for reason in account.reasons]
     return Panel(
-        Group(*parts, Text(), _facts(account), Text(), *sparkline(account.around)),
+        Group(*parts, Text(), _facts(account), Text(), *sparkline(account.around, of=drawn)),
         title=Text(title, style="bold"),
         title_align="left",
         expand=False,
@@ -58,9 +59,9 @@ def _facts(account: Account) -> Table:
 
 
 def _rows(account: Account) -> list[tuple[str, str]]:
-    rows = [(name, number(value)) for name, value in _numbers(account) if value is not None]
-    if account.p_value is not None:
-        rows.append(("p-value", f"{account.p_value:.2g}"))
+    rows = _of_looks(account)
+    if account.severity is not None:
+        rows.append(("severity", number(account.severity)))
     if account.flags:
         rows.append(("flags", ", ".join(account.flags)))
     if account.finding is not None:
@@ -82,18 +83,22 @@ def _of_finding(finding: Finding) -> list[tuple[str, str]]:
     return [*rows, ("finding", f"{finding.id} ({windows} so far)"), ("scored by", by)]
 
 
-def _numbers(account: Account) -> list[tuple[str, float | None]]:
+def _of_looks(account: Account) -> list[tuple[str, str]]:
+    looks = [
+        ("score", account.score, account.level, account.p_value),
+        ("score of newest", account.newest, account.newest_level, account.newest_p),
+    ]
     return [
-        ("score", account.score),
-        ("entry level", account.level),
-        ("severity", account.severity),
+        (name, f"{number(score)} (entry level {number(level)}, p = {p_value:.2g})")
+        for name, score, level, p_value in looks
+        if score is not None and level is not None and p_value is not None
     ]
 
 
-def sparkline(around: Around) -> list[Text]:
+def sparkline(around: Around, *, of: str = "") -> list[Text]:
     """Return the scores as bars, red from the level on, with a mark below the window asked for.
 
-    The level stands at half the height of a bar.
+    of : which look's scores they are, for the legend; the level stands at half the height of a bar
     """
     levels = [level for level in around.level if math.isfinite(level)]
     known = [score for score in around.score if math.isfinite(score)]
@@ -105,7 +110,8 @@ def sparkline(around: Around) -> list[Text]:
     mark = Text(" " * around.place + "▲", style="bold")
     first, last = clock(around.end_ms[0]), clock(around.end_ms[-1])
     legend = (
-        f"scores of {len(around.score)} windows, {first} to {last} UTC; the level is at half height"
+        f"scores of {len(around.score)} windows{of}, {first} to {last} UTC; "
+        "the level is at half height"
     )
     return [bars, mark, Text(legend, style="dim")]
 

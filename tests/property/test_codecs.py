@@ -247,9 +247,14 @@ def test_scores_survive_the_log(rows):
     scores = ScoreBatch(
         keys=pl.Series("key", columns[0], dtype=pl.String),
         end_ms=np.array(columns[1], np.int64),
+        ordinal=np.arange(len(rows), dtype=np.int64),
         score=score,
         p_value=score[::-1].copy(),
         level=score / np.float32(2),
+        newest=score * np.float32(0.25),
+        newest_p=np.full(len(rows), np.nan, np.float32),
+        newest_level=score[::-1] / np.float32(2),
+        severity=np.abs(score),
         flags=np.array(columns[3], np.uint8),
     )
     (message,) = scores_log.encode(scores, ORIGIN)
@@ -258,7 +263,7 @@ def test_scores_survive_the_log(rows):
     origin, found_scores = back
     assert origin == ORIGIN
     assert found_scores.keys.to_list() == scores.keys.to_list()
-    for name in ("end_ms", "score", "p_value", "level", "flags"):
+    for name in ScoreBatch.__dataclass_fields__.keys() - {"keys"}:
         np.testing.assert_array_equal(getattr(found_scores, name), getattr(scores, name))
         assert getattr(found_scores, name).dtype == getattr(scores, name).dtype
 

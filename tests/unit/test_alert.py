@@ -368,7 +368,7 @@ def test_a_single_sample_has_one_time(stage: Stage):
 
 
 def test_an_update_on_an_ordinary_window_speaks_of_the_event(stage: Stage):
-    pause = later(1, 2 * MINUTE, until_ms=MINUTE, p_value=0.5, explanation=shown(12.5))
+    pause = later(1, 2 * MINUTE, until_ms=MINUTE, p_value=0.5, calm=True, explanation=shown(12.5))
     _, updated = stage.take(finding(), pause)
     assert updated.observed == {"value": 97.21}
     assert updated.summary == (

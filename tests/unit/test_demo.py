@@ -132,9 +132,9 @@ def test_a_machine_that_shows_nothing_of_it_fails_with_a_clear_line():
 
 
 def test_a_machine_too_slow_to_learn_in_time_says_so():
-    script, _ = composed(FakeMachine(), plain(), longest_ms=20_000)
+    script, _ = composed(FakeMachine(), plain(), longest_ms=8_000)
     (failed, where) = report(script, Path("alerts.jsonl"))
-    assert failed.startswith("FAILED: only 160 of 304 readings were made in time")
+    assert failed.startswith("FAILED: only 64 of 80 readings were made in time")
     assert where.endswith("alerts.jsonl")
 
 
@@ -159,7 +159,7 @@ def test_every_screen_fits_its_terminal(monkeypatch: pytest.MonkeyPatch):
 
     class AtEverySize(PlainView):
         def show(self, board, script, alerts):
-            if script.n_readings % 12 and not alerts and script.phase != "over":
+            if script.n_readings % 6 and not alerts and script.phase != "over":
                 return
             for width, height in sizes:
                 paper = terminal(width, height)

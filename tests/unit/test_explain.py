@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from jobs.explain import NoSuchWindowError, explain_rows
-from jobs.explain_sources import from_files, read_scores
+from jobs.explain_sources import COLUMNS, from_files, read_scores
 from jobs.explain_view import as_json, panel
 from jobs.moments import parse_moment
 from streamad.config import PipelineConfig
@@ -37,16 +37,31 @@ T0 = 1_700_000_000_000
 STEP = 60_000
 
 
-def rows(*windows: tuple[float, int], key: str = "web-1", level: float = 4.0) -> ScoreBatch:
-    """Make a log of one key: (score, flags) a minute; a score of NaN has no p-value or level."""
+def rows(
+    *windows: tuple[float, int],
+    key: str = "web-1",
+    level: float = 4.0,
+    newest: tuple[float, ...] | None = None,
+) -> ScoreBatch:
+    """Make a log of one key: (score, flags) a minute; a score of NaN has no p-value or level.
+
+    newest : scores of the newest samples, whose level is 2
+    """
     score = np.array([w[0] for w in windows], np.float32)
     scored = ~np.isnan(score)
+    unknown = np.full(len(windows), np.nan, np.float32)
+    late = unknown if newest is None else np.array(newest, np.float32)
     return ScoreBatch(
         keys=pl.Series("key", [key] * len(windows), dtype=pl.String),
         end_ms=T0 + STEP * np.arange(len(windows), dtype=np.int64),
         score=score,
         p_value=np.where(scored, np.exp(-score), np.nan).astype(np.float32),
         level=np.where(scored, level, np.nan).astype(np.float32),
+        ordinal=np.arange(len(windows), dtype=np.int64),
+        newest=late,
+        newest_p=np.exp(-late),
+        newest_level=np.where(np.isnan(late), np.nan, 2.0).astype(np.float32),
+        severity=(score / 8).astype(np.float32),
         flags=np.array([w[1] for w in windows], np.uint8),
     )
 
@@ -93,15 +108,60 @@ def test_a_score_below_the_level_says_so_with_numbers():
     told = account(rows((1.0, 0), (3.1, 0)), 1)
     assert told.outcome == "ordinary"
     assert told.reasons == (
-        "score 3.1 was below this key's entry level 4 (p = 0.045; a candidate has 0.001 or less)",
+        "score 3.1 was below its level: p = 0.045; a candidate needs a score of 4 or more",
     )
+    assert (told.decided_by, told.newest) == ("centred", None)
+
+
+def test_the_look_that_decided_is_named_first():
+    log = rows((1.0, 0), (1.5, FLAG_CANDIDATE), newest=(0.5, 6.0))
+    told = account(log, 1)
+    assert told.decided_by == "newest"
+    assert told.reasons[:2] == (
+        "decided by the look at the newest samples: score 6 reached its level: p = 0.0025; "
+        "a candidate needs a score of 2 or more",
+        "centred look: score 1.5 was below its level: p = 0.22; "
+        "a candidate needs a score of 4 or more",
+    )
+    assert told.around.score == (0.5, 6.0)
+    stream = io.StringIO()
+    Console(file=stream, width=120).print(panel(told))
+    assert "scores of 2 windows (look at the newest samples)" in stream.getvalue()
+    centred = account(rows((9.0, FLAG_CANDIDATE), newest=(0.5,)), 0)
+    assert centred.reasons[0].startswith("decided by the centred look: score 9 reached its level")
+
+
+def test_a_series_that_stands_still_is_a_candidate_below_both_levels():
+    told = account(rows((0.1, FLAG_CANDIDATE), newest=(0.2,)), 0)
+    assert told.decided_by == "frozen"
+    assert "the value did not change" in told.reasons[0]
+
+
+def test_a_score_at_its_level_that_is_no_candidate_says_why():
+    told = account(rows((9.0, 0), newest=(0.2,)), 0)
+    assert told.outcome == "ordinary"
+    assert "scoring.first_day" in told.reasons[-1]
+
+
+def test_the_severity_is_that_of_the_window_as_logged():
+    log = rows((1.0, 0), (9.0, FLAG_CANDIDATE | FLAG_EPISODE))
+    assert account(log, 1, findings=[finding(1, p=1e-9)]).severity == 9 / 8
+    assert account(rows((NAN, FLAG_WARMING)), 0).severity is None
+
+
+@pytest.mark.parametrize(
+    ("level", "words"), [("2d", "(scoring.exit = 2d)"), (0.01, "(scoring.exit = 0.01)")]
+)
+def test_levels_are_written_as_in_the_pipeline(level, words):
+    told = account(rows((0.5, FLAG_EPISODE)), 0, config=config(scoring={"exit": level}))
+    assert any(words in reason for reason in told.reasons)
 
 
 @pytest.mark.parametrize(
     ("flag", "words"),
     [
         (FLAG_INCOMPLETE, "more than 20% of its samples were missing (series.gaps.max_share)"),
-        (FLAG_WARMING, "still learning this key"),
+        (FLAG_WARMING, "was still warming up on this key"),
         (FLAG_ERROR, "the detector failed on it"),
     ],
 )
@@ -116,7 +176,7 @@ def test_a_suppressed_window_names_the_settings_that_suppress():
     scoring = {"direction": "above", "min_effect": {"absolute": 5, "relative": 0.1}}
     told = account(rows((9.0, FLAG_SUPPRESSED)), 0, config=config(scoring=scoring))
     assert told.outcome == "suppressed"
-    assert "it must go above what is expected (scoring.direction)" in told.reasons[1]
+    assert "it must be above the expected value (scoring.direction)" in told.reasons[1]
     assert "by 5 or more (scoring.min_effect.absolute)" in told.reasons[1]
     assert "by 10% or more (scoring.min_effect.relative)" in told.reasons[1]
 
@@ -126,16 +186,17 @@ def test_a_candidate_that_came_too_seldom_counts_how_often():
                (9.0, FLAG_CANDIDATE))  # fmt: skip
     told = account(log, 4, config=config(scoring={"min_duration": 3}))
     assert told.outcome == "candidate"
-    assert "it was candidate 2 in a row, scoring.min_duration asks for 3" in told.reasons[1]
+    assert "it was consecutive candidate 2, and scoring.min_duration requires 3" in told.reasons[1]
 
 
 def test_a_finding_below_the_boundary_says_how_far():
     log = rows((1.0, 0), (9.0, FLAG_CANDIDATE | FLAG_EPISODE))
-    told = account(log, 1, findings=[finding(1, p=4e-4)])
+    weekly = config(alerts={"level": "7d"})
+    told = account(log, 1, findings=[finding(1, p=4e-4)], config=weekly)
     assert told.outcome == "finding"
-    assert told.severity == pytest.approx(0.85, abs=0.01)
-    assert (
-        "severity 0.85 < 1.0 (its peak has p = 0.0004; alerts.level is 0.0001)" in told.reasons[0]
+    assert told.reasons[0] == (
+        "finding, but no alert: peak severity 0.85 < 1.0 "
+        "(p = 0.0004; alerts.level = 7d is p = 0.0001 for this key)"
     )
 
 
@@ -150,7 +211,7 @@ def test_an_alert_is_named_with_its_severity_and_whether_it_pages():
     assert told.reasons[0].startswith(f"alert {findings[0].id[:12]} opened at 2023-11-14 22:14:20")
     assert "an episode was open: it ends after scoring.cool_down = 5" in told.reasons[2]
     late = [replace(alert, past=True) for alert in alerts]
-    assert "pages nobody" in account(log, 2, findings=findings, alerts=late).reasons[0]
+    assert "paged nobody" in account(log, 2, findings=findings, alerts=late).reasons[0]
 
 
 def test_an_alert_that_should_be_there_is_missed():
@@ -169,7 +230,7 @@ def test_a_window_after_an_episode_does_not_belong_to_it():
 def test_the_nearest_window_is_told_with_its_distance():
     told = explain_rows(rows((1.0, 0), (2.0, 0)), key="web-1", at_ms=T0 + 80_000, config=config())
     assert told.window_end_ms == T0 + STEP
-    assert told.reasons[-1].endswith("UTC, 20 s from the time asked")
+    assert told.reasons[-1].endswith("UTC, 20 s from the requested time")
 
 
 def test_silence_and_failures_about_that_time_are_told():
@@ -180,7 +241,7 @@ def test_silence_and_failures_about_that_time_are_told():
 
 def test_a_window_logged_twice_counts_once_and_the_later_row_wins():
     log = rows((1.0, 0), (2.0, 0))
-    log = replace(log, end_ms=np.array([T0, T0], np.int64))
+    log = replace(log, end_ms=np.array([T0, T0]), ordinal=np.array([3, 3]))
     told = account(log, 0)
     assert told.score == 2.0
     assert len(told.around.score) == 1
@@ -189,7 +250,7 @@ def test_a_window_logged_twice_counts_once_and_the_later_row_wins():
 def test_a_key_that_is_not_there_offers_the_nearest():
     with pytest.raises(NoSuchWindowError, match="did you mean 'web-1'"):
         explain_rows(rows((1.0, 0)), key="web1", at_ms=T0, config=config())
-    with pytest.raises(NoSuchWindowError, match="is it the right topic"):
+    with pytest.raises(NoSuchWindowError, match="check the topic, the file"):
         explain_rows(rows(), key="web1", at_ms=T0, config=config())
 
 
@@ -218,7 +279,7 @@ def test_a_log_in_a_file_explains_as_a_topic_does(tmp_path, kind):
     log = rows((1.0, 0), (9.0, FLAG_CANDIDATE | FLAG_EPISODE))
     frame = pl.DataFrame(
         {"key": log.keys, "end_ms": pl.Series(log.end_ms).cast(pl.Datetime("ms", "UTC"))}
-        | {name: getattr(log, name) for name in ("score", "p_value", "level", "flags")}
+        | {name: getattr(log, name) for name in COLUMNS if name != "end_ms"}
     )
     getattr(frame, f"write_{kind}")(tmp_path / "scores")
     (tmp_path / "findings.jsonl").write_bytes(orjson.dumps(finding(1, p=4e-4)) + b"\n")
@@ -238,6 +299,7 @@ def test_a_file_that_is_no_log_is_refused_with_what_it_lacks(tmp_path):
     (tmp_path / "f.jsonl").write_text('{"id": 3}\n')
     whole = {"key": ["a"], "end_ms": 0, "flags": 0, "score": 0.5, "p_value": 0.5, "level": 1.0}
     pl.DataFrame(whole).write_parquet(tmp_path / "s")
+    assert np.isnan(read_scores(tmp_path / "s").severity).all(), "of an earlier version"
     with pytest.raises(ConfigError, match=r"f.jsonl:1: is no finding"):
         from_files(tmp_path / "s", findings=tmp_path / "f.jsonl", alerts=None)
 
@@ -246,5 +308,5 @@ def test_moments_are_read_as_people_write_them():
     assert parse_moment("2023-11-14T22:13:20", now_ms=0) == T0
     assert parse_moment("2023-11-14T23:13:20+01:00", now_ms=0) == T0
     assert parse_moment("now", now_ms=5) == 5
-    with pytest.raises(ConfigError, match="is no time"):
+    with pytest.raises(ConfigError, match="is not a time"):
         parse_moment("yesterday", now_ms=0)

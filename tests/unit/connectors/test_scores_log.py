@@ -28,9 +28,14 @@ def scores(number: int, key: str = "host-{}/cpu") -> ScoreBatch:
     return ScoreBatch(
         keys=pl.Series("key", [key.format(i) for i in range(number)], dtype=pl.String),
         end_ms=1_700_000_000_000 + np.arange(number),
+        ordinal=np.arange(number),
         score=rng.normal(size=number).astype(np.float32),
         p_value=rng.random(number).astype(np.float32),
         level=rng.random(number).astype(np.float32),
+        newest=rng.normal(size=number).astype(np.float32),
+        newest_p=rng.random(number).astype(np.float32),
+        newest_level=np.full(number, np.nan, np.float32),
+        severity=rng.random(number).astype(np.float32),
         flags=np.arange(number).astype(np.uint8),
     )
 
@@ -67,7 +72,10 @@ def test_no_scores_are_one_message_for_what_the_notes_say():
 def test_any_arrow_reader_opens_a_message():
     (message,) = encode(scores(2), ORIGIN)
     table = pa.ipc.open_stream(message).read_all()
-    assert table.column_names == ["key", "end_ms", "score", "p_value", "level", "flags"]
+    assert table.column_names == [
+        "key", "end_ms", "ordinal", "score", "p_value", "level", "newest", "newest_p",
+        "newest_level", "severity", "flags",
+    ]  # fmt: skip
     assert b"robust_z-1" in table.schema.metadata[b"streamad"]
 
 

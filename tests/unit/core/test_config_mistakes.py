@@ -37,7 +37,10 @@ from streamad.errors import ConfigError
             "p.yaml:2: series.kind: expected 'gauge', 'counter' or 'delta', got 'guage'; "
             "did you mean 'gauge'?",
         ),
-        ("name: a\nscoring: {candidate: 2}\n", "p.yaml:2: scoring.candidate: must be less than 1"),
+        (
+            "name: a\nscoring: {candidate: 2}\n",
+            "p.yaml:2: scoring.candidate: expected how rare it must be: a return period such as 7d",
+        ),
         ("name: a\nseries: {max_keys: many}\n", "series.max_keys: expected a whole number"),
         ("name: A b\n", "p.yaml:1: name: expected 1 to 63 lower-case letters"),
         ("input: {}\n", "p.yaml:1: name: is required"),

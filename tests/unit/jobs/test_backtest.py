@@ -191,7 +191,7 @@ def test_the_report_names_what_matters(config: PipelineConfig):
     assert told["alerts"].startswith("1: ")
     assert "a at 2023-11-15 00:" in told["longest"]
     empty = dict(facts(Backtest(), build_detect(config)))
-    assert empty["alerts"] == "0: 0.00 a day"
+    assert empty["alerts"] == "0: 0.00 per day"
 
 
 def test_the_picture_shows_series_and_alerts_and_escapes_names():

@@ -46,7 +46,7 @@ def test_parameters_reach_the_detector():
         ("{name: knn, params: {size: 3}}", r"set as windows\.size"),
         ("{name: knn, params: {lag: 999}}", "lag must lie in"),
         ("knnn", "no detector is called 'knnn'; did you mean 'knn'"),
-        ("pca", r"pca needs training and none is named; make one with 'streamad fit pca"),
+        ("pca", r"pca needs an artifact, and none is set; make one with 'streamad fit pca"),
     ],
 )
 def test_a_wrong_detector_is_refused_with_the_remedy(text: str, told: str):
@@ -94,7 +94,7 @@ def test_a_damaged_artifact_degrades_as_well(artifact: Path):
 def test_a_detector_that_can_do_without_judges_without_its_artifact():
     operator = build_detect(pipeline("detector: {name: knn, artifact: /nowhere}\n"))
     assert operator.detector.info.name == "knn"
-    assert operator.degraded.startswith("judging without its artifact")
+    assert operator.degraded.startswith("scoring without its artifact")
 
 
 def test_strict_refuses_what_would_degrade(tmp_path: Path):

@@ -96,7 +96,7 @@ def test_without_a_word_the_command_says_what_it_can_do(run: Run):
         (["validate", "nope.yaml"], "nope.yaml: cannot be read"),
         (["run", "nope.yaml"], "nope.yaml: cannot be read"),
         (["backtest", "p.yaml", "x.csv", "--plot", "x.gif"], "written as .html or .svg"),
-        (["explain", "k", "--at", "noon"], "'noon' is no time"),
+        (["explain", "k", "--at", "noon"], "'noon' is not a time"),
     ],
 )
 def test_an_error_is_one_line_on_standard_error_and_two(
@@ -202,7 +202,7 @@ def test_backtest_writes_alerts_and_a_report(
     assert code == 0, err
     states = [json.loads(line)["state"] for line in out.read_text().splitlines()]
     assert states[0] == "opened"
-    assert "a day" in err
+    assert "per day" in err
     assert "longest" in err
     assert "<svg" in plot.read_text()
     code, _, _ = run("backtest", pipeline, metrics, "-o", tmp_path / "alerts.csv")
@@ -251,7 +251,7 @@ def test_validate_prints_what_would_run_without_secrets(
             "name: p\ninput:\n  format: prometheus\n  fields: {values: [a, b]}\n",
             ":4: input.fields: codec prometheus: a point has one value",
         ),
-        ("name: p\ndetector: pca\n", ":2: detector.artifact: pca needs training"),
+        ("name: p\ndetector: pca\n", ":2: detector.artifact: pca needs an artifact"),
     ],
 )
 def test_validate_places_what_only_plug_ins_know(run: Run, tmp_path: Path, text: str, told: str):
