@@ -372,9 +372,9 @@ class ScoringConfig(Section):
 class AlertsConfig(Section):
     """From finding to alert: the boundary and the life-cycle."""
 
-    level: Rarity = 7 * 86_400_000
-    """What has severity 1.0, from where on a finding is an alert: a return period (``7d``: an
-    ordinary series shows one as rare about once a week), or the probability of a window."""
+    level: Rarity = 5 * 86_400_000
+    """What has severity 1.0, from where on a finding is an alert: a return period (``5d``: an
+    ordinary series shows one as rare about once in five days), or the probability of a window."""
     max_age: Duration = 3_600_000
     """Alerts found later than this after the event are marked ``past``; they page nobody."""
     update_every: Duration = 60_000

@@ -222,7 +222,7 @@ def _window_plan(config: PipelineConfig, detector: Detector) -> WindowPlan:
     )
 
 
-CANDIDATE, EXIT = 0.8, 0.7
+CANDIDATE, EXIT = 0.85, 0.8
 """Without settings of their own, these levels are reached by a block as often as the alert level
 to this power."""
 

@@ -40,8 +40,8 @@ class Level:
     """
 
     probability: float | None = None
-    period_ms: int = 7 * 86_400_000
-    bounds: tuple[float, float] = (1e-2, 1e-1)
+    period_ms: int = 5 * 86_400_000
+    bounds: tuple[float, float] = (2e-2, 1.2e-1)
     power: float = 1.0
 
     def row(self) -> list[float]:

@@ -22,9 +22,9 @@ HELD = np.uint16(0x8000)
 """Marks a block whose windows all lay inside an episode: kept, but not part of the law."""
 MOST_OFTEN, MOST_OFTEN_EXIT = 0.4, 0.5
 """A level is reached by at most such a share of blocks, however common it is asked to be."""
-FEWEST_REPEATS = 4
+FEWEST_REPEATS = 5
 """Excursions of one size before they count as recurring."""
-ONE_SIZE = np.float32(0.5)
+ONE_SIZE = np.float32(0.7)
 """Least share of the largest of them for the others to be of one size with it."""
 MOST_REPEATS = 32
 MARGIN = 1.1
