@@ -89,7 +89,29 @@ def make_detector(config: PipelineConfig, *, size: int | None = None) -> Detecto
     """Return the configured detector, not fitted; ``windows.size: auto`` is its default size."""
     given = config.windows.size
     chosen = size if given == "auto" else given
-    return make(config.detector.name, size=chosen, params=config.detector.params)
+    return make(config.detector.name, size=chosen, params=settled(config).detector.params)
+
+
+DAY_MS = 86_400_000
+REMEMBERED_DAYS = 1.25
+MOST_REMEMBERED = 4_096
+"""A memory holds a day and a quarter where that is so many samples at the most."""
+
+
+def settled(config: PipelineConfig) -> PipelineConfig:
+    """Return the pipeline with the detector's memory long enough for what repeats daily.
+
+    A detector that has seen less than a day is surprised by each hour of the next one.
+    """
+    params, step = config.detector.params, config.series.step
+    if step is None or "history" in params or "history" not in parameters(config.detector.name):
+        return config
+    samples = round(REMEMBERED_DAYS * DAY_MS / (step * config.windows.stride))
+    default = inspect.signature(DETECTORS.load(config.detector.name).__init__).parameters["history"]
+    if not default.default < samples <= MOST_REMEMBERED:
+        return config
+    chosen = config.detector.model_copy(update={"params": {**params, "history": samples}})
+    return config.model_copy(update={"detector": chosen})
 
 
 def make(

@@ -92,7 +92,7 @@ def _section_table(path: str, section: type[Section]) -> str:
             continue
         mark = " †" if changes_decisions(f"{path}.{name}".lstrip(".")) else ""
         kind = _kind(types[name], field.metadata)
-        default = _default(field, is_duration="Duration" in types[name])
+        default = _default(field, is_duration="Duration" in types[name] or name in _RARITIES)
         lines.append(f"| `{name}`{mark} | {kind} | {default} | {_cell(told[name])} |")
     title = f"## `{path}`" if path else "## The pipeline"
     about = inspect.getdoc(section) or ""
@@ -140,6 +140,7 @@ _WORDS = {
     "bool": "true or false",
     "Duration": "duration",
     "Probability": "0 < p < 1",
+    "Rarity": "return period or 0 < p < 1",
     "tuple[str, ...]": "list of text",
     "dict[str, str]": "mapping",
     "dict[str, Any]": "mapping",
@@ -162,6 +163,10 @@ def _word(part: str) -> str:
     if part.startswith("Literal["):
         return " or ".join(f"`{one}`" for one in ast.literal_eval(f"[{part[8:-1]}]"))
     return _WORDS.get(part, part)
+
+
+_RARITIES = ("level",)
+"""Settings that are a return period unless they are a probability."""
 
 
 def _default(field: Any, *, is_duration: bool) -> str:

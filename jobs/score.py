@@ -22,6 +22,7 @@ from jobs.build import (
     make,
     make_detector,
     require_trained,
+    settled,
 )
 from jobs.tables import Table
 from streamad.artifacts import load_artifact, load_seeds, require_fit
@@ -92,6 +93,7 @@ def fit_table(
     """Fit the configured detector on the rows before ``train_end`` (None: on all)."""
     stop = len(table) if train_end is None else train_end
     rows = np.flatnonzero(table.usable[:stop])
+    config = settled(config)
     return fit_detector(
         lambda size: make(config.detector.name, size=size, params=config.detector.params),
         config,

@@ -217,7 +217,9 @@ def _numbers(column: pl.Series) -> NDArray[np.int64]:
     first = float(np.abs(known[finite][0])) if finite.any() else 0.0
     factor = next((factor for limit, factor in _MAGNITUDES if first < limit), 1e-6)
     if column.dtype.is_integer() and first < _SMALLEST_SECONDS:
-        factor = ROW_MS  # a count of rows or steps
+        # Steps of 1 count rows; of other numbers the order is all that matters.
+        steps = np.diff(known[finite])
+        factor = ROW_MS if len(steps) == 0 or np.median(steps) == 1.0 else 1.0
     result = np.full(len(column), BAD_TIME, np.int64)
     if column.dtype.is_integer() and factor >= 1.0:
         result[finite] = column.drop_nulls().to_numpy().astype(np.int64) * int(factor)

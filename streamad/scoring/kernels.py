@@ -27,8 +27,12 @@ FEWEST_REPEATS = 5
 ONE_SIZE = np.float32(0.7)
 """Least share of the largest of them for the others to be of one size with it."""
 MOST_REPEATS = 32
-MARGIN = 1.1
+MARGIN, MARGIN_AT_ITS_HOUR = 1.1, 1.3
 """What recurs may come this much larger next time."""
+YOUNG = 1.75
+"""Times the alert level that the newest samples of a key must reach on its first day."""
+CARRIED = np.float32(8.0)
+"""Alert levels of a smoothed score that the next one is smoothed with, at the most."""
 FEW_DAYS = 6
 FROZEN_TIMES, FROZEN_LEAST, FROZEN_CHANGES = 4, 32, 64
 """A series is frozen once it stands still for so many times its longest stand, at least so many
@@ -168,7 +172,7 @@ def refit(ring, block, first, block_ms, prior, rate, alert_z, zone_from, zone_of
             alert = largest * MARGIN
             break
     seasonal = expected_at_this_hour(ring, block, first, block_ms, zone_from, zone_offset, scratch)
-    alert = max(alert, seasonal * MARGIN)
+    alert = max(alert, seasonal * MARGIN_AT_ITS_HOUR)
     law[0] = location
     law[1] = scale
     law[2] = alert - usual
@@ -216,7 +220,10 @@ def judge_windows(
             if delay > 0 and count[k] >= delay:
                 s[0] = max(s[0], recent[k, count[k] % delay])
             if count[k] > 0:
-                s[0] = hold[SMOOTH] + weight * (s[0] - hold[SMOOTH])
+                # Of what lies far beyond the alert level no more is carried on, or it would trail.
+                top = laws[k, 0, 0] + laws[k, 0, 2] + laws[k, 0, 1] * marks[k, 2]
+                before = min(hold[SMOOTH], np.float32(CARRIED * top))
+                s[0] = before + weight * (s[0] - before)
         hold[SMOOTH] = s[0]
         if two and delay > 0:
             recent[k, count[k] % delay] = s[1]
@@ -309,6 +316,8 @@ def judge_windows(
             ratio = np.float32(0.0)
         if two:
             base = laws[k, 1, 0] + laws[k, 1, 2]
+            if young:
+                base += (YOUNG - 1.0) * (base + laws[k, 1, 1] * marks[k, 2])
             new_entry = base + laws[k, 1, 1] * marks[k, 0]
             new_leave = base + laws[k, 1, 1] * marks[k, 1]
             new_alert = base + laws[k, 1, 1] * marks[k, 2]
@@ -475,10 +484,10 @@ def judge_windows(
                     )  # fmt: skip
             if adopted[i]:
                 note[GRACE] = max(min_windows, 1)
-                note[MUTE] = quiet_after
+                note[MUTE] = 2 * quiet_after
                 note[LONGEST] = max(note[LONGEST], run)
             elif note[BY_NEWEST] == 1:
-                note[MUTE] = quiet_after
+                note[MUTE] = quiet_after + quiet_after // 2
             note[OPEN] = 0
             note[ABOVE] = 0
             note[SINCE_END] = 1
