@@ -64,7 +64,7 @@ def test_a_pipeline_is_checked_against_its_cluster(pipeline, capfd: pytest.Captu
     assert cli.main(["topics", "create", str(path)]) == 0
     assert f"streamad.{name}.alerts\n" in capfd.readouterr().out
     assert cli.main(["topics", "create", str(path)]) == 0
-    assert "all topics are there already" in capfd.readouterr().err
+    assert "all topics exist already" in capfd.readouterr().err
     path.write_text(path.read_text().replace(f"topics: {name}", "topics: nowhere"))
     assert cli.main(["validate", str(path), "--online"]) == 2
     assert "no topic nowhere on this cluster" in capfd.readouterr().err

@@ -204,8 +204,8 @@ def test_a_pipeline_that_never_ran_has_no_dead_letters(kafka, tmp_path, monkeypa
     file.write_text(json.dumps({"name": nowhere, "input": {"topics": nowhere}}))
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka.bootstrap)
     assert main(["dlq", "show", str(file)]) == 0
-    assert "no dead letters" in capsys.readouterr().err
+    assert "no dead-letter records" in capsys.readouterr().err
     assert main(["dlq", "replay", str(file)]) == 0
     assert "nothing to replay" in capsys.readouterr().err
     assert main(["explain", "web-1", str(file), "--at", "now"]) == 1
-    assert "the scores log holds no window" in capsys.readouterr().err
+    assert "the scores log has no window" in capsys.readouterr().err

@@ -28,9 +28,10 @@ def warm() -> None:
     codes, late = np.zeros(n, np.int32), np.zeros(n, np.bool_)
     values = np.random.default_rng(0).normal(size=(n, 1))
     for block in state.windows.ingest(codes, np.arange(n) * 1000, values, late):
-        scores = operator.detector.score(block.values)
-        state.episodes.begin([0], [1])
-        state.episodes.judge(block.codes, scores, block.end_ms, np.zeros(len(block), np.bool_))
+        looks = operator.detector.looks(block.values)
+        state.episodes.begin([0])
+        none = np.zeros(len(block), np.bool_)
+        state.episodes.judge(block.codes, looks, block.start_ms, block.end_ms, none)
 
 
 warm()
