@@ -130,7 +130,7 @@ def test_in_this_process_with_a_dear_detector_and_the_wall_clock(pipeline: Any, 
     process = job.here()
     job.until(lambda: len(silent()) >= 6, what="they speak again")
     said = job.halt(process)
-    assert "goes on from" in said
+    assert "resumes from" in said
     scores = job.scores()
     assert [row[:2] for row in scores] == [row[:2] for row in job.expected().scores]
     assert [row[2] for row in scores] == pytest.approx(

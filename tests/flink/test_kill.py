@@ -34,7 +34,7 @@ def test_exactly_once_through_the_death_of_both_managers(
             cluster.wait_for_slots(2)
             # The cluster has forgotten the job; the checkpoint has not.
             said = job.flink("run", cluster=cluster.address, parallelism="2")
-            assert "goes on from" in said
+            assert "resumes from" in said
             assert "chk-" in said
         finally:
             done.set()

@@ -38,7 +38,7 @@ def test_flink_goes_on_where_the_plain_job_was_killed(
     # From now on it is Flink's own savepoint that counts, though the plain job's offsets are there.
     job.send(rows(points=20, start_ms=series[-1][1] + 1_000), per_message=7)
     said = job.flink("run", cluster=flink.address)
-    assert "goes on from" in said
+    assert "resumes from" in said
     assert saved in said
     job.until_judged()
     job.flink("stop", cluster=flink.address)
@@ -50,4 +50,4 @@ def test_there_must_be_something_to_take_over(flink: FlinkCluster, pipeline: Any
     job = pipeline(partitions=1)
     job.create()
     said = job.flink("run", "--from", "plain", cluster=flink.address, fails=True)
-    assert "has committed nothing on this cluster; begin anew with --from none" in said
+    assert "has committed nothing on this cluster; start without it: --from none" in said
