@@ -29,20 +29,18 @@ from streamad.detectors.base import (
 )
 from streamad.detectors.knn_explain import explain_windows
 from streamad.detectors.knn_kernels import (
-    PAD,
     SEEDED,
     WARM,
     Counts,
     Held,
-    History,
     learn_windows,
-    measure,
     measure_usual,
     run_lengths,
     score_windows,
     strides_of,
 )
-from streamad.detectors.scales import in_scales
+from streamad.detectors.knn_search import PAD, History
+from streamad.detectors.scales import in_scales, measure
 from streamad.errors import ArtifactError, NotFittedError, WindowError
 
 DELAY_SIZES = 4

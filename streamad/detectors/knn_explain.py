@@ -15,15 +15,14 @@ from streamad.detectors.base import Floats, Ints
 from streamad.detectors.knn_kernels import (
     COLD,
     LEAST_DISTANCE,
-    PAD,
     Counts,
     Held,
-    History,
     Plan,
-    _lay_out,
-    _place,
-    _visible,
+    lay_out,
+    visible_span,
 )
+from streamad.detectors.knn_search import PAD, History
+from streamad.detectors.scales import place_sample
 
 N_MATCHES = 3
 N_NOISE = 4.0
@@ -71,11 +70,11 @@ def explain_windows(
         if counts[4][slot] == COLD:
             expected[w] = windows[w, size - 1]
             continue
-        first, _, newest = _visible(slot, rank, size, held[0].shape[2], counts, plan)
-        _lay_out(slot, (first, newest), held, lived, runs)
+        first, _, newest = visible_span(slot, rank, size, held[0].shape[2], counts, plan)
+        lay_out(slot, (first, newest), held, lived, runs)
         for v in range(n_variates):
             for i in range(size):
-                query[v, i] = _place(windows[w, i, v], loc[slot, v], scale[slot, v])
+                query[v, i] = place_sample(windows[w, i, v], loc[slot, v], scale[slot, v])
         # The last row but one is of the longest stretch, the whole window.
         noise = np.float32(N_NOISE) * max(usual[slot, plan[1] - 1, 0], np.float32(LEAST_DISTANCE))
         cost[:] = np.inf

@@ -24,8 +24,7 @@ from streamad.detectors.base import (
     WindowExplanations,
     require_windows,
 )
-from streamad.detectors.knn_kernels import measure
-from streamad.detectors.scales import in_scales
+from streamad.detectors.scales import in_scales, measure
 from streamad.errors import ArtifactError, NotFittedError, WindowError
 
 Rows = NDArray[np.float64]

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
+from streamad.compiled import compiled
 from streamad.detectors.base import Floats
-from streamad.detectors.knn_kernels import CLIP, CONSTANT, SCALE_SHARE, TINIEST
+
+CLIP = 1e6
+"""Scaled samples end here, so that their squares stay finite in float32."""
+SCALE_SHARE = 1e-6
+"""Smallest scale, as a share of ``|median|``: what float32 can tell apart. Below it a series counts
+as constant."""
+TINIEST = 1e-30
+CONSTANT = 100.0
+"""How many scales from a constant past its first departure is."""
 
 
 def in_scales(values: Floats, loc: Floats, scale: Floats) -> Floats:
-    """Return values in scales from the median, missing samples kept; as `knn_kernels._place`.
+    """Return values in scales from the median, missing samples kept; as `place_sample`.
 
     loc, scale : broadcast to ``values``; scale 0 stands for a constant past, from which every
         departure is `CONSTANT` scales away, so that its unit does not matter
@@ -28,3 +37,76 @@ def in_scales(values: Floats, loc: Floats, scale: Floats) -> Floats:
     leap = np.where(np.abs(apart) <= noise, 0.0 * apart, np.sign(apart) * CONSTANT)
     scaled = np.clip(apart / np.where(still, 1, scale), -CLIP, CLIP)
     return np.where(still, leap, scaled).astype(np.float32)
+
+
+@compiled
+def measure(series: Floats, loc: Floats, scale: Floats) -> None:
+    """Write median and standard deviation of ``(n_variates, n)``; leave what has no data.
+
+    The deviation is 0 where the series is constant: its first departure decides (`place_sample`).
+    Sums run in float64 and in one order, the same for ``fit`` and for a key's warm-up.
+    """
+    present = np.empty(series.shape[1], dtype=np.float32)
+    for v in range(len(series)):
+        n = 0
+        mean = 0.0
+        for i in range(series.shape[1]):
+            value = series[v, i]
+            if not np.isnan(value):
+                present[n] = value
+                mean += value
+                n += 1
+        if n == 0:
+            continue
+        mean /= n
+        spread = 0.0
+        for i in range(n):
+            spread += (present[i] - mean) * (present[i] - mean)
+        middle = (np.float64(_nth(present, n, (n - 1) // 2)) + _nth(present, n, n // 2)) / 2.0
+        deviation = np.sqrt(spread / n)
+        loc[v] = middle
+        constant = deviation <= max(SCALE_SHARE * abs(middle), TINIEST)
+        scale[v] = 0.0 if constant else deviation
+
+
+@compiled
+def _nth(values: Floats, n: int, rank: int) -> np.float32:
+    """Return the value of a rank among the first ``n``, which are put in another order (Hoare)."""
+    low, high = 0, n - 1
+    while low < high:
+        pivot = values[(low + high) // 2]
+        i, j = low, high
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while values[j] > pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if rank <= j:
+            high = j
+        elif rank >= i:
+            low = i
+        else:
+            break
+    return np.float32(values[rank])
+
+
+@compiled
+def place_sample(value: np.float32, loc: np.float32, scale: np.float32) -> np.float32:
+    """Return a sample in scales from the median.
+
+    Whatever departs from a constant past (scale 0) is `CONSTANT` scales from it, so that its unit
+    does not matter.
+    """
+    apart = np.float32(value) - np.float32(loc)
+    if scale == 0.0:
+        if np.isnan(apart) or not (abs(apart) > SCALE_SHARE * abs(loc) and abs(apart) > TINIEST):
+            return apart * np.float32(0.0)
+        return np.float32(CONSTANT) if apart > 0 else np.float32(-CONSTANT)
+    placed = apart / np.float32(scale)
+    if placed > CLIP:
+        return np.float32(CLIP)
+    return np.float32(-CLIP) if placed < -CLIP else placed  # a missing sample stays missing

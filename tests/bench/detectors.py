@@ -41,7 +41,7 @@ class Timed:
 
     def __getattr__(self, name: str) -> object:
         attribute = getattr(self._detector, name)
-        if name not in {"score", "learn", "explain"}:
+        if name not in {"score", "looks", "learn", "explain"}:
             return attribute
 
         def timed(*args: object, **kwargs: object) -> object:

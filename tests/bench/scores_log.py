@@ -20,12 +20,18 @@ ROWS_A_SECOND = 500_000
 def scores(rows: int, keys: int) -> ScoreBatch:
     """Return scores of windows that close key after key."""
     rng = np.random.default_rng(3)
+    level = np.repeat(rng.random(keys).astype(np.float32), rows // keys + 1)[:rows]
     return ScoreBatch(
         keys=pl.Series([f"host-{i % keys:06d}/cpu" for i in range(rows)]),
         end_ms=1_700_000_000_000 + np.arange(rows) // keys * 1000,
+        ordinal=np.arange(rows, dtype=np.int64) % (rows // keys),
         score=rng.normal(size=rows).astype(np.float32),
         p_value=rng.random(rows).astype(np.float32),
-        level=np.repeat(rng.random(keys).astype(np.float32), rows // keys + 1)[:rows],
+        level=level,
+        newest=rng.normal(size=rows).astype(np.float32),
+        newest_p=rng.random(rows).astype(np.float32),
+        newest_level=level,
+        severity=rng.random(rows).astype(np.float32),
         flags=np.zeros(rows, np.uint8),
     )
 
