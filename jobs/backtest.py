@@ -21,7 +21,9 @@ import polars as pl
 from jobs.build import build_detect
 from jobs.console import Tell, bar, say
 from jobs.moments import parse_moment
+from jobs.readiness import beyond_memory, still_learning
 from jobs.replay import Part, between, is_file, read_file, read_topic
+from jobs.score import key_spans
 from jobs.settings import environment, kafka_settings
 from jobs.tables import check_output, write_table
 from streamad.config import PipelineConfig, load_pipeline
@@ -39,13 +41,13 @@ FLAP_WINDOWS = 2
 class Backtest:
     """What a replay found.
 
-    points : rows as they were used, kept only to be drawn
+    keys : first and last time of each; points : rows as they were used, kept only to be drawn
     """
 
     alerts: list[Alert] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    keys: set[str] = field(default_factory=set)
+    keys: dict[str, tuple[int, int]] = field(default_factory=dict)
     first_ms: int | None = None
     last_ms: int | None = None
     window_ms: int = 0
@@ -120,7 +122,9 @@ def _enlarge(made: Backtest, batch: SignalBatch) -> None:
     first, last = int(batch.time_ms.min()), int(batch.time_ms.max())
     made.first_ms = first if made.first_ms is None else min(made.first_ms, first)
     made.last_ms = last if made.last_ms is None else max(made.last_ms, last)
-    made.keys.update(batch.keys.unique().to_list())
+    for key, first, last in key_spans(batch).rows():
+        known = made.keys.get(key, (first, last))
+        made.keys[key] = min(known[0], first), max(known[1], last)
 
 
 def spans(alerts: Iterable[Alert]) -> list[Span]:
@@ -290,3 +294,9 @@ def _report(made: Backtest, config: PipelineConfig, operator: DetectOperator) ->
     Console(stderr=True).print(table)
     if made.counts["points"] == 0:
         say("nothing was replayed: see --from, --to and input.fields")
+    spans_ms = [
+        last - first for key, (first, last) in made.keys.items() if not operator.covers(key)
+    ]
+    for note in (still_learning(spans_ms, operator), beyond_memory(operator)):
+        if note:
+            say(note)

@@ -56,8 +56,8 @@ def score_file(  # noqa: PLR0913 - one argument an option, all by keyword
     else:
         write_table(scored.frame, Path(out))
     say(describe(scored, train_end=train_end))
-    if scored.note:
-        say(scored.note)
+    for note in scored.notes:
+        say(note)
     if scored.n_errors:
         say(f"{scored.n_errors} windows could not be scored: the detector failed on them")
 

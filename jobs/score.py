@@ -24,12 +24,14 @@ from jobs.build import (
     require_trained,
     settled,
 )
-from jobs.tables import Table
+from jobs.readiness import samples, still_learning
+from jobs.tables import ROW_MS, Table
 from streamad.artifacts import load_artifact, load_seeds, require_fit
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError, TrainingError
 from streamad.operators.alert import AlertOperator
 from streamad.operators.detect import DetectOperator
+from streamad.operators.wording import duration
 from streamad.records import Alert, Finding, ScoreBatch, SignalBatch
 from streamad.training.fit import Fitted, fit_detector, rows_of
 from streamad.windows.keys import KeyTable
@@ -49,7 +51,7 @@ class Scored:
 
     frame : one row a row of the table; size, lag : samples; alerts : what would have been sent;
     n_incomplete : rows from ``train_end`` on that carry an earlier score;
-    note : what else must be said.
+    step_ms : time between rows, None where the file has no times; notes : what else must be said.
     """
 
     frame: pl.DataFrame
@@ -59,7 +61,8 @@ class Scored:
     alerts: list[Alert]
     n_incomplete: int
     n_errors: int
-    note: str = ""
+    step_ms: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def pipeline_for(
@@ -117,11 +120,18 @@ def score_table(
         raise ConfigError(msg)
     operator, begin, note = _operator(table, config, train_end)
     rows = _streamed_rows(operator, table, begin)
-    heard = _stream(operator, rows_of(table.batch, rows), progress)
+    batch = rows_of(table.batch, rows)
+    heard = _stream(operator, batch, progress)
     late = np.zeros(len(table), np.bool_)
     late[rows[heard.late]] = True
     accepted = rows[~late[rows]]
     alerts = _alerts(config, heard.findings)
+    spans_ms = [
+        last - first for key, first, last in key_spans(batch).rows() if not operator.covers(key)
+    ]
+    young = still_learning(spans_ms, operator)
+    if young and table.time is None:
+        young += f"; without times a row counts as {duration(ROW_MS)}"
     judged = _judged_rows(table.batch, accepted, heard.scores, operator.detector.lag)
     frame = _frame(table, judged, alerts)
     return Scored(
@@ -132,7 +142,26 @@ def score_table(
         alerts=alerts,
         n_incomplete=int(frame["incomplete"][train_end or 0 :].sum()),
         n_errors=heard.n_errors,
-        note=note,
+        step_ms=None if table.time is None else _step(batch),
+        notes=tuple(one for one in (note, young) if one),
+    )
+
+
+def _step(batch: SignalBatch) -> int | None:
+    """Return the median time between two rows of a key, in ms."""
+    steps = pl.DataFrame({"key": batch.keys, "time": batch.time_ms}).select(
+        pl.col("time").diff().over("key")
+    )
+    median = steps["time"].median()
+    return int(median) if isinstance(median, float) and median > 0 else None
+
+
+def key_spans(batch: SignalBatch) -> pl.DataFrame:
+    """Return of each key its ``first`` and ``last`` time."""
+    return (
+        pl.DataFrame({"key": batch.keys, "time": batch.time_ms})
+        .group_by("key")
+        .agg(first=pl.col("time").min(), last=pl.col("time").max())
     )
 
 
@@ -337,7 +366,8 @@ def describe(scored: Scored, *, train_end: int | None) -> str:
     n_alerts = sum(alert.state == "opened" for alert in scored.alerts)
     begun = train_end or 0
     return (
-        f"{scored.detector}: windows of {scored.size} samples, lag {scored.lag} ({look}); "
+        f"{scored.detector}: windows of {scored.size} samples, "
+        f"lag {samples(scored.lag, scored.step_ms)} ({look}); "
         f"{len(scored.frame) - begun} rows scored from row {begun} on, {scored.n_incomplete} "
         f"incomplete, {n_alerts} alert{'' if n_alerts == 1 else 's'}"
     )

@@ -12,6 +12,7 @@ import yaml
 from jobs.build import build_detect, check_detector, require_trained
 from jobs.console import say
 from jobs.logs import redacted, secrets_of
+from jobs.readiness import beyond_memory, readiness, samples
 from jobs.replay import codec_of
 from jobs.settings import environment, kafka_settings
 from jobs.topics import output_topics
@@ -30,6 +31,7 @@ class Told:
     settings: dict[str, Any]
     topics: dict[str, Any]
     detector: dict[str, Any]
+    new_keys: dict[str, Any]
     memory: dict[str, Any]
 
 
@@ -42,6 +44,7 @@ def validate_pipeline(path: Path, *, online: bool) -> None:
         "settings": redacted(told.settings, secrets_of(environment())),
         "topics": told.topics,
         "detector": told.detector,
+        "new_keys": told.new_keys,
         "memory": told.memory,
     }
     sys.stdout.write(yaml.safe_dump(tree, sort_keys=False, width=100, allow_unicode=True))
@@ -102,6 +105,7 @@ def describe(config: PipelineConfig, operator: DetectOperator) -> Told:
     """Return settings, topics, detector and memory of a pipeline, ready to print."""
     info = operator.detector.info
     per_key = operator.new_state().bytes_per_key
+    note = beyond_memory(operator)
     return Told(
         settings=config.model_dump(mode="json", exclude_none=True),
         topics={
@@ -111,12 +115,13 @@ def describe(config: PipelineConfig, operator: DetectOperator) -> Told:
         detector={
             "name": info.name,
             "windows": _window_text(operator),
-            "lag": _count(operator.detector.lag, "sample"),
+            "lag": samples(operator.detector.lag, config.series.step),
             "warm_up": f"{_count(info.warm_up, 'window')} per key that no artifact covers",
             "cost": info.cost,
             "artifact": operator.artifact or "none",
             **({"degraded": operator.degraded} if operator.degraded else {}),
         },
+        new_keys={**readiness(operator).lines(), **({"level": note} if note else {})},
         memory={
             "bytes_per_key": per_key,
             "mebibytes_per_1000_keys": round(1000 * per_key / MEBIBYTE, 1),

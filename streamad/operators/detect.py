@@ -74,6 +74,10 @@ class DetectOperator:
             artifact=self.artifact,
         )
 
+    def covers(self, key: str) -> bool:
+        """Return whether the artifact was fitted on a key, which then needs no first days."""
+        return key in self._groups
+
     def new_state(self) -> ShardState:
         """Return an empty shard."""
         return ShardState(
