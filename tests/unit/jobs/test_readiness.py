@@ -39,12 +39,12 @@ def test_it_is_scored_and_watched_from_the_samples_it_says(detector: str):
     flags = np.concatenate([one.flags for one in scored])
     first = np.flatnonzero(flags & FLAG_WARMING == 0)[0]
     assert said.scored == 32 + first
-    first = {}
+    opened = {}
     for at in range(said.watched - 4, said.watched + 4):  # a leap from this sample on, from 0
         values = rng.normal(size=at + 40)
         values[at:] += 1_000
         out = operator.process(operator.new_state(), one_key(values))
-        first[at] = out.findings[0].window_end_ms // 10_000
+        opened[at] = out.findings[0].window_end_ms // 10_000
     assert first == {at: max(at + 1, said.watched) for at in first_told}
 
 
