@@ -18,6 +18,7 @@ from connectors.codecs import CODECS
 from connectors.telemetry import METRICS, table
 from jobs.catalogue import Entry, entry
 from jobs.docs_alerts import alerts_page
+from jobs.docs_baseline import baseline_page
 from jobs.docs_cli import cli_page
 from jobs.docs_flink import flink_page
 from streamad import config as config_module
@@ -40,6 +41,7 @@ def pages() -> dict[str, str]:
         "metrics.md": metrics_page(),
         "cli.md": cli_page(),
         "alerts.md": alerts_page(),
+        "baseline.md": baseline_page(),
         "flink.md": flink_page(),
     }
     return {name: f"{MADE}\n\n{text.strip()}\n" for name, text in made.items()}

@@ -26,6 +26,8 @@ from streamad.windows.arrays import KeyedArrays
 ROOM = 336
 """Blocks of history per key and look: two weeks of hours."""
 NO_SEED = -1
+DEFAULT_PERIOD_MS = 5 * 86_400_000
+"""Return period of the default alert level."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,19 +36,20 @@ class Level:
 
     probability : of an ordinary window (None: by ``period_ms``)
     period_ms : an ordinary series reaches the level about once in this time
-    bounds : how often a block may reach it, at the least and at the most; keeps a return period
-        within what a law of a few hundred blocks can say
+    bounds : how often a block may reach the default level, at the least and at the most: within
+        what a law of a few hundred blocks can say; other return periods are in proportion to it
     power : the level is reached as often as that to this power
     """
 
     probability: float | None = None
-    period_ms: int = 5 * 86_400_000
+    period_ms: int = DEFAULT_PERIOD_MS
     bounds: tuple[float, float] = (2e-2, 1.2e-1)
     power: float = 1.0
 
     def row(self) -> list[float]:
         """Return the level as the kernel reads it."""
-        return [self.probability or -1.0, float(self.period_ms), *self.bounds, self.power]
+        low, high = (bound * DEFAULT_PERIOD_MS / self.period_ms for bound in self.bounds)
+        return [self.probability or -1.0, float(self.period_ms), low, high, self.power]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
