@@ -111,9 +111,9 @@ flink-down: $(VENV)/.level-base ## stop it
 
 # --- prove ----------------------------------------------------------------------------------------
 
-.PHONY: check check-format check-lint check-types check-imports check-locks
+.PHONY: check check-format check-lint check-types check-imports check-locks check-words
 .PHONY: test test-unit test-integration test-flink test-base test-all bench
-check: check-format check-lint check-types check-imports check-locks ## format, lint, types, import directions, locks
+check: check-format check-lint check-types check-imports check-locks check-words ## format, lint, types, import directions, locks, words
 
 check-format: $(VENV)/.level-test
 	$(BIN)/ruff format --check .
@@ -129,6 +129,9 @@ check-imports: $(VENV)/.level-test
 
 check-locks: $(VENV)/.level-test
 	$(BIN)/pytest -q tests/unit/test_house.py -k lock
+
+check-words: $(VENV)/.level-test ## plain words in documents and messages
+	$(BIN)/pytest -q tests/unit/test_words.py
 
 test: test-unit test-integration ## all tests but Flink's: unit, contract, property, real Kafka
 

@@ -149,5 +149,5 @@ def from_record(
             headers=tuple(item for item in given if not item[0].startswith((OWN, CONNECT))),
         )
     except (KeyError, ValueError) as error:
-        detail = f"no dead letter of streamad: {type(error).__name__} {error}"
+        detail = f"not a dead-letter record of streamad: {type(error).__name__} {error}"
         return Rejected(message=message, reason="not_a_dead_letter", detail=detail, payload=value)

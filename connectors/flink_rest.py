@@ -148,7 +148,7 @@ class FlinkRest:
             if told["status"]["id"] == "COMPLETED":
                 break
             if time.monotonic() > deadline:
-                msg = f"the savepoint was not made within {timeout_s:g} s; the job goes on"
+                msg = f"the savepoint was not made within {timeout_s:g} s; the job keeps running"
                 raise ClusterError(msg)
             time.sleep(0.2)
         done = told["operation"]

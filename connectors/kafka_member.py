@@ -345,7 +345,7 @@ class KafkaMember:
         producer, membership = self._producer, self._consumer.group_metadata()
         if membership.member_id != self._membership:
             # The broker asks whether we are a member, not since when: see `_came_back`.
-            msg = "the group has moved on without this member, which is joining anew"
+            msg = "the group has moved on without this member, which is joining again"
             raise MembershipError(msg)
         producer.begin_transaction()
         sent = [

@@ -64,7 +64,7 @@ class KafkaDesk:
         except KafkaError as error:
             self._abort()
             msg = (
-                f"the replay stopped ({type(error).__name__}); run it again, it goes on from there"
+                f"the replay stopped ({type(error).__name__}); run it again, it resumes from there"
             )
             raise SinkUnavailableError(msg) from error
 

@@ -54,7 +54,7 @@ The law is fitted again whenever a block ends, never in between.
 `alerts.level` is a return period, {duration(level.period_ms)} by default: an ordinary series
 reaches it about once in that time. With the default a block reaches it with a probability between
 {level.bounds[0]:g} and {level.bounds[1]:g}; other return periods are in proportion to that. A level
-longer than `scoring.memory` is an extrapolation; `streamad validate` says so.
+longer than `scoring.memory` is an extrapolation; `streamad validate` reports it.
 
 `streamad validate` also reports when a new key is scored, when it can alert, and from when on all
 alerts are possible.

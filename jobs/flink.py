@@ -111,7 +111,7 @@ def plan(
     if config.flink.parallelism > most:
         msg = (
             f"flink.parallelism is {config.flink.parallelism} and the state can be spread over "
-            f"{most} slots: a partition is never split; lower it, or begin anew with more "
+            f"{most} slots: a partition is never split; lower it, or start again with more "
             "partitions, or a larger flink.max_parallelism"
         )
         raise ConfigError(msg)

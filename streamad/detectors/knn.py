@@ -143,7 +143,7 @@ class KNN(Detector):
 
     ``d = mean of the k smallest root mean square differences`` of scaled samples, over all windows
     of the shared reference and of the key's own memory. Exact: a block of places is given up early
-    only where it cannot hold a neighbour. Each distance is told in spreads from what is usual: the
+    only where it cannot hold a neighbour. Each distance is in spreads from what is usual: the
     median of the past's distances to itself, and their 90 % quantile above it. So one unit means
     the same at every length, in every series, whatever its unit and noise.
 

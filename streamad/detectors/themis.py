@@ -581,7 +581,7 @@ class Themis(Detector):
             raise ArtifactError(msg)
         if state["bank"].shape[1] != self.n_features:
             msg = (
-                f"the artifact holds {state['bank'].shape[1]} values a window, model "
+                f"the artifact holds {state['bank'].shape[1]} values per window, model "
                 f"{self.model!r} makes {self.n_features}; name the model it was fitted with"
             )
             raise ArtifactError(msg)

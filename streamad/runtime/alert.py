@@ -119,7 +119,7 @@ class AlertLoop:
         try:
             self._commit([self.parts[source] for source in sources if source in self.parts])
         except MembershipError as error:
-            logger.warning("partitions left before their last commit; it is made anew: %s", error)
+            logger.warning("partitions left before their last commit; it is made again: %s", error)
         self.lose(sources)
 
     def lose(self, sources: Sequence[Source]) -> None:
@@ -188,7 +188,7 @@ class AlertLoop:
         position = first if done is None else done.offset
         if not first <= position <= after:
             logger.error(
-                "findings of %s from %d on are gone; going on at %d", source, position, first
+                "findings of %s from %d on are gone; continuing at %d", source, position, first
             )
             self._telemetry.count("input_offset_out_of_range_total", topic=source.topic)
             position = first
@@ -205,5 +205,5 @@ class AlertLoop:
         self.parts[source] = part
         self._member.place(source, position)
         logger.info(
-            "%s goes on at offset %d with %d open alerts", source, position, len(part.state)
+            "%s resumes at offset %d with %d open alerts", source, position, len(part.state)
         )

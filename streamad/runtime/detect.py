@@ -320,7 +320,7 @@ class DetectLoop:
                 if self._snapshot_took_s < _SLOW_SNAPSHOT_S:
                     self._save(shard)
         except MembershipError as error:
-            logger.warning("partitions left before their last commit; it is made anew: %s", error)
+            logger.warning("partitions left before their last commit; it is made again: %s", error)
         self._placing.forget(sources)
         for source in sources:
             self.shards.pop(source, None)
@@ -355,7 +355,7 @@ class DetectLoop:
         shard.snapshot_due_s = shard.heard_s + self._snapshot_s
         self._telemetry.observe("state_recovery_seconds", shard.heard_s - started_s)
         self._telemetry.gauge("input_assigned_partitions", len(self.shards))
-        logger.info("%s goes on at offset %d", source, shard.position)
+        logger.info("%s resumes at offset %d", source, shard.position)
 
     def _has_grown(self, source: Source, done: Progress | None, parts: int) -> bool:
         """Report a topic that got partitions since it was begun; say if this is one of them."""

@@ -140,7 +140,7 @@ def _unpacked(packed: bytes) -> bytes:
     (length,) = _PACKED_LENGTH.unpack_from(packed)
     # LZ4 takes room for what is told before it looks at the rest: a damaged byte may tell 2 GB.
     if length > _MOST_PACKED * len(packed):
-        msg = f"{len(packed)} bytes are told to hold {length}"
+        msg = f"{len(packed)} bytes are declared to hold {length}"
         raise ValueError(msg)
     payload: bytes = lz4.block.decompress(packed)
     return payload
@@ -154,6 +154,6 @@ def _cut(data: bytes, at: int, length: int) -> tuple[bytes | None, int]:
     if length < 0:
         return None, at
     if at + length > len(data):
-        msg = f"{length} bytes are told and {len(data) - at} are left"
+        msg = f"{length} bytes are declared and {len(data) - at} are left"
         raise struct.error(msg)
     return data[at : at + length], at + length

@@ -417,7 +417,7 @@ class KeyedDetect:
     def _tell(self, shard: KeyedShard, how: str, started_s: float) -> None:
         self._telemetry.observe("state_recovery_seconds", time.perf_counter() - started_s)
         logger.info(
-            "%s %s: %d keys, goes on at offset %d",
+            "%s %s: %d keys, resumes at offset %d",
             shard.source,
             how,
             len(shard.state.keys),
@@ -503,11 +503,11 @@ class KeyedDetect:
         )
         if self._config.input.on_out_of_range == "fail":
             msg = (
-                f"{said}; set input.on_out_of_range to earliest or latest to go on with a gap, "
+                f"{said}; set input.on_out_of_range to earliest or latest to continue with a gap, "
                 "and raise the topic's retention"
             )
             raise OffsetOutOfRangeError(msg)
-        logger.error("%s; going on with a gap", said)
+        logger.error("%s; continuing with a gap", said)
 
 
 def _messages(source: Source, entries: list[Entry]) -> Messages:

@@ -140,12 +140,12 @@ class Recovery:
         policy = self._config.input.on_out_of_range
         if policy == "fail":
             msg = (
-                f"{source}: {what}; set input.on_out_of_range to earliest or latest to go on with "
+                f"{source}: {what}; set input.on_out_of_range to earliest or latest to continue with "
                 "a gap, and raise the topic's retention"
             )
             raise OffsetOutOfRangeError(msg)
         logger.error(
-            "%s: %s; going on with a gap, as input.on_out_of_range: %s", source, what, policy
+            "%s: %s; continuing with a gap, as input.on_out_of_range: %s", source, what, policy
         )
 
     def _replay(self, shard: RecoveredShard, start: int, log_offset: int) -> None:

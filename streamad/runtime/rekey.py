@@ -187,9 +187,9 @@ class RekeyLoop:
             self._telemetry.count("input_offset_out_of_range_total", topic=source.topic)
             what = f"{source}: offset {done.offset} is out of range ({first} to {after})"
             if given.on_out_of_range == "fail":
-                msg = f"{what}; set input.on_out_of_range to earliest or latest to go on"
+                msg = f"{what}; set input.on_out_of_range to earliest or latest to continue"
                 raise OffsetOutOfRangeError(msg)
-            logger.error("%s; going on, as input.on_out_of_range says", what)
+            logger.error("%s; continuing, as set by input.on_out_of_range", what)
             position = after if given.on_out_of_range == "latest" else first
         self.positions[source] = position
         self._ends.heard(source, self._clock.seconds())

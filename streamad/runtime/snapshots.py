@@ -59,7 +59,7 @@ def restore(state: ShardState, chunks: list[bytes], *, identity: StateIdentity) 
 
 def _as_column(array: NDArray[Any], n: int) -> pa.Array | None:
     if len(array) != n:
-        msg = f"state arrays must have one row a key ({n}), got shape {array.shape}"
+        msg = f"state arrays must have one row per key ({n}), got shape {array.shape}"
         raise StateError(msg)
     flat = np.ascontiguousarray(array)
     width = flat.itemsize * int(np.prod(flat.shape[1:], dtype=np.int64))

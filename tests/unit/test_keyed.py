@@ -282,7 +282,7 @@ def test_input_that_is_gone_is_a_gap_by_policy(policy, caplog):
     job = out_of_range(policy)
     job.feed(*points(20, start=40))
     job.pass_time(200)
-    assert "going on with a gap" in caplog.text
+    assert "continuing with a gap" in caplog.text
     assert job.engine.subtask(0).shards[0].position == 120
     # The key is the one it was: every sample closes a window.
     assert len(job.scored()) == 60 - 16 + 1

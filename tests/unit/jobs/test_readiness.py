@@ -45,7 +45,7 @@ def test_it_is_scored_and_watched_from_the_samples_it_says(detector: str):
         values[at:] += 1_000
         out = operator.process(operator.new_state(), one_key(values))
         opened[at] = out.findings[0].window_end_ms // 10_000
-    assert first == {at: max(at + 1, said.watched) for at in first_told}
+    assert opened == {at: max(at + 1, said.watched) for at in opened}
 
 
 def test_a_second_look_learns_for_a_day():
