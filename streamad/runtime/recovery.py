@@ -140,8 +140,8 @@ class Recovery:
         policy = self._config.input.on_out_of_range
         if policy == "fail":
             msg = (
-                f"{source}: {what}; set input.on_out_of_range to earliest or latest to continue with "
-                "a gap, and raise the topic's retention"
+                f"{source}: {what}; set input.on_out_of_range to earliest or latest to "
+                "continue with a gap, and raise the topic's retention"
             )
             raise OffsetOutOfRangeError(msg)
         logger.error(
