@@ -27,6 +27,7 @@ from streamad.detectors.embeddings import (
     load_encoder,
     own_scale,
 )
+from streamad.detectors.scales import in_scales, measure
 from streamad.detectors.similarity import ADAPTERS
 from streamad.errors import ArtifactError, ConfigError, NotFittedError, WindowError
 
@@ -38,8 +39,6 @@ SPACING: Final = 16
 DELAY_SIZES: Final = 4
 """Windows' lengths after which a judged window counts as past."""
 BLOCK: Final = 256
-SCALE_SHARE: Final = 1e-4
-"""Smallest scale, as a share of ``|median|``; a series constant at 0 has scale 1."""
 CLIP: Final = 1e3
 COLD, WARM = 0, 1
 
@@ -533,8 +532,8 @@ class Themis(Detector):
 
     def _scaled(self, windows: Floats, of: Ints, loc: Floats, scale: Floats) -> Floats:
         """Return windows in scales from the median, missing samples drawn in."""
-        scaled = (windows - loc[of][:, None]) / scale[of][:, None]
-        filled = np.ascontiguousarray(np.clip(scaled, -CLIP, CLIP), dtype=np.float32)
+        scaled = in_scales(windows, loc[of][:, None], scale[of][:, None])
+        filled = np.ascontiguousarray(np.clip(scaled, -CLIP, CLIP))
         _draw_in(filled)
         return filled
 
@@ -619,17 +618,10 @@ def _whole(windows: Floats, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _loc_and_scale(series: Floats) -> tuple[Floats, Floats]:
-    """Return median and floored standard deviation of each variate of ``(n, n_variates)``."""
+    """Return median and deviation of each variate of ``(n, n_variates)``; 0 where constant."""
     n_variates = series.shape[1]
     loc, scale = np.zeros(n_variates, np.float32), np.ones(n_variates, np.float32)
-    for v in range(n_variates):
-        present = series[~np.isnan(series[:, v]), v].astype(np.float64)
-        if len(present) == 0:
-            continue
-        middle = float(np.median(present))
-        floor = max(float(np.std(present)), SCALE_SHARE * abs(middle))
-        # Squares of anything smaller leave float32.
-        loc[v], scale[v] = middle, floor if floor > 1e-30 else 1.0
+    measure(np.ascontiguousarray(series.T), loc, scale)
     return loc, scale
 
 
