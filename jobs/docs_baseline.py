@@ -14,6 +14,7 @@ def baseline_page() -> str:
     """Return the page."""
     config = PipelineConfig.model_validate({"name": "p"})
     scoring, level = config.scoring, Level()
+    measured = f"{', '.join(f'{n:,}' for n in MEASURE_AT[:-1])} and {MEASURE_AT[-1]:,}"
     young = f"the newest look alone, {kernels.YOUNG:g} times above its level"
     newest = ", ".join(str(n) for n in NEWEST[:-1])
     return f"""# The baseline: what is learned, and when
@@ -103,7 +104,7 @@ alerts are possible.
 
 `knn` and `knn_fused` keep the key's past samples and compare windows with them. Samples of an open
 episode are excluded. Scale and usual distances are measured after the warm-up, again after
-{MEASURE_AT[0]} and {MEASURE_AT[1]:,} windows, and when a new level is adopted. Multiplying a series
+{measured} windows, and when a new level is adopted. Multiplying a series
 by a constant, or adding one, changes no decision. `themis` keeps embeddings of the key's past
 windows in the same way. `lof` and `pca` learn shapes in `streamad fit` alone; of a key that was not
 in the training data they learn the scale.

@@ -154,7 +154,7 @@ class KNN(Detector):
     samples, so that a slow rhythm which has not been seen whole is followed.
 
     A key known to the artifact starts with what was measured in training (`seed_memory`). An
-    unknown one is measured after its warm-up, again after 256 and 1,024 windows, and when a new
+    unknown one is measured after its warm-up, after 256, 512 and 1,024 windows, and when a new
     level is adopted; while cold it scores 0. What a key's window number ``i`` may see is bounded by
     counts alone: samples learned up to the last multiple of ``learn_every`` windows, for the
     centred look older than four windows' length, so that neither batches nor an anomaly that has

@@ -19,7 +19,7 @@ USABLE, BANNED, PENDING, MISSING = 0, 1, 2, 4
 it was spoken, or what a window sees would depend on how batches were cut."""
 NEWEST_DELAY = 32
 """Samples behind the last period that the look at the newest samples sees of the key's past."""
-MEASURE_AT = (256, 1024)
+MEASURE_AT = (256, 512, 1024)
 """Windows of a key at which its scale and its usual distances are measured again."""
 N_QUERIES = 32
 """Stretches of the past whose distances to the rest of it say what is usual."""
@@ -153,10 +153,11 @@ def _end_period(
         if adopting[slot] and mark == BANNED:
             mark = USABLE
         marks[slot, i % capacity] = mark
-    again = phase[slot] == WARM and (
-        n_windows[slot] == MEASURE_AT[0] or n_windows[slot] == MEASURE_AT[1]
-    )
-    if adopting[slot] or again:
+    again = adopting[slot] != 0
+    if phase[slot] == WARM:
+        for n in MEASURE_AT:
+            again = again or n_windows[slot] == n
+    if again:
         _measure_key(slot, settings, stretches, size, held, counts)
     adopting[slot] = 0
 
