@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamad.config import parse_pipeline
@@ -157,9 +157,11 @@ OPPOSITE = {"both": "both", "above": "below", "below": "above"}
 )
 def test_upside_down_what_is_above_is_below(name, which, direction, power, units):
     # Of training windows that are all the same, LOF takes any as the nearest; see its docs.
-    assume(not (name == "lof" and which == "mostly constant"))
+    if name == "lof" and which == "mostly constant":
+        which = "noise"
     # A window that was trained on lies above or below its like by a rounding error.
-    assume(direction == "both" or not DETECTORS.load(name).info.needs_training)
+    if DETECTORS.load(name).info.needs_training:
+        direction = "both"
     a = -(2.0**power)
     verdict = watch(name, a * (SERIES[which] + units), OPPOSITE[direction])
     base = usual(name, which, direction)
