@@ -13,6 +13,10 @@ FLINK_LIBS := $(CACHE)/flink/libs
 FLINK_PORT ?= 8081
 FLINK_SLOTS ?= 2
 PYTEST_ARGS ?=
+MESSAGES ?= 200000
+SEED ?= 1
+MINUTES ?= 2
+CHAOS_ARGS ?=
 
 # The environments, each one holding those before it; requirements/<level>.txt is its lock.
 LEVELS := base dev test all
@@ -78,13 +82,14 @@ demo: $(VENV)/.level-base ## see an alert in a minute: a fresh environment, no b
 .PHONY: kafka-jars kafka-up kafka-down
 kafka-jars: $(KAFKA_LIBS)/.complete ## fetch the Kafka broker the tests run against (43 MB)
 
-$(KAFKA_LIBS)/.complete: tests/kafka/pom.xml
+$(KAFKA_LIBS)/.complete: tests/kafka/pom.xml tests/kafka/jars.sha256 | $(BIN)/uv
 	@command -v mvn >/dev/null || { \
 	  echo "Kafka's jars come through Maven, and there is no mvn on the PATH" \
 	    "(on Debian: apt-get install maven default-jre-headless)" >&2; exit 1; }
 	@rm -rf $(KAFKA_LIBS).part
-	@mvn --quiet --batch-mode --no-transfer-progress --file $< dependency:copy-dependencies \
+	@mvn --strict-checksums --quiet --batch-mode --no-transfer-progress --file $< dependency:copy-dependencies \
 	  -Dstreamad.libs="$(CURDIR)/$(KAFKA_LIBS).part"
+	@$(BIN)/python -I streamad/testing/jars.py $(KAFKA_LIBS).part tests/kafka/jars.sha256
 	@rm -rf $(KAFKA_LIBS) && mv $(KAFKA_LIBS).part $(KAFKA_LIBS) && touch $@
 
 kafka-up: kafka-jars $(VENV)/.level-base ## start a Kafka broker for you (KAFKA_PORT=9092)
@@ -93,13 +98,14 @@ kafka-up: kafka-jars $(VENV)/.level-base ## start a Kafka broker for you (KAFKA_
 kafka-down: $(VENV)/.level-base ## stop it
 	@$(BIN)/python -m streamad.testing.kafka_broker down
 
-$(FLINK_LIBS)/.complete: tests/flink/pom.xml
+$(FLINK_LIBS)/.complete: tests/flink/pom.xml tests/flink/jars.sha256 | $(BIN)/uv
 	@command -v mvn >/dev/null || { \
 	  echo "Flink's Kafka connector comes through Maven, and there is no mvn on the PATH" \
 	    "(on Debian: apt-get install maven default-jre-headless)" >&2; exit 1; }
 	@rm -rf $(FLINK_LIBS).part
-	@mvn --quiet --batch-mode --no-transfer-progress --file $< dependency:copy-dependencies \
+	@mvn --strict-checksums --quiet --batch-mode --no-transfer-progress --file $< dependency:copy-dependencies \
 	  -Dstreamad.libs="$(CURDIR)/$(FLINK_LIBS).part"
+	@$(BIN)/python -I streamad/testing/jars.py $(FLINK_LIBS).part tests/flink/jars.sha256
 	@rm -rf $(FLINK_LIBS) && mv $(FLINK_LIBS).part $(FLINK_LIBS) && touch $@
 
 .PHONY: flink-up flink-down
@@ -112,7 +118,7 @@ flink-down: $(VENV)/.level-base ## stop it
 # --- prove ----------------------------------------------------------------------------------------
 
 .PHONY: check check-format check-lint check-types check-imports check-locks check-words
-.PHONY: test test-unit test-integration test-flink test-base test-all bench
+.PHONY: test test-unit test-integration test-flink test-base test-all fuzz bench
 check: check-format check-lint check-types check-imports check-locks check-words ## format, lint, types, import directions, locks, words
 
 check-format: $(VENV)/.level-test
@@ -156,6 +162,12 @@ test-base: $(BIN)/uv ## prove that the wheel with the base lock alone (no torch)
 
 test-all: setup-flink kafka-jars test-base ## everything, with Flink's tests on a JVM
 	STREAMAD_REQUIRE_KAFKA=1 STREAMAD_REQUIRE_FLINK=1 $(BIN)/pytest $(PYTEST_ARGS)
+
+fuzz: $(VENV)/.level-test ## feed damaged messages to every decoder (MESSAGES=200000 SEED=1)
+	$(BIN)/python tests/fuzz --messages $(MESSAGES) --seed $(SEED)
+
+chaos: $(VENV)/.level-test kafka-jars ## kill, freeze and double processes and broker under load (SEED=1 MINUTES=2)
+	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(CHAOS_ARGS)
 
 bench: $(VENV)/.level-test ## run the benchmarks of tests/bench, each prints its table
 	@for script in tests/bench/*.py; do \

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import orjson
 import polars as pl
 from numpy.typing import NDArray
 
-from connectors import cloudevents, scores_log
-from connectors.alert_records import dead_letter
+from connectors import cloudevents, dead_letters, scores_log
 from streamad.config import PipelineConfig
 from streamad.ports import Headers, Logged, Messages, Outgoing, Source
 from streamad.records import Finding, Rejected, ScoreBatch, SignalBatch
@@ -21,6 +19,10 @@ TICK = b"tick"
 SCORES = b"scores"
 INPUT = "streamad-input"
 """Header of the scores log: the input partition a message speaks of; most need no look."""
+
+LATE_BYTES = 256 * 1024
+"""Late rows of one message become records of about this size."""
+LATE_ROW_BYTES = 500_000
 
 _EMPTY = ScoreBatch(
     keys=pl.Series("key", [], dtype=pl.String),
@@ -52,6 +54,9 @@ class KafkaDetectRecords:
         self._wall_ms = wall_ms
         self._config, self._detector, self._artifact = config, detector, artifact
         self._partitions = partitions
+        self._dead_letters = dead_letters.Writer(
+            pipeline=config.name, stage="detect", topic=config.output.dead_letters
+        )
         self._findings_topic = config.topic("findings")
         self.scores_topic = config.topic("scores")
 
@@ -88,23 +93,24 @@ class KafkaDetectRecords:
 
     def rejected(self, messages: Messages, rejected: Sequence[Rejected]) -> list[Outgoing]:
         """Return dead letters: what was refused, where it stood and why."""
-        return [
-            dead_letter(self._config, messages, one, stage="detect", time_ms=self._wall_ms())
-            for one in _one_a_message(rejected)
-            if _is_error(one)
-        ]
+        return self._dead_letters.records(messages, rejected, time_ms=self._wall_ms())
 
     def late(
         self, messages: Messages, batch: SignalBatch, rows: NDArray[np.int64]
     ) -> list[Outgoing]:
-        """Return late rows as JSON lines under the names the input has, one record a message."""
+        """Return late rows as JSON lines under the names the input has.
+
+        The rows of a message are one record, or several where they are more than `LATE_BYTES`.
+        """
         topic = self._config.output.late.format(topic=messages.source.topic)
-        made = []
+        made: list[Outgoing] = []
         of = batch.message[rows]
-        for message in np.unique(of).tolist():
-            lines = [orjson.dumps(self._row(batch, row)) for row in rows[of == message].tolist()]
-            headers = _origin_headers(messages, message)
-            made.append(Outgoing(topic=topic, value=b"\n".join(lines), headers=headers))
+        for part in np.split(rows, np.flatnonzero(np.diff(of)) + 1) if len(rows) else ():
+            headers = _origin_headers(messages, int(batch.message[part[0]]))
+            made += [
+                Outgoing(topic=topic, value=value, headers=headers)
+                for value in _portions(self._line(batch, row) for row in part.tolist())
+            ]
         return made
 
     def read_log(self, messages: Messages, source: Source) -> Iterator[Logged]:
@@ -152,6 +158,14 @@ class KafkaDetectRecords:
             partition=source.partition % self._partitions,
         )
 
+    def _line(self, batch: SignalBatch, row: int) -> bytes:
+        made = self._row(batch, row)
+        line = orjson.dumps(made)
+        if len(line) > LATE_ROW_BYTES:
+            # Only with many thousands of variates: what is left says which row it was.
+            line = orjson.dumps({**made, "values": {}, "tags": {}, "cut": True})
+        return line
+
     def _row(self, batch: SignalBatch, row: int) -> dict[str, object]:
         fields = self._config.input.fields
         values = batch.values[row].tolist()
@@ -165,26 +179,18 @@ class KafkaDetectRecords:
         return made
 
 
-def _one_a_message(rejected: Sequence[Rejected]) -> list[Rejected]:
-    """Let one letter stand for all rows of a message that share a reason and have no bytes.
-
-    The operator refuses rows whose bytes it never saw. A flood of keys must not come out as a
-    message of 500 rows repeated 500 times.
-    """
-    kept = [one for one in rejected if one.payload is not None or one.row is None]
-    shared: dict[tuple[int, str], list[Rejected]] = {}
-    for one in rejected:
-        if one.payload is None and one.row is not None:
-            shared.setdefault((one.message, one.reason), []).append(one)
-    for first, *others in shared.values():
-        more = f"; and {len(others)} more rows of this message" if others else ""
-        kept.append(replace(first, detail=first.detail + more))
-    return kept
-
-
-def _is_error(one: Rejected) -> bool:
-    # Variates nobody configured are expected in a long-form topic: counted, not dead letters.
-    return one.reason != "unknown_variate"
+def _portions(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Join lines to values of at most `LATE_BYTES`, or of one line."""
+    waiting: list[bytes] = []
+    size = 0
+    for line in lines:
+        if waiting and size + len(line) > LATE_BYTES:
+            yield b"\n".join(waiting)
+            waiting, size = [], 0
+        waiting.append(line)
+        size += len(line) + 1
+    if waiting:
+        yield b"\n".join(waiting)
 
 
 def _origin_headers(messages: Messages, message: int) -> Headers:

@@ -16,10 +16,15 @@ from kafka.admin import KafkaAdminClient
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from connectors.kafka_assignor import CurrentOwnersAssignor
+from connectors.kafka_batches import guard
+from connectors.kafka_login import client_that_tells
 from streamad.errors import ConfigError
 
 MAX_REQUEST_BYTES = 1_000_000
 """The largest record we send: below the 1 MiB that brokers and topics take by default."""
+
+MAX_BATCH_BYTES = MAX_REQUEST_BYTES + 48_576
+"""What topics have to take (``max.message.bytes``): that record and what frames it; the default."""
 
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
@@ -112,6 +117,7 @@ class KafkaSettings:
             "reconnect_backoff_max_ms": 2_000,
         }
         if self.security_protocol.startswith("SASL"):
+            options["kafka_client"] = client_that_tells
             options["sasl_mechanism"] = self.sasl_mechanism
             options["sasl_plain_username"] = self.sasl_username
             options["sasl_plain_password"] = self.sasl_password
@@ -168,7 +174,7 @@ def group_consumer(
     settings: KafkaSettings, *, group: str, member: str, max_poll_records: int
 ) -> KafkaConsumer:
     """Return a member of a consumer group: static, cooperative, reading committed."""
-    return KafkaConsumer(
+    consumer = KafkaConsumer(
         **settings.client(),
         metrics_enabled=False,
         client_id=f"{group}-{member}",
@@ -191,11 +197,12 @@ def group_consumer(
         metadata_max_age_ms=30_000,
         allow_auto_create_topics=False,
     )
+    return guard(consumer)
 
 
 def reader(settings: KafkaSettings, *, group: str | None = None) -> KafkaConsumer:
     """Return a consumer that belongs to no assignment: for recovery, and to ask for offsets."""
-    return KafkaConsumer(
+    consumer = KafkaConsumer(
         **settings.client(),
         metrics_enabled=False,
         group_id=group,
@@ -207,6 +214,7 @@ def reader(settings: KafkaSettings, *, group: str | None = None) -> KafkaConsume
         max_partition_fetch_bytes=16 * 1_048_576,
         allow_auto_create_topics=False,
     )
+    return guard(consumer)
 
 
 def transactional_producer(
@@ -228,11 +236,11 @@ def transactional_producer(
         max_block_ms=max(2 * timeout_ms, 20_000),
         compression_type="lz4",
         batch_size=262_144,
-        max_request_size=MAX_REQUEST_BYTES + 48_576,
+        max_request_size=MAX_BATCH_BYTES,
         allow_auto_create_topics=False,
     )
 
 
-def admin(settings: KafkaSettings) -> KafkaAdminClient:
-    """Return an admin client."""
-    return KafkaAdminClient(**settings.client())
+def admin(settings: KafkaSettings, **options: Any) -> KafkaAdminClient:
+    """Return an admin client; ``options``: of the client, which win over the settings."""
+    return KafkaAdminClient(**settings.client() | options)

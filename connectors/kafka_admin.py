@@ -11,6 +11,8 @@ from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError, NoError, TopicAlreadyExistsError
 
 from connectors.kafka import KafkaSettings, admin
+from connectors.kafka_login import UNAUTHENTICATED
+from connectors.kafka_transactions import HOPELESS, refusal
 from streamad.errors import SinkUnavailableError, SourceUnavailableError
 from streamad.ports import Source
 
@@ -28,6 +30,42 @@ def partition_counts(settings: KafkaSettings) -> dict[str, int]:
     """Return the topics of the cluster and how many partitions each has."""
     with _client(settings) as client:
         return {topic["name"]: len(topic["partitions"]) for topic in client.describe_topics(None)}
+
+
+class TopicProbe:
+    """Ask again and again which topics there are, over one connection; for one thread."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._client: Any = None
+
+    def look(self, topics: Sequence[str]) -> dict[str, tuple[int, str]]:
+        """Return how many partitions each of these has, and its id: a topic made anew has another.
+
+        Those that are not there are left out.
+
+        Raises SourceUnavailableError where the broker does not answer.
+        """
+        try:
+            if self._client is None:
+                self._client = admin(self._settings)
+            found = self._client.describe_topics(list(topics))
+        except KafkaError as error:
+            self.close()
+            msg = f"Kafka at {self._settings.bootstrap} does not answer: {error!r}"
+            raise SourceUnavailableError(msg) from error
+        return {
+            topic["name"]: (len(topic["partitions"]), str(topic.get("topic_id")))
+            for topic in found
+            if topic["partitions"]
+        }
+
+    def close(self) -> None:
+        """Close the connection; the next question opens another."""
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(KafkaError):
+                client.close()
 
 
 def topic_configs(settings: KafkaSettings, topics: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -79,7 +117,7 @@ def make_topics(settings: KafkaSettings, topics: Sequence[Topic]) -> None:
     """Create topics; those that another member made in the meantime are fine."""
     if not topics:
         return
-    with contextlib.closing(admin(settings)) as client:
+    with _client(settings) as client:
         try:
             for topic in topics:
                 options = {
@@ -90,6 +128,8 @@ def make_topics(settings: KafkaSettings, topics: Sequence[Topic]) -> None:
                 with contextlib.suppress(TopicAlreadyExistsError):
                     client.create_topics({topic.name: options})
             client.wait_for_topics([topic.name for topic in topics])
+        except UNAUTHENTICATED as error:
+            raise refusal(error) from error
         except KafkaError as error:
             msg = f"output topics cannot be made: {error!r}; make them, or grant Create on them"
             raise SinkUnavailableError(msg) from error
@@ -100,6 +140,8 @@ def _client(settings: KafkaSettings) -> Iterator[Any]:
     try:
         with contextlib.closing(admin(settings)) as client:
             yield client
+    except HOPELESS as error:
+        raise refusal(error) from error
     except KafkaError as error:
         msg = f"Kafka at {settings.bootstrap} does not answer: {error!r}"
         raise SourceUnavailableError(msg) from error

@@ -9,25 +9,24 @@ out, not guessed: each carries a token in the metadata of its offsets.
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
-from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import KafkaError
 from kafka.structs import MemberState
 
-from connectors.kafka import KafkaSettings, group_consumer, reader, transactional_producer
+from connectors.kafka import KafkaSettings, group_consumer
+from connectors.kafka_log import KafkaLog, messages
+from connectors.kafka_transactions import HOPELESS, Transactions, back_off, refusal
 from streamad.errors import (
     ConfigError,
     MembershipError,
-    SinkUnavailableError,
     SourceUnavailableError,
     StreamadError,
 )
@@ -45,10 +44,10 @@ from streamad.ports import (
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-STALL_S = 60.0
-"""A read that should end and gets nothing for so long is given up."""
+FENCED_S = 3.0
+"""A member of the group without heartbeats for so long is none: another one has its name."""
+MAX_DAMAGED = 10
+"""A batch whose checksum is wrong is fetched so often."""
 
 _LOST_MEMBERSHIP = (
     kafka_errors.CommitFailedError,
@@ -56,134 +55,6 @@ _LOST_MEMBERSHIP = (
     kafka_errors.UnknownMemberIdError,
     kafka_errors.RebalanceInProgressError,
 )
-_HOPELESS = (
-    kafka_errors.TopicAuthorizationFailedError,
-    kafka_errors.GroupAuthorizationFailedError,
-    kafka_errors.ClusterAuthorizationFailedError,
-    kafka_errors.TransactionalIdAuthorizationFailedError,
-    kafka_errors.MessageSizeTooLargeError,
-    kafka_errors.RecordListTooLargeError,
-    kafka_errors.UnsupportedVersionError,
-)
-
-
-def _telling(method: Callable[..., T]) -> Callable[..., T]:
-    """Raise what the client raises as an error of ours, which the runtime tries again."""
-
-    @functools.wraps(method)
-    def called(*args: Any, **kwargs: Any) -> T:
-        try:
-            return method(*args, **kwargs)
-        except _HOPELESS as error:
-            raise _told(error) from error
-        except KafkaError as error:
-            msg = f"Kafka cannot be read now: {error!r}"
-            raise SourceUnavailableError(msg) from error
-
-    return called
-
-
-class KafkaLog:
-    """Topics as anyone may read them: for recovery. Not for two threads at once."""
-
-    def __init__(self, settings: KafkaSettings, *, group: str) -> None:
-        self._settings, self._group = settings, group
-        self._committed: KafkaConsumer | None = None
-        self._offsets: KafkaConsumer | None = None
-
-    @_telling
-    def bounds(self, topic: str) -> dict[Source, tuple[int, int]]:
-        """Return the first and the next offset of each partition; open transactions count."""
-        if self._offsets is None:
-            self._offsets = KafkaConsumer(
-                **self._settings.client(),
-                metrics_enabled=False,
-                allow_auto_create_topics=False,
-                # A partition that was just added must be seen when its turn comes.
-                metadata_max_age_ms=3_000,
-            )
-        number = self._offsets.partitions_for_topic(topic)
-        parts = [TopicPartition(topic, partition) for partition in sorted(number)]
-        if not parts:
-            return {}
-        first = self._offsets.beginning_offsets(parts)
-        after = self._offsets.end_offsets(parts)
-        return {Source(*part): (first[part], after[part]) for part in parts}
-
-    @_telling
-    def offset_at(self, source: Source, time_ms: int) -> int:
-        """Return the first offset written at or after a time, the end where there is none."""
-        part = TopicPartition(*source)
-        found = self._reader().offsets_for_times({part: time_ms})[part]
-        return self.bounds(source.topic)[source][1] if found is None else int(found.offset)
-
-    def progress(self, source: Source) -> Progress | None:
-        """Return how far a pipeline's group has worked off a partition; waits as `committed`."""
-        found = self.committed(source)
-        if found is None:
-            return None
-        return Progress(offset=found[0], note=found[1].partition(";")[2])
-
-    @_telling
-    def committed(self, source: Source) -> tuple[int, str] | None:
-        """Return offset and metadata the group committed; waits for open transactions."""
-        found = self._reader().committed(TopicPartition(*source), metadata=True)
-        if found is None or found.offset < 0:
-            return None
-        return int(found.offset), found.metadata or ""
-
-    def read(self, source: Source, start: int, stop: int) -> Iterator[Messages]:
-        """Read committed records from ``start`` until ``stop``, which must exist."""
-        if start >= stop:
-            return
-        part = TopicPartition(*source)
-        self._seek(part, start)
-        moved, at = time.monotonic(), start
-        while at < stop:
-            before = at
-            records, at = self._next(part)
-            if at > before:
-                moved = time.monotonic()
-            elif time.monotonic() - moved > STALL_S:
-                msg = f"{source}: nothing came for {STALL_S:g} s at offset {at}, {stop} is the end"
-                raise SourceUnavailableError(msg)
-            while records and records[-1].offset >= stop:
-                records.pop()
-            if records:
-                yield messages(source, records)
-
-    @_telling
-    def _seek(self, part: TopicPartition, start: int) -> None:
-        self._reader().assign([part])
-        self._reader().seek(part, start)
-
-    @_telling
-    def _next(self, part: TopicPartition) -> tuple[list[Any], int]:
-        records = self._reader().poll(timeout_ms=200).get(part, [])
-        return records, self._reader().position(part)
-
-    def close(self) -> None:
-        """Close what was opened."""
-        for consumer in (self._committed, self._offsets):
-            if consumer is not None:
-                consumer.close()
-
-    def _reader(self) -> KafkaConsumer:
-        if self._committed is None:
-            self._committed = reader(self._settings, group=self._group)
-        return self._committed
-
-
-def messages(source: Source, records: Sequence[Any]) -> Messages:
-    """Turn a client's records into columns."""
-    n = len(records)
-    return Messages(
-        source=source,
-        payloads=[record.value for record in records],
-        offsets=np.fromiter([record.offset for record in records], np.int64, n),
-        broker_ms=np.fromiter([record.timestamp for record in records], np.int64, n),
-        raw=records,
-    )
 
 
 class KafkaMember:
@@ -197,6 +68,8 @@ class KafkaMember:
         The consumer group, and the stable name of this process in it.
     topics : Sequence[str]
         The input.
+    stage : str
+        What the member works on (detect, alert, rekey), for its metrics.
     timeout_ms : int
         How long the broker keeps a transaction nobody ends; readers wait as long.
     """
@@ -208,23 +81,35 @@ class KafkaMember:
         group: str,
         member: str,
         topics: Sequence[str],
+        stage: str,
         max_poll_records: int = 20_000,
         timeout_ms: int = 10_000,
         telemetry: Telemetry | None = None,
         fault: Fault = no_fault,
     ) -> None:
-        self._settings, self._member, self._timeout_ms = settings, member, timeout_ms
-        self._transactional_id = f"{group}-{member}"
-        self._fault = fault
+        self._member = member
         self._telemetry = telemetry or NullTelemetry()
         self._topics = list(topics)
+        self._stage, self._in_hand = stage, False
         self.owner: Owner | None = None
         self.log = KafkaLog(settings, group=group)
         self._new: dict[Source, None] = {}
         self._failure: BaseException | None = None
         self._membership: str | None = None
+        self._quiet_since_s: float | None = None
+        self._n_damaged = 0
         self._life, self._number = uuid.uuid4().hex[:8], 0
-        self._producer = self._new_producer()
+        try:
+            self._output = Transactions(
+                settings,
+                transactional_id=f"{group}-{member}",
+                timeout_ms=timeout_ms,
+                telemetry=self._telemetry,
+                fault=fault,
+            )
+        except BaseException:
+            self.log.close()
+            raise
         self._consumer = group_consumer(
             settings, group=group, member=member, max_poll_records=max_poll_records
         )
@@ -241,18 +126,31 @@ class KafkaMember:
             return []
         except kafka_errors.FencedInstanceIdError as error:
             raise self._doubled() from error
-        except _HOPELESS as error:
-            raise _told(error) from error
+        except HOPELESS as error:
+            raise refusal(error) from error
         except KafkaError as error:
             self._raise_failure()
+            self._give_up_on_damage(error)
             logger.warning("poll failed and is tried again: %s", error)
             self._telemetry.count("delivery_broker_retries_total", operation="poll")
             time.sleep(0.2 + 0.3 * random.random())  # noqa: S311 - jitter, no secret
             return []
+        self._n_damaged = 0
         self._raise_failure()
+        self._end_if_fenced()
         if self._came_back():
             return []
+        if polled:
+            self._say_uncommitted(at_hand=True)
         return [messages(Source(*part), records) for part, records in polled.items()]
+
+    def _say_uncommitted(self, *, at_hand: bool) -> None:
+        if at_hand != self._in_hand:
+            self._in_hand = at_hand
+            since_s = time.time() if at_hand else 0.0
+            self._telemetry.gauge(
+                "delivery_uncommitted_since_timestamp_seconds", since_s, stage=self._stage
+            )
 
     def _came_back(self) -> bool:
         """Say whether the group threw us out and took us in again without the client saying so.
@@ -273,6 +171,37 @@ class KafkaMember:
         self._raise_failure()
         return True
 
+    def _give_up_on_damage(self, error: KafkaError) -> None:
+        """Raise StreamadError where a batch fails its checksum again and again.
+
+        No producer can bring that about: it is the broker's disk or the way from there.
+        """
+        if not isinstance(error, kafka_errors.CorruptRecordError):
+            return
+        self._n_damaged += 1
+        if self._n_damaged >= MAX_DAMAGED:
+            msg = (
+                f"{error}; read {MAX_DAMAGED} times. Repair the partition (another replica?), or "
+                "stop the job and move the group past it: kafka-consumer-groups --reset-offsets"
+            )
+            raise StreamadError(msg) from error
+
+    def _end_if_fenced(self) -> None:
+        """Raise ConfigError where another process of our name has our place in the group.
+
+        The client then stops its heartbeats and says nothing. A spare that has no partitions makes
+        no request that would fail, and would wait for partitions it can never be given.
+        """
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - the only place that tells
+        member = self._consumer.group_metadata()
+        quiet = member.generation_id >= 0 and not coordinator._heartbeat_enabled  # noqa: SLF001
+        if member.state != MemberState.STABLE or not quiet:
+            self._quiet_since_s = None
+        elif self._quiet_since_s is None:
+            self._quiet_since_s = time.monotonic()
+        elif time.monotonic() - self._quiet_since_s > FENCED_S:
+            raise self._doubled()
+
     def assigned(self) -> list[Source]:
         """Return the partitions that came to this member and are to be placed."""
         new, self._new = list(self._new), {}
@@ -289,6 +218,12 @@ class KafkaMember:
             self._consumer.seek(part, offset)
             self._consumer.resume(part)
 
+    def pause(self, source: Source) -> None:
+        """Bring no message of a partition until it is placed again."""
+        part = TopicPartition(*source)
+        if part in self._consumer.assignment():
+            self._consumer.pause(part)
+
     def end_reached(self, source: Source) -> int | None:
         """Ask the broker for the end of a partition of which everything was polled."""
         part = TopicPartition(*source)
@@ -300,8 +235,11 @@ class KafkaMember:
         return after if position is not None and position >= after else None
 
     def joined(self) -> bool:
-        """Say whether the group counts this member in, with partitions or without."""
-        return bool(self._consumer.group_metadata().generation_id >= 0)
+        """Say whether the group counts this member in, and all that it gave is asked for.
+
+        Partitions that are given stand in `assigned` first: until then they are not at work.
+        """
+        return bool(self._consumer.group_metadata().generation_id >= 0) and not self._new
 
     def lag(self, source: Source) -> int | None:
         """Return how many messages are left, as of the last fetch."""
@@ -321,6 +259,13 @@ class KafkaMember:
         Tries again until it is known to be done. Raises MembershipError where the group has moved
         on: nothing was written.
         """
+        written = self._commit(records, progress)
+        self._say_uncommitted(at_hand=False)
+        return written
+
+    def _commit(
+        self, records: Sequence[Outgoing], progress: Mapping[Source, Progress]
+    ) -> list[int] | None:
         self._number += 1
         token = f"{self._life}-{self._number}"
         offsets = {
@@ -334,69 +279,32 @@ class KafkaMember:
                 self._telemetry.count("delivery_aborts_total")
                 self._refuse(error)
                 logger.warning("the transaction failed: %r", error)
-                if self._settle(offsets, token):
+                self._output.renew()
+                if isinstance(error, _LOST_MEMBERSHIP):
+                    msg = f"the group has moved on without this member: {error}"
+                    raise MembershipError(msg) from error
+                if self._was_committed(offsets, token):
                     return None
-            _back_off(attempt)
+            back_off(attempt)
         raise AssertionError
 
     def _transact(
         self, records: Sequence[Outgoing], offsets: Mapping[TopicPartition, OffsetAndMetadata]
     ) -> list[int]:
-        producer, membership = self._producer, self._consumer.group_metadata()
+        membership = self._consumer.group_metadata()
         if membership.member_id != self._membership:
             # The broker asks whether we are a member, not since when: see `_came_back`.
             msg = "the group has moved on without this member, which is joining again"
             raise MembershipError(msg)
-        producer.begin_transaction()
-        sent = [
-            producer.send(
-                record.topic,
-                value=record.value,
-                key=record.key,
-                headers=list(record.headers),
-                partition=record.partition,
-            )
-            for record in records
-        ]
-        # Every record is to be acknowledged before the offsets go along: seen with a broker killed
-        # at the wrong moment, the client commits a transaction although a record of it failed.
-        producer.flush()
-        for future in sent:
-            if not future.succeeded():
-                raise future.exception or KafkaTimeoutError("a record was not acknowledged")
-        producer.send_offsets_to_transaction(offsets, membership)
-        self._fault("after_produce")
-        producer.commit_transaction()
-        return [future.value.offset for future in sent]
+        return self._output.write(records, offsets, membership)
 
     def _refuse(self, error: KafkaError) -> None:
         """Raise where trying again cannot help."""
         if isinstance(error, kafka_errors.FencedInstanceIdError):
-            self._abort()
             raise self._doubled() from error
-        if isinstance(error, _LOST_MEMBERSHIP):
-            self._abort()
-            msg = f"the group has moved on without this member: {error}"
-            raise MembershipError(msg) from error
-        cause = next((arg for arg in (error, *error.args) if isinstance(arg, _HOPELESS)), None)
+        cause = next((arg for arg in (error, *error.args) if isinstance(arg, HOPELESS)), None)
         if cause is not None:
-            self._abort()
-            raise _told(cause) from error
-
-    def _settle(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], token: str) -> bool:
-        """After a failure: end the transaction, and say whether it was committed after all."""
-        try:
-            self._producer.abort_transaction()
-        except (KafkaError, AssertionError):
-            self._renew()
-            return self._was_committed(offsets, token)
-        return False
-
-    def _abort(self) -> None:
-        try:
-            self._producer.abort_transaction()
-        except KafkaError:
-            self._renew()
+            raise refusal(cause) from error
 
     def _was_committed(
         self, offsets: Mapping[TopicPartition, OffsetAndMetadata], token: str
@@ -407,48 +315,20 @@ class KafkaMember:
             except SourceUnavailableError as error:
                 logger.warning("asking for committed offsets failed: %s", error)
                 self._telemetry.count("delivery_broker_retries_total", operation="offsets")
-                _back_off(attempt)
+                back_off(attempt)
                 continue
             return bool(found) and all(
                 one is not None and one[1].partition(";")[0] == token for one in found
             )
         raise AssertionError
 
-    def _renew(self) -> None:
-        """Take a new producer of the same id: the broker ends what the old one left open."""
-        self._telemetry.count("delivery_broker_retries_total", operation="producer")
-        with contextlib.suppress(KafkaError, ValueError, AssertionError):
-            self._producer.close(timeout=0)
-        self._producer = self._new_producer()
-
-    def _new_producer(self) -> Any:
-        for attempt in range(1_000_000):
-            try:
-                producer = transactional_producer(
-                    self._settings,
-                    transactional_id=self._transactional_id,
-                    timeout_ms=self._timeout_ms,
-                )
-                producer.init_transactions()
-            except _HOPELESS as error:
-                raise _told(error) from error
-            except KafkaError as error:
-                logger.warning("the producer cannot begin: %s", error)
-                self._telemetry.count("delivery_broker_retries_total", operation="producer")
-                _back_off(attempt)
-                continue
-            return producer
-        raise AssertionError
-
     def close(self) -> None:
         """Stop; a static member keeps its partitions until the session ends, for its next life."""
         self.owner = None
-        for client in (self._producer, self._consumer, self.log):
+        self._output.close()
+        for client in (self._consumer, self.log):
             with contextlib.suppress(KafkaError, RuntimeError):
-                if client is self._producer:
-                    client.close(timeout=2)
-                else:
-                    client.close()
+                client.close()
 
     # ------------------------------------------------------------------ the group
 
@@ -465,6 +345,9 @@ class KafkaMember:
         sources = sorted(Source(*part) for part in parts)
         for source in sources:
             self._new.pop(source, None)
+        if verb == "lose":
+            # Dropped: what other partitions have in hand is said again with their next messages.
+            self._say_uncommitted(at_hand=False)
         if self.owner is None:
             return
         self._telemetry.count("delivery_rebalances_total")
@@ -501,14 +384,3 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
     def on_partitions_lost(self, lost: Any) -> None:
         self._to._membership = None  # noqa: SLF001
         self._to._tell("lose", lost)  # noqa: SLF001
-
-
-def _told(error: KafkaError) -> StreamadError:
-    names = error.args[0] if error.args else ""
-    msg = f"Kafka refuses: {type(error).__name__} {names}; see `streamad validate --online`"
-    return SinkUnavailableError(msg)
-
-
-def _back_off(attempt: int) -> None:
-    delay_s = min(5.0, 0.1 * 2 ** min(attempt, 6))
-    time.sleep(delay_s * (0.5 + random.random() / 2))  # noqa: S311 - jitter, no secret

@@ -10,6 +10,8 @@ from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 
 from connectors.kafka import KafkaSettings, admin, transactional_producer
+from connectors.kafka_login import UNAUTHENTICATED
+from connectors.kafka_transactions import refusal
 from streamad.errors import SinkUnavailableError, SourceUnavailableError
 from streamad.ports import Outgoing, Source
 
@@ -37,6 +39,8 @@ class KafkaDesk:
             # From here on an older replay can write no more, and what it left open is aborted: so
             # what is read of its progress afterwards is final.
             self._producer.init_transactions()
+        except UNAUTHENTICATED as error:
+            raise refusal(error) from error
         except KafkaError as error:
             msg = f"Kafka at {settings.bootstrap} does not let a replay begin: {error!r}"
             raise SinkUnavailableError(msg) from error

@@ -28,6 +28,24 @@ class Record:
     broker_ms: int = -1
 
 
+class MemoryNotes:
+    """Notes on partitions: see `streamad.ports.Notes`; ``kept`` is what there is."""
+
+    def __init__(self) -> None:
+        self.kept: dict[Source, str] = {}
+
+    def read(self, source: Source) -> str:
+        """Return the note on a partition; empty where there is none."""
+        return self.kept.get(source, "")
+
+    def write(self, source: Source, note: str) -> None:
+        """Replace it; an empty one removes it."""
+        if note:
+            self.kept[source] = note
+        else:
+            self.kept.pop(source, None)
+
+
 @dataclass(slots=True)
 class MemoryTopics:
     """A broker of one process, and the log of its topics.
@@ -46,6 +64,12 @@ class MemoryTopics:
         """Make a topic; one that is there stays as it is."""
         for partition in range(self.partitions if partitions is None else partitions):
             self._records.setdefault(Source(topic, partition), [])
+
+    def remove(self, topic: str) -> None:
+        """Delete a topic; what groups have committed on it stays, as on a broker for a while."""
+        for source in [source for source in self._records if source.topic == topic]:
+            del self._records[source]
+            self._first.pop(source, None)
 
     def put(self, source: Source, values: Iterable[bytes | None], *, broker_ms: int = -1) -> None:
         """Append payloads to one partition, as a producer outside of the pipeline would."""
@@ -157,6 +181,10 @@ class MemoryMember:
     def place(self, source: Source, offset: int) -> None:
         """Read a partition from here on."""
         self._placed[source] = offset
+
+    def pause(self, source: Source) -> None:
+        """Bring no message of a partition until it is placed again."""
+        self._placed.pop(source, None)
 
     def end_reached(self, source: Source) -> int | None:
         """Return the end of a partition of which everything was polled, else None."""

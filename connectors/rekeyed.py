@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +10,9 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from connectors.alert_records import dead_letter
+from connectors import dead_letters
 from connectors.codecs import Codec, FieldMap, make_codec
+from connectors.output_size import MAX_RECORD_BYTES
 from streamad.config import PipelineConfig
 from streamad.ports import Messages, Outgoing
 from streamad.records import Decoded, Rejected, SignalBatch
@@ -31,25 +32,35 @@ class KafkaRekeyRecords:
     def __init__(
         self, config: PipelineConfig, *, partitions: int, wall_ms: Callable[[], int]
     ) -> None:
-        self._config, self._wall_ms = config, wall_ms
+        self._wall_ms = wall_ms
+        self._dead_letters = dead_letters.Writer(
+            pipeline=config.name, stage="rekey", topic=config.output.dead_letters
+        )
         self._topic = rekeyed_topic(config)
         self.partitions = partitions
 
     def points(self, batch: SignalBatch, rows: NDArray[np.int64], partition: int) -> list[Outgoing]:
-        """Return rows of a batch as records for one partition."""
+        """Return rows of a batch as records for one partition, each of bounded size."""
         made = []
         for start in range(0, len(rows), ROWS_PER_MESSAGE):
-            value = _write(batch, rows[start : start + ROWS_PER_MESSAGE])
-            made.append(Outgoing(topic=self._topic, value=value, partition=partition))
+            values = _values(batch, rows[start : start + ROWS_PER_MESSAGE])
+            made += [Outgoing(topic=self._topic, value=v, partition=partition) for v in values]
         return made
 
     def rejected(self, messages: Messages, rejected: Sequence[Rejected]) -> list[Outgoing]:
         """Return dead letters."""
-        return [
-            dead_letter(self._config, messages, one, stage="rekey", time_ms=self._wall_ms())
-            for one in rejected
-            if one.reason != "unknown_variate"
-        ]
+        return self._dead_letters.records(messages, rejected, time_ms=self._wall_ms())
+
+
+def _values(batch: SignalBatch, rows: NDArray[np.int64]) -> Iterator[bytes]:
+    """Yield rows as messages, halved until each is small enough; a row alone always is."""
+    value = _write(batch, rows)
+    if len(value) <= MAX_RECORD_BYTES or len(rows) == 1:
+        yield value
+        return
+    half = len(rows) // 2
+    yield from _values(batch, rows[:half])
+    yield from _values(batch, rows[half:])
 
 
 def _write(batch: SignalBatch, rows: NDArray[np.int64]) -> bytes:

@@ -158,9 +158,11 @@ def decode(value: bytes | None, *, message: int = 0) -> tuple[ScoresOrigin, Scor
             table.validate(full=True)
             if any(column.null_count for column in table.columns):
                 return _refuse(message, value, "a column holds nulls")
+            return origin, _scores(table)
     except (pa.ArrowException, ValueError, TypeError, KeyError, OSError, MemoryError) as error:
         return _refuse(message, value, str(error))
-    return origin, _scores(table)
+    except Exception as error:  # noqa: BLE001 - a damaged record must not end the recovery
+        return _refuse(message, value, f"reading it failed with {type(error).__name__}")
 
 
 def _refuse(message: int, value: bytes, detail: str) -> Rejected:

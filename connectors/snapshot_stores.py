@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,10 @@ from streamad.ports import Log, Outgoing, Snapshot, Source
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
+MAX_CHUNKS = 100_000
+"""Of a snapshot: 90 GB."""
+
+_NUMBER = re.compile(r"\d{1,6}", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -42,6 +47,7 @@ class TopicSnapshots:
     def __init__(self, topic: str, log: Log) -> None:
         self._topic, self._log = topic, log
         self._slots: dict[Source, _Slots] = {}
+        self._newest: dict[Source, int] = {}
         self._number = len(log.bounds(topic))
 
     def records(self, source: Source, snapshot: Snapshot) -> list[Outgoing]:
@@ -66,8 +72,13 @@ class TopicSnapshots:
     def save(self, source: Source, snapshot: Snapshot) -> None:
         """Do nothing: it went out with the records."""
 
+    def newest(self, source: Source) -> int | None:
+        """Return the offset of the last snapshot written, as the last `load` found it."""
+        return self._newest.get(source)
+
     def load(self, source: Source, *, up_to: int, hint: int = 0) -> Snapshot | None:
         """Return the newest whole snapshot at or before an offset."""
+        self._newest.pop(source, None)
         bounds = self._log.bounds(self._topic)
         if not bounds:
             return None
@@ -90,12 +101,15 @@ class TopicSnapshots:
                 if value is None or not name.startswith(prefix):
                     continue
                 slot, _, number = name.removeprefix(prefix).partition("/")
-                if slot in chunks:
+                if slot in chunks and _NUMBER.fullmatch(number):
                     chunks[slot][int(number)] = value
-                elif slot == "manifest":
-                    manifest = json.loads(value)
+                elif name == f"{prefix}manifest" and (manifest := _read_manifest(value, state)):
+                    # In the order of writing: after the offset was moved back, that of offsets
+                    # would prefer what is of the time before.
+                    manifests.pop(manifest["slot"], None)
                     manifests[manifest["slot"]] = manifest
-        for manifest in sorted(manifests.values(), key=lambda one: one["offset"], reverse=True):
+        for manifest in reversed(manifests.values()):
+            self._newest.setdefault(source, manifest["offset"])
             slot = manifest["slot"]
             if (found := _whole(manifest, chunks[slot], up_to)) is not None:
                 counts = {name: len(kept) for name, kept in chunks.items()}
@@ -128,6 +142,7 @@ class FileSnapshots:
 
         self._fs, root = url_to_fs(url)
         self._root = f"{root.rstrip('/')}/{pipeline}"
+        self._newest: dict[Source, int] = {}
 
     def records(self, source: Source, snapshot: Snapshot) -> list[Outgoing]:
         """Return nothing: files take no part in transactions."""
@@ -143,25 +158,38 @@ class FileSnapshots:
         text = json.dumps(_manifest(source, snapshot)).encode()
         self._fs.pipe_file(f"{folder}/manifest.new", text)
         self._fs.mv(f"{folder}/manifest.new", f"{folder}/manifest.json")
-        older = [one for one in self._offsets(source) if one < snapshot.offset]
-        for offset in older[:-1]:
+        there = self._offsets(source)
+        older = [one for one in there if one < snapshot.offset]
+        # Later ones are of the time before the offset was moved back.
+        for offset in [*older[:-1], *(one for one in there if one > snapshot.offset)]:
             self._fs.rm(f"{self._folder(source)}/{offset:020d}", recursive=True)
 
     def load(self, source: Source, *, up_to: int, hint: int = 0) -> Snapshot | None:
         """Return the newest whole snapshot at or before an offset."""
         del hint
+        self._newest.pop(source, None)
         for offset in reversed(self._offsets(source)):
             folder = f"{self._folder(source)}/{offset:020d}"
-            if offset > up_to or not self._fs.exists(f"{folder}/manifest.json"):
+            if not self._fs.exists(f"{folder}/manifest.json"):
                 continue
-            manifest = json.loads(self._fs.cat_file(f"{folder}/manifest.json"))
-            chunks = {
-                number: self._fs.cat_file(f"{folder}/{number:06d}")
-                for number in range(manifest["chunks"])
-            }
+            manifest = _read_manifest(self._fs.cat_file(f"{folder}/manifest.json"), folder)
+            if manifest is None:
+                continue
+            self._newest.setdefault(source, offset)
+            if offset > up_to:
+                continue
+            names = {n: f"{folder}/{n:06d}" for n in range(manifest["chunks"])}
+            chunks = {n: self._fs.cat_file(name) for n, name in names.items() if self._there(name)}
             if (found := _whole(manifest, chunks, up_to)) is not None:
                 return found
         return None
+
+    def newest(self, source: Source) -> int | None:
+        """Return the offset of the last snapshot written, as the last `load` found it."""
+        return self._newest.get(source)
+
+    def _there(self, name: str) -> bool:
+        return bool(self._fs.exists(name))
 
     def _folder(self, source: Source) -> str:
         return f"{self._root}/{source.topic}/{source.partition}"
@@ -188,6 +216,27 @@ def _manifest(source: Source, snapshot: Snapshot) -> dict[str, Any]:
         "chunks": len(snapshot.chunks),
         "sha256": _sha256(snapshot.chunks),
     }
+
+
+_MANIFEST = {
+    "format": int, "topic": str, "partition": int, "offset": int, "log_offset": int,
+    "checksum": str, "chunks": int, "sha256": str,
+}  # fmt: skip
+
+
+def _read_manifest(text: bytes, where: object) -> dict[str, Any] | None:
+    """Read a manifest; None, and a line in the log, where it is none."""
+    try:
+        manifest = json.loads(text)
+        typed = all(type(manifest[name]) is kind for name, kind in _MANIFEST.items())
+        fits = typed and 0 <= manifest["chunks"] <= MAX_CHUNKS
+        fits = fits and manifest.get("slot", "A") in ("A", "B")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        fits = False
+    if not fits:
+        logger.error("%s: a manifest cannot be read and is left out: %.80r", where, text)
+        return None
+    return dict(manifest)
 
 
 def _whole(manifest: dict[str, Any], chunks: dict[int, bytes], up_to: int) -> Snapshot | None:

@@ -60,7 +60,13 @@ _TABLE = (
     _gauge("start_time_seconds", "Start time of the process, Unix time."),
     _gauge("ready", "1 while /readyz returns 200."),
     _counter("input_messages_total", "Kafka messages read.", "topic"),
-    _counter("input_rejected_total", "Messages or rows that became dead-letter records.", "reason"),
+    _counter(
+        "input_quarantined_total",
+        "Messages set aside because the job ended again and again with them in hand.",
+        "topic",
+    ),
+    _counter("input_rejected_total", "Messages or rows that could not be used.", "reason"),
+    _counter("input_empty_messages_total", "Messages without a point: no error."),
     _counter("input_offset_out_of_range_total", "Read positions no longer in the topic.", "topic"),
     _counter(
         "input_partitions_grown_total", "Partitions added to an input while running.", "topic"
@@ -82,16 +88,23 @@ _TABLE = (
     _counter("detect_keys_silent_total", "Keys that fell silent."),
     _counter("detect_keys_forgotten_total", "Keys dropped after their ttl."),
     _gauge("detect_keys", "Keys held.", "topic", "partition"),
+    _gauge("detect_keys_waiting", "Of these, keys without a window yet.", "topic", "partition"),
     _gauge("detect_key_bytes", "Memory per key, without its name."),
     _histogram("detect_score_seconds", "Time to score one batch."),
     _counter("alert_findings_total", "Findings read by the alert stage.", "state"),
     _counter("alert_alerts_total", "Alerts written.", "state"),
     _counter("alert_past_total", "Alerts marked as past: older than alerts.max_age."),
+    _counter("alert_withheld_total", "Alerts not sent because of alerts.limit."),
     _gauge("alert_open", "Alerts that are open now."),
     _counter("delivery_records_total", "Records written.", "output"),
     _counter("delivery_aborts_total", "Transactions aborted; their input is read again."),
     _counter("delivery_broker_retries_total", "Retried calls to the broker.", "operation"),
     _counter("delivery_rebalances_total", "Rebalances: partitions were reassigned."),
+    _gauge(
+        "delivery_uncommitted_since_timestamp_seconds",
+        "Time since which input is in hand that is not committed, Unix time; 0: none.",
+        "stage",
+    ),
     _histogram("delivery_commit_seconds", "Time from flush to the end of a transaction."),
     _gauge(
         "state_snapshot_timestamp_seconds",

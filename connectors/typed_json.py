@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
@@ -20,11 +21,19 @@ from typing import (
     get_type_hints,
 )
 
+from connectors.codecs.fields import END_OF_TIME_MS
+from streamad.records import UNKNOWN_MS
+
 T = TypeVar("T")
 Reader = Callable[[object], Any]
 
 WRONG_TYPE = "wrong_type"
 MISSING_FIELD = "missing_field"
+MAX_WHOLE = 2**53
+"""The largest whole number that JSON readers of all languages take alike."""
+EARLIEST_MS = -86_400_000
+LATEST_MS = END_OF_TIME_MS + 86_400_000
+"""Times of events: 1970 to 2200 as for input, and a day more for windows around them."""
 
 
 class ShapeError(ValueError):
@@ -75,7 +84,21 @@ def to_record(kind: type[T], body: object) -> T:
 @cache
 def _readers_of(kind: Any) -> tuple[dict[str, Reader], frozenset[str]]:
     # Composed once a type: an alert stage reads its whole findings topic again when it starts.
-    return {name: _reader(hint) for name, hint in hints_of(kind).items()}, required_of(kind)
+    readers = {name: _bounded(name, _reader(hint)) for name, hint in hints_of(kind).items()}
+    return readers, required_of(kind)
+
+
+def _bounded(name: str, reader: Reader) -> Reader:
+    """Return a reader that refuses whole numbers nobody can mean: sums of them would overflow."""
+    low, high = (EARLIEST_MS, LATEST_MS) if name.endswith("_ms") else (-MAX_WHOLE, MAX_WHOLE)
+
+    def read(value: object) -> Any:
+        got = reader(value)
+        if type(got) is int and not low <= got <= high and got != UNKNOWN_MS:
+            _refuse(value, f"a whole number from {low} to {high}")
+        return got
+
+    return read
 
 
 def _reader(hint: Any) -> Reader:
@@ -139,7 +162,8 @@ def _read_float(value: object) -> float:
 
 
 def _refuse(value: object, wanted: object) -> NoReturn:
-    msg = f"expected {wanted}, got {value!r:.80}"
+    # Not its whole repr: what is nested deeply has none.
+    msg = f"expected {wanted}, got {reprlib.repr(value):.80}"
     raise ShapeError(WRONG_TYPE, msg)
 
 

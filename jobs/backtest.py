@@ -22,7 +22,7 @@ from jobs.build import build_detect
 from jobs.console import Tell, bar, say
 from jobs.moments import parse_moment
 from jobs.readiness import beyond_memory, still_learning
-from jobs.replay import Part, between, is_file, read_file, read_topic
+from jobs.replay import Part, between, is_file, n_rejected, read_file, read_topic
 from jobs.score import key_spans
 from jobs.settings import environment, kafka_settings
 from jobs.tables import check_output, write_table
@@ -90,10 +90,10 @@ def replay(
         if part.source not in shards:
             shards[part.source] = operator.new_state()
         batch = between(part.decoded.batch, begin_ms, end_ms)
-        made.counts["rejected"] += len(part.decoded.rejected)
+        made.counts["rejected"] += n_rejected(part.decoded.rejected)
         at = Position(topic=part.source.topic, partition=part.source.partition)
         out = operator.process(shards[part.source], batch, at=at)
-        made.counts["rejected"] += len(out.rejected)
+        made.counts["rejected"] += n_rejected(out.rejected)
         made.counts.update({name: n for name, n in out.counts.items() if name != "rejected"})
         made.findings += out.findings
         spacing += [_spacing(scores.keys, scores.end_ms) for scores in out.scores]
@@ -106,6 +106,7 @@ def replay(
     alerting = AlertOperator(operator.config)
     state = alerting.new_state()
     made.alerts = alerting.process(state, [(f, f.window_end_ms) for f in made.findings])
+    made.counts["withheld"] = state.counts["alerts_withheld"]
     return made
 
 
@@ -207,7 +208,7 @@ def _parts(source: str, config: PipelineConfig, *, begin_ms: int | None) -> Iter
     if is_file(source):
         yield from read_file(Path(source), config)
         return
-    from connectors.kafka_member import KafkaLog
+    from connectors.kafka_log import KafkaLog
 
     log = KafkaLog(kafka_settings(environment()), group=f"streamad.{config.name}.backtest")
     try:
@@ -252,7 +253,7 @@ def facts(made: Backtest, operator: DetectOperator) -> list[tuple[str, str]]:
     """Return the report as lines of a name and a value."""
     found = spans(made.alerts)
     per_day = len(found) / made.days if made.days else 0.0
-    name = operator.detector.info.name
+    name, withheld = operator.detector.info.name, made.counts["withheld"]
     return [
         ("detector", f"{name} ({operator.degraded})" if operator.degraded else name),
         ("points", f"{made.counts['points']:,} of {len(made.keys):,} keys"),
@@ -260,6 +261,7 @@ def facts(made: Backtest, operator: DetectOperator) -> list[tuple[str, str]]:
         ("windows", f"{made.counts['windows']:,}, {made.counts['incomplete']:,} incomplete"),
         ("rejected, late", f"{made.counts['rejected']:,}, {made.counts['late']:,}"),
         ("alerts", f"{len(found):,}: {per_day:.2f} per day"),
+        *([("not sent", f"{withheld:,} (alerts.limit)")] if withheld else []),
         ("flaps", f"{count_flaps(found, within_ms=FLAP_WINDOWS * made.window_ms):,}"),
         ("longest", _longest(found)),
         ("still open", f"{sum(span.resolved_ms is None for span in found):,}"),

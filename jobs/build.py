@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from streamad.artifacts import Manifest, load_artifact, load_seeds, require_fit
+from streamad.artifacts import Manifest, load_artifact, load_seeds
 from streamad.config import PipelineConfig
 from streamad.detectors import DETECTORS
 from streamad.detectors.base import Detector, DetectorInfo
-from streamad.errors import ArtifactError, ConfigError, WindowError, nearest
+from streamad.errors import ArtifactError, ConfigError, UnfitArtifactError, WindowError, nearest
 from streamad.operators.detect import DetectOperator
+from streamad.shown import is_secret_name, safe_text, without_credentials
 
 FALLBACK = "robust_z"
 """Judges where a detector that needs training cannot be loaded: it needs nothing but the window."""
@@ -35,12 +36,13 @@ def build_detect(config: PipelineConfig, *, strict: bool = False) -> DetectOpera
         require_trained(config)
         return DetectOperator(config, make_detector(config))
     try:
-        detector, manifest = load_artifact(config.detector.artifact)
+        detector, manifest = load_artifact(config.detector.artifact, config)
+    except UnfitArtifactError:
+        raise
     except ArtifactError as error:
         if strict:
             raise
         return _degraded(config, str(error))
-    require_fit(manifest, config)
     return from_artifact(
         config, detector, manifest, seeds=load_seeds(config.detector.artifact, manifest)
     )
@@ -65,6 +67,8 @@ def from_artifact(
 
 
 def _degraded(config: PipelineConfig, why: str) -> DetectOperator:
+    # Every finding and alert repeats it.
+    why = safe_text(without_credentials(why))
     info = detector_info(config.detector.name)
     if not info.needs_training:
         return DetectOperator(
@@ -147,7 +151,8 @@ def check_params(name: str, params: Mapping[str, Any]) -> None:
             TypeAdapter(known[got]).validate_json(json.dumps(value, default=str), strict=True)
         except ValidationError as error:
             said = error.errors()[0]["msg"].replace("Input should be", "expected")
-            msg = f"detector.params.{got}: {said}, got {value!r}"
+            shown = "a value that is not shown" if is_secret_name(got) else repr(value)
+            msg = f"detector.params.{got}: {said}, got {without_credentials(shown)}"
             raise ConfigError(msg) from error
 
 

@@ -500,7 +500,10 @@ def _failed(error: Exception) -> int:
 
 
 def _told(text: str, code: int) -> int:
-    for line in text.splitlines() or [""]:
+    # What failed may have repeated a URL, an option or a record; this is where it is shown.
+    from jobs.console import displayable
+
+    for line in displayable(text).splitlines() or [""]:
         sys.stderr.write(f"streamad: error: {line}\n")
     return code
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from jobs.build import check_detector, make
 from jobs.console import bar, say, status
-from jobs.replay import joined, read_file
+from jobs.replay import joined, n_rejected, read_file
 from jobs.score import describe, fit_table, pipeline_for, score_table
 from jobs.settings import environment, kafka_settings
 from jobs.tables import Table, check_output, read_table, write_table
@@ -127,7 +127,7 @@ def _fit_for_pipeline(
         raise ConfigError(msg)
     check_detector(config)
     parts = [part.decoded for part in read_file(train, config)]
-    lost = sum(len(part.rejected) for part in parts)
+    lost = sum(n_rejected(part.rejected) for part in parts)
     if lost:
         say(f"{lost} rows could not be read and are skipped")
     with status(f"fitting {detector}") as tell:

@@ -11,7 +11,16 @@ Tell = Callable[[int, int | None], None]
 
 def say(text: str) -> None:
     """Write a line to standard error: standard output is for results."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{displayable(text)}\n")
+
+
+def displayable(text: str) -> str:
+    """Return text without secrets of the environment, and without what a terminal would obey."""
+    from jobs.logs import Redactor, secrets_of
+    from jobs.settings import environment
+    from streamad.shown import safe_lines
+
+    return safe_lines(Redactor(secrets_of(environment())).text(text))
 
 
 def is_watched() -> bool:

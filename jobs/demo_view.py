@@ -17,6 +17,7 @@ from jobs.demo_board import Board, Line
 from jobs.demo_script import Phase, Script
 from streamad.operators.wording import clock
 from streamad.records import Alert
+from streamad.shown import safe_text
 
 _SAYS: Final[dict[Phase, str]] = {
     "learning": "1/3 learning the baseline of this machine",
@@ -144,7 +145,7 @@ def frame(
             unknown="learning" if script.phase == "learning" else "-",
             ascii_only=ascii_only,
         ),
-        _alerts(board.told(n_told), 2 * n_told, width, ascii_only=ascii_only),
+        _alerts(board, 2 * n_told, width, ascii_only=ascii_only),
     )
 
 
@@ -186,7 +187,7 @@ def _metrics(lines: list[Line], width: int, *, unknown: str, ascii_only: bool) -
     for line in lines:
         style = "bold red" if line.alert is not None else ""
         table.add_row(
-            Text(line.label, style=style),
+            Text(safe_text(line.label), style=style),
             Text(line.sparkline(spark, ascii_only=ascii_only), style=style or "cyan"),
             Text(line.now, style=style),
             *_severity(line, unknown=unknown, ascii_only=ascii_only),
@@ -205,17 +206,20 @@ def _severity(line: Line, *, unknown: str, ascii_only: bool) -> tuple[Text, Text
         # Strange, but of a kind the pipeline was told not to care about.
         style = "dim"
     bar = Text.assemble((full * filled, style), (empty * (_BAR - filled), "bright_black"))
-    return bar, Text(f"{line.severity:.1f}", style=style)
+    return bar, Text(f"{max(line.severity, 0.0):.1f}", style=style)
 
 
-def _alerts(alerts: list[Alert], height: int, width: int, *, ascii_only: bool) -> RenderableType:
-    rows: list[Text] = [_event(alert, ascii_only=ascii_only) for alert in alerts]
-    n_open = sum(alert.state != "resolved" for alert in alerts)
-    if not rows:
-        rows = [Text("none so far", style="dim")]
-    body = Group(*rows)
-    style = "red" if n_open else "green" if alerts else "bright_black"
-    title = f"alerts: {n_open} open" if alerts else "alerts (severity 1.0 or more)"
+def _alerts(board: Board, height: int, width: int, *, ascii_only: bool) -> RenderableType:
+    """Return as many alerts as fit in ``height`` lines, in a frame that says how many are open."""
+    rows: list[Text] = []
+    for n in range(height, 0, -1):
+        rows = [_event(alert, ascii_only=ascii_only) for alert in board.told(n)]
+        if sum(-(-max(row.cell_len, 1) // (width - 6)) for row in rows) <= height:
+            break
+    n_open = sum(alert.state != "resolved" for alert in board.events)
+    style = "red" if n_open else "green" if rows else "bright_black"
+    title = f"alerts: {n_open} open" if rows else "alerts (severity 1.0 or more)"
+    body = Group(*rows or [Text("none so far", style="dim")])
     return Panel(body, title=title, title_align="left", border_style=style, width=width,
                  height=height + 2)  # fmt: skip
 

@@ -8,13 +8,13 @@ or narrowed to one reason sends no letter twice and forgets none.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from connectors.dead_letters import Letter, from_record
 from streamad.config import PipelineConfig
-from streamad.ports import Headers, Log, Outgoing, Source
+from streamad.ports import Log, Outgoing, Source
 from streamad.records import Rejected
 
 REPLAYED = "streamad.replayed"
@@ -22,6 +22,9 @@ REPLAYED = "streamad.replayed"
 
 MAX_ATTEMPTS = 3
 """A record that failed again so often is left where it is: it would come back for ever."""
+
+_DIGITS = 10
+"""No count has so many; a number of thousands of digits is not even read."""
 
 UNREADABLE = "not_a_dead_letter"
 BATCH_RECORDS = 500
@@ -41,7 +44,7 @@ class Found:
         """Return how often the record was replayed before it failed again."""
         for name, value in self.letter.headers:
             if name == REPLAYED:
-                return int(value) if value and value.isdigit() else 0
+                return int(value) if value and value.isdigit() and len(value) < _DIGITS else 0
         return 0
 
     def repeats(self, other: Found) -> bool:
@@ -71,7 +74,8 @@ class Desk(Protocol):
 class Replay:
     """What a replay did, or (``dry_run``) would do; counts by reason.
 
-    merged : letters about further rows of a message that was sent as a whole already
+    merged : letters about further rows of a message that was sent as a whole already; refused :
+    letters that name another target than the pipeline's input; odd : records that are no letters
     """
 
     replayed: Counter[str] = field(default_factory=Counter)
@@ -79,6 +83,8 @@ class Replay:
     merged: Counter[str] = field(default_factory=Counter)
     given_up: Counter[str] = field(default_factory=Counter)
     gone: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    odd: int = 0
 
     @property
     def total(self) -> int:
@@ -128,6 +134,7 @@ def replay(  # noqa: PLR0913 - all by keyword
     found: Iterable[Found | Rejected],
     desk: Desk,
     *,
+    targets: Collection[Source],
     originals: Log,
     reason: str | None = None,
     limit: int | None = None,
@@ -136,15 +143,16 @@ def replay(  # noqa: PLR0913 - all by keyword
 ) -> Replay:
     """Send dead letters back to where they came from, once each.
 
-    found : in the order of their partitions' offsets; originals : reads what letters only point
-    at (another log than the one ``found`` is read from); reason : only these; limit : at most so
-    many
+    found : in the order of their partitions' offsets; targets : partitions that may be sent to: a
+    letter names what its writer liked, and we may write where that writer may not; originals :
+    reads what letters only point at (another log than the one ``found`` is read from); reason :
+    only these; limit : at most so many
     """
     made, batch = Replay(), _Batch()
+    sender = _Sender(targets=targets, originals=originals, max_attempts=max_attempts)
     done: dict[str, Mapping[Source, int]] = {}
     last: Found | None = None
-    chosen = (f for f in found if isinstance(f, Found) and reason in {None, f.letter.reason})
-    for one in chosen:
+    for one in _chosen(found, reason, into=made):
         why = one.letter.reason
         if last is not None and one.repeats(last):
             batch.add(one, None)
@@ -158,13 +166,24 @@ def replay(  # noqa: PLR0913 - all by keyword
             made.before[why] += 1
             continue
         last = one
-        batch.add(one, _outgoing(one, originals, max_attempts=max_attempts, into=made))
+        batch.add(one, sender.outgoing(one, made))
         if batch.full and not dry_run:
             desk.send(batch.records, batch.done)
             batch = _Batch()
     if batch.done and not dry_run:
         desk.send(batch.records, batch.done)
     return made
+
+
+def _chosen(
+    found: Iterable[Found | Rejected], reason: str | None, *, into: Replay
+) -> Iterator[Found]:
+    """Yield the letters of a reason, and count what is no letter."""
+    for one in found:
+        if isinstance(one, Rejected):
+            into.odd += 1
+        elif reason in {None, one.letter.reason}:
+            yield one
 
 
 class _Batch:
@@ -188,36 +207,50 @@ class _Batch:
         return len(self.records) >= BATCH_RECORDS or self._n_bytes >= BATCH_BYTES
 
 
-def _outgoing(one: Found, originals: Log, *, max_attempts: int, into: Replay) -> Outgoing | None:
-    letter = one.letter
-    if one.attempts >= max_attempts:
-        into.given_up[letter.reason] += 1
-        return None
-    value: bytes | None = letter.value
-    if letter.pointer:
-        value = _original(letter, originals)
-        if value is None:
-            into.gone[letter.reason] += 1
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sender:
+    """Makes records of letters; counts those that are not to be sent."""
+
+    targets: Collection[Source]
+    originals: Log
+    max_attempts: int
+
+    def outgoing(self, one: Found, into: Replay) -> Outgoing | None:
+        """Return the record a letter is sent as; None where it is not."""
+        letter = one.letter
+        if Source(letter.topic, letter.partition) not in self.targets:
+            into.refused[letter.reason] += 1
             return None
-    into.replayed[letter.reason] += 1
-    kept: Headers = tuple((name, text or b"") for name, text in letter.headers if name != REPLAYED)
-    return Outgoing(
-        topic=letter.topic,
-        value=value,
-        key=letter.key,
-        headers=(*kept, (REPLAYED, str(one.attempts + 1).encode())),
-        # Where its key's other records are, whatever partitioner the producer used.
-        partition=letter.partition,
-    )
+        if one.attempts >= self.max_attempts:
+            into.given_up[letter.reason] += 1
+            return None
+        value, key = letter.value, letter.key
+        if letter.pointer or letter.key_pointer:
+            original = _original(letter, self.originals)
+            if original is None:
+                into.gone[letter.reason] += 1
+                return None
+            value = original[0] if letter.pointer else value
+            key = original[1] if letter.key_pointer else key
+        into.replayed[letter.reason] += 1
+        kept = tuple((name, text or b"") for name, text in letter.headers if name != REPLAYED)
+        return Outgoing(
+            topic=letter.topic,
+            value=value,
+            key=key,
+            headers=(*kept, (REPLAYED, str(one.attempts + 1).encode())),
+            # Where its key's other records are, whatever partitioner the producer used.
+            partition=letter.partition,
+        )
 
 
-def _original(letter: Letter, log: Log) -> bytes | None:
-    """Read the record a pointer points at; None where retention has deleted it."""
+def _original(letter: Letter, log: Log) -> tuple[bytes, bytes | None] | None:
+    """Read value and key of the record a letter points at; None where retention deleted it."""
     source = Source(letter.topic, letter.partition)
     first, stop = log.bounds(letter.topic).get(source, (0, 0))
     if not first <= letter.offset < stop:
         return None
     for messages in log.read(source, letter.offset, letter.offset + 1):
-        for payload in messages.payloads:
-            return payload
+        for payload, raw in zip(messages.payloads, messages.raw, strict=True):
+            return None if payload is None else (payload, raw.key)
     return None

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from connectors.kafka_member import KafkaLog
+from connectors.kafka_log import KafkaLog
 from connectors.kafka_replay import KafkaDesk
 from jobs.console import say
 from jobs.dlq import (
@@ -23,6 +23,7 @@ from jobs.dlq import (
 from jobs.settings import environment, kafka_settings
 from streamad.config import PipelineConfig, load_pipeline
 from streamad.operators.wording import clock, one_line
+from streamad.shown import safe_text
 
 MAX_PAYLOAD_SHOWN = 120
 
@@ -63,6 +64,7 @@ def replay_letters(
         made = replay(
             letters(log, dead_letter_topics(config)),
             desk,
+            targets={source for topic in config.input.topics for source in originals.bounds(topic)},
             originals=originals,
             reason=reason,
             limit=limit,
@@ -97,7 +99,7 @@ def _facts(found: Found, payloads: bool) -> dict[str, str]:  # noqa: FBT001 - pa
     if payloads:
         shown = letter.value[:MAX_PAYLOAD_SHOWN].decode("utf-8", "backslashreplace")
         facts["payload"] = "(too large to keep)" if letter.pointer else shown
-    return facts
+    return {name: safe_text(text) for name, text in facts.items()}
 
 
 def _print_counts(counts: Counter[str]) -> None:
@@ -115,7 +117,10 @@ def _print_replay(made: Replay, *, dry_run: bool, max_attempts: int) -> None:
         (made.merged, "rows of messages replayed as a whole"),
         (made.given_up, f"skipped: failed after {max_attempts} replays"),
         (made.gone, "skipped: too large to keep, and no longer in the input"),
+        (made.refused, "refused: names a topic or partition that is no input of this pipeline"),
     ]
+    if made.odd:
+        say(f"{made.odd} records are no dead-letter records of streamad and are skipped")
     for counts, words in lines:
         for reason, n in counts.most_common():
             sys.stdout.write(f"{n:>9}  {reason}: {words}\n")

@@ -21,6 +21,7 @@ from jobs.docs_alerts import alerts_page
 from jobs.docs_baseline import baseline_page
 from jobs.docs_cli import cli_page
 from jobs.docs_flink import flink_page
+from jobs.docs_input import bounds_table, reasons_table
 from streamad import config as config_module
 from streamad.config import PipelineConfig, Section, changes_decisions
 from streamad.detectors import DETECTORS
@@ -69,7 +70,21 @@ Settings marked † change decisions: state made with other values of them is no
 
 ### Formats
 
-{_formats()}"""
+{_formats()}
+
+### Bounds
+
+One message can neither stop the job nor slow it down. Beyond a bound it becomes a
+dead-letter record, unless the table has something else.
+
+{bounds_table()}
+
+### Reasons
+
+Why a message or a row is not used. Each becomes a dead-letter record, except where it is
+only counted.
+
+{reasons_table()}"""
 
 
 def _sections() -> Iterator[tuple[str, type[Section]]]:

@@ -27,7 +27,8 @@ FIELDS = {
     "id": "a hash of pipeline, detector, kind, key and opening window; shared by finding and alert",
     "sequence": "counts the records of this id from 0; `(id, sequence)` is unique",
     "state": "stage of its life-cycle",
-    "kind": "anomalous values, no data, or a failing detector",
+    "kind": "anomalous values, no data, a failing detector, a message that was set aside, a "
+    "flood (alerts that were not sent), or a clock (event times too far ahead)",
     "pipeline": "name of the pipeline",
     "detector": "name of the detector",
     "artifact": "id of the artifact it was loaded from; empty: none",

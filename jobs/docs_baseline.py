@@ -79,8 +79,10 @@ alerts are possible.
   {kernels.FEW_DAYS} days on) times {kernels.MARGIN_AT_ITS_HOUR}. Hours are those of
   `scoring.timezone`, summer time included.
 - **A level that lasts.** An episode that lasts `scoring.adopt_after`
-  ({duration(scoring.adopt_after)}), and four windows' lengths, ends with the reason that the new
-  level was adopted. The detector's memory then holds the new level, and a change from it is found.
+  ({duration(scoring.adopt_after)}), four windows' lengths, and at least {kernels.ADOPT_MESSAGES}
+  messages, ends with the reason that the new level was adopted. The detector's memory then holds
+  the new level, and a change from it is found. A single message never makes a level normal, however
+  many rows and days it holds.
 - **An episode's peak.** A closed episode leaves one value, its peak, in the block where it opened.
   So one outage hardly moves the law, and a nightly one stops alerting after a few nights.
 

@@ -54,7 +54,10 @@ treat the cluster's job store as a place with credentials. Flink commits under a
 
 Without `--cluster`, Flink runs inside the command itself, until Ctrl-C. To install it: `make
 setup-flink`, or `pip install 'streamad-pipeline[flink]'`, Java 17 and the jar
-`org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2` (`flink.connector_jar`, or the cluster's `lib`).
+`org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2` (`flink.connector_jar`, or the cluster's `lib`). The connector
+lacks Kafka's codecs, and a topic with compressed batches ends the job without them: put
+`com.github.luben:zstd-jni:1.5.6-10`, `org.lz4:lz4-java:1.8.0` and `org.xerial.snappy:snappy-java:1.1.10.7` in the
+same folder (`make setup-flink` does so).
 
 ## Stop, upgrade, scale, resume
 
@@ -93,6 +96,7 @@ outage, the broker may have aborted the transactions that `--from latest` needs.
 | the next record was deleted | `input.on_out_of_range`: the job fails, or continues with a gap and logs it |
 | a partition is silent | the broker is asked; if nothing is left to read, the wall clock counts (`series.silence`) |
 | a broken message | a dead-letter record, as in the plain job |
+| a message that ends the worker again and again | quarantined after five restarts, as in the plain job ([operations](operations.md#a-record-that-ends-the-process)) |
 
 After a restart Flink commits the checkpoint's transactions again. If they were committed before, the log shows the error
 `Unable to commit transaction … already fenced`: Kafka refuses the second commit, and nothing is lost.
@@ -119,7 +123,7 @@ job:
 ```
 
 With a second argument, `none`, it starts at `input.start` even after a plain job. It needs
-`flink.parallelism` in the pipeline file, the connector in `/opt/flink/lib`, and
+`flink.parallelism` in the pipeline file, the connector and the codecs in `/opt/flink/lib`, and
 `execution.checkpointing.dir` and the restart strategy in the deployment. The tests submit it this way with
 `flink run -pym`; it was not tested in Kubernetes.
 

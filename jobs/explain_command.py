@@ -46,7 +46,7 @@ def _pipeline(pipeline: Path | None, scores: Path | None) -> PipelineConfig:
 
 
 def _from_broker(config: PipelineConfig, key: str, at_ms: int) -> Evidence:
-    from connectors.kafka_member import KafkaLog
+    from connectors.kafka_log import KafkaLog
 
     log = KafkaLog(kafka_settings(environment()), group=f"streamad.{config.name}.explain")
     try:

@@ -13,6 +13,7 @@ from rich.text import Text
 from jobs.explain import Account, Around
 from streamad.operators.wording import clock, number, numbers
 from streamad.records import Finding, as_dict
+from streamad.shown import safe_text
 
 BARS = "▁▂▃▄▅▆▇█"
 NOT_SCORED = "·"
@@ -39,10 +40,10 @@ def as_json(account: Account) -> dict[str, Any]:
 def panel(account: Account) -> Panel:
     """Return an account as a panel: verdict, reasons, numbers, and the scores about that time."""
     words, style = HEADLINES[account.outcome]
-    title = f"{account.key} · {clock(account.window_end_ms, dated=True)} UTC"
+    title = f"{safe_text(account.key)} · {clock(account.window_end_ms, dated=True)} UTC"
     drawn = " (look at the newest samples)" if account.decided_by == "newest" else ""
     parts = [Text(words, style=style), Text()]
-    parts += [Text(f"• {reason}") for reason in account.reasons]
+    parts += [Text(f"• {safe_text(reason)}") for reason in account.reasons]
     return Panel(
         Group(*parts, Text(), _facts(account), Text(), *sparkline(account.around, of=drawn)),
         title=Text(title, style="bold"),
@@ -54,7 +55,8 @@ def panel(account: Account) -> Panel:
 def _facts(account: Account) -> Table:
     table = Table.grid(padding=(0, 2))
     for name, value in _rows(account):
-        table.add_row(Text(name, style="dim"), value)
+        # As texts: a variate's name is no markup.
+        table.add_row(Text(safe_text(name), style="dim"), Text(safe_text(value)))
     return table
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from connectors.detect_records import KafkaDetectRecords
-from connectors.flink_tables import group_of, sink_options, source_options
+from connectors.flink_tables import group_of as flink_group
+from connectors.flink_tables import sink_options, source_options
 from connectors.kafka import KafkaSettings
 from connectors.kafka_admin import partition_counts
-from connectors.kafka_member import KafkaLog
+from connectors.kafka_log import KafkaLog
+from connectors.kafka_notes import KafkaNotes
 from connectors.rekeyed import RekeyedCodec
 from connectors.telemetry import DETECT_COUNTS
 from jobs.build import build_detect
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 CONNECTOR = Path(".cache/flink/libs/flink-sql-connector-kafka-5.0.0-2.2.jar")
 """Where ``make setup-flink`` puts the connector, from the root of the repository."""
+
+CODECS = ("zstd-jni", "lz4-java", "snappy-java")
+"""Jars without which the connector reads no topic that is compressed so."""
 
 STATE_DIR = Path(".streamad/flink")
 """Where checkpoints go when Flink runs in this process and the pipeline names no place."""
@@ -57,7 +62,7 @@ class MakeDetect:
         if config.input.repartition:
             decoder = RekeyedCodec(config)
             config = of_rekeyed(config)
-        log = KafkaLog(self.settings, group=group_of(config))
+        log = KafkaLog(self.settings, group=flink_group(config))
         records = KafkaDetectRecords(
             config,
             detector=operator.detector.info.name,
@@ -86,6 +91,7 @@ class MakeDetect:
             telemetry=telemetry,
             counters=DETECT_COUNTS,
             handover=handover,
+            notes=KafkaNotes(self.settings, group=f"{flink_group(config)}.in-hand"),
         )
 
 
@@ -137,7 +143,7 @@ def plan(
             partitions=counts[scores],
             taken=dict(taken or {}),
         ),
-        jars=[jar] if (jar := connector_jar(config)) else [],
+        jars=connector_jars(config),
         options={**default_options(config), **config.flink.options, **options},
     )
 
@@ -184,12 +190,15 @@ def checkpoint_dir(config: PipelineConfig) -> str:
     return f"{url.rstrip('/')}/{config.name}"
 
 
-def connector_jar(config: PipelineConfig) -> Path | None:
-    """Return the Kafka connector's jar; None leaves it to the cluster's ``lib`` folder."""
+def connector_jars(config: PipelineConfig) -> list[Path]:
+    """Return the Kafka connector's jar, and Kafka's codecs that lie beside it.
+
+    An empty list leaves them to the cluster's ``lib`` folder. Raises ConfigError for a missing jar.
+    """
     given = config.flink.connector_jar
-    if given is None:
-        return CONNECTOR.absolute() if CONNECTOR.exists() else None
-    jar = Path(given).absolute()
+    if given is None and not CONNECTOR.exists():
+        return []
+    jar = Path(given or CONNECTOR).absolute()
     if not jar.is_file():
         msg = (
             f"flink.connector_jar: there is no file {given}; fetch "
@@ -197,7 +206,7 @@ def connector_jar(config: PipelineConfig) -> Path | None:
             "leave it unset where the cluster has it in lib"
         )
         raise ConfigError(msg)
-    return jar
+    return [jar, *sorted(path for name in CODECS for path in jar.parent.glob(f"{name}-*.jar"))]
 
 
 def why_no_flink() -> str | None:

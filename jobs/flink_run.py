@@ -49,7 +49,13 @@ def run_here(
     """
     config = _with_place(config, str(STATE_DIR))
     (port,) = free_ports(1)
-    options = {"rest.port": str(port), "rest.bind-port": str(port), "rest.address": "127.0.0.1"}
+    options = {
+        "rest.port": str(port),
+        "rest.bind-port": str(port),
+        "rest.address": "127.0.0.1",
+        # Without it Flink listens on all addresses, and who reaches its web page may submit code.
+        "rest.bind-address": "127.0.0.1",
+    }
     rest = FlinkRest(f"127.0.0.1:{port}")
     job_id = _submit(config, settings, start_from=start_from, options=options, remote=False)
     running = False

@@ -6,6 +6,7 @@ A log line tells a change of state; what happens a thousand times a second is co
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -13,50 +14,61 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal, TextIO
 
 import orjson
 
+from streamad.shown import (
+    HIDDEN,
+    is_secret_name,
+    safe_json,
+    safe_lines,
+    safe_text,
+    without_credentials,
+)
+
 LogFormat = Literal["json", "text"]
 
-HIDDEN = "***"
 MIN_SECRET_CHARS = 4
 """Shorter values are not searched for: they would blank out half of every line."""
+
+MAX_SECRET_CHARS = 65_536
 
 RAW_FIELDS = frozenset({"body", "expected", "observed", "payload", "raw", "value", "values"})
 """Fields that may hold what customers sent; they are shown at DEBUG only."""
 
 REPEATS, REPEAT_WINDOW_S, MAX_REMEMBERED = 5, 60.0, 1_024
 MAX_TEXT_CHARS = 8_192
+MAX_LINE_CHARS = 2 * MAX_TEXT_CHARS
 
-_SECRET_NAME = re.compile(
-    r"passw|secret|token|api_?key|private_?key|credential|authori[sz]ation|routing_key|user_info"
-    r"|sasl_(oauth|plain_pass)|webhook_url",
-    re.IGNORECASE,
-)
-_USERINFO = re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
-_BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}")
 _STANDARD = frozenset(
     {*logging.LogRecord("", 0, "", 0, "", None, None).__dict__, "message", "asctime", "taskName"}
 )
 
 
-def is_secret_name(name: str) -> bool:
-    """Say whether a setting or field of that name holds a secret.
-
-    >>> is_secret_name("KAFKA_SASL_PASSWORD"), is_secret_name("KAFKA_SASL_MECHANISM")
-    (True, False)
-    """
-    return _SECRET_NAME.search(name) is not None
-
-
 def secrets_of(environment: Mapping[str, str]) -> list[str]:
-    """Return the secret values of an environment, so that no line may repeat them."""
-    return [
-        value
-        for name, value in environment.items()
-        if is_secret_name(name) and not name.endswith("_FILE") and len(value) >= MIN_SECRET_CHARS
-    ]
+    """Return the secret values of an environment, so that no line may repeat them.
+
+    Those that stand in the file a ``NAME_FILE`` names are among them.
+    """
+    found: set[str] = set()
+    for name, value in environment.items():
+        if not is_secret_name(name):
+            continue
+        text = _content(value) if name.endswith("_FILE") else value
+        # A key of several lines is shown line by line, if at all.
+        found.update(part.strip() for part in (text, *text.splitlines()))
+    return sorted(one for one in found if len(one) >= MIN_SECRET_CHARS)
+
+
+def _content(path: str) -> str:
+    """Return what a file of a secret holds; nothing where it cannot be read: others report that."""
+    try:
+        with Path(path).open(encoding="utf-8", errors="replace") as file:
+            return file.read(MAX_SECRET_CHARS)
+    except (OSError, ValueError):
+        return ""
 
 
 class Redactor:
@@ -71,7 +83,7 @@ class Redactor:
         """Return ``text`` without secrets."""
         if self._known is not None:
             text = self._known.sub(HIDDEN, text)
-        return _BEARER.sub(rf"\1 {HIDDEN}", _USERINFO.sub(HIDDEN, text))
+        return without_credentials(text)
 
     def value(self, name: str, value: Any) -> Any:
         """Return the value of a field without secrets, whatever it is made of."""
@@ -149,7 +161,12 @@ class JsonFormatter(_Formatter):
         """Return the line."""
         ts, text, fields = self.parts(record)
         head = {"ts": ts, "level": record.levelname.lower(), "logger": record.name, "msg": text}
-        return orjson.dumps(fields | head, default=str, option=orjson.OPT_SORT_KEYS).decode()
+        try:
+            line = orjson.dumps(fields | head, default=str, option=orjson.OPT_SORT_KEYS).decode()
+        except TypeError:
+            # Half a surrogate pair is no text to orjson; the event must not be lost for it.
+            return json.dumps(fields | head, default=str, sort_keys=True)
+        return safe_json(line)
 
 
 class TextFormatter(_Formatter):
@@ -160,8 +177,8 @@ class TextFormatter(_Formatter):
         ts, text, fields = self.parts(record)
         trace = fields.pop("trace", None)
         said = "".join(f" {name}={value}" for name, value in fields.items())
-        line = f"{ts} {record.levelname.lower():7} {text}{said}"
-        return f"{line}\n{trace}" if trace else line
+        line = safe_text(f"{ts} {record.levelname.lower():7} {text}{said}", MAX_LINE_CHARS)
+        return f"{line}\n{safe_lines(trace)}" if trace else line
 
 
 def setup_logs(

@@ -16,7 +16,7 @@ from connectors.files import SUFFIXES, one_series, read_series
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
 from streamad.ports import Log, Source
-from streamad.records import Decoded, SignalBatch
+from streamad.records import Decoded, Rejected, SignalBatch
 from streamad.training.fit import rows_of
 
 LINES = 20_000
@@ -121,6 +121,11 @@ def read_topic(
         for part in log.read(source, start, stop):
             decoded = codec.decode(part.payloads, part.offsets, part.broker_ms)
             yield Part(source=source, decoded=decoded)
+
+
+def n_rejected(rejected: Sequence[Rejected]) -> int:
+    """Return how many rejections these stand for: one may stand for many of a message."""
+    return sum(sum(one.by_reason.values()) for one in rejected)
 
 
 def between(batch: SignalBatch, begin_ms: int | None, end_ms: int | None) -> SignalBatch:

@@ -14,9 +14,10 @@ from connectors.kafka import KafkaSettings, member_id
 from connectors.kafka_member import KafkaMember
 from jobs.plain import alert_loop, detect_loop, rekey_loop
 from jobs.preflight import require
+from jobs.topic_watch import TopicWatch
 from jobs.topics import create_topics
 from streamad.config import PipelineConfig
-from streamad.errors import ConfigError
+from streamad.errors import ConfigError, SourceUnavailableError
 from streamad.ports import Fault, Source, Telemetry, no_fault
 
 logger = logging.getLogger(__name__)
@@ -42,8 +43,16 @@ class Loop(Protocol):
         """Say whether every partition that came is at work."""
         ...
 
+    def n_kept(self, source: Source) -> int:
+        """Return how many messages were polled and wait for their turn."""
+        ...
+
     def run(self, stop: Callable[[], bool]) -> None:
         """Work until ``stop``."""
+        ...
+
+    def renewed(self, topic: str) -> None:
+        """Note, from another thread, that a topic was deleted and made anew."""
         ...
 
 
@@ -52,6 +61,10 @@ class Watch(Protocol):
 
     def turned(self, role: str, loop: Loop, member: KafkaMember) -> None:
         """Note that the loop turned."""
+        ...
+
+    def lost(self, topics: Sequence[str]) -> None:
+        """Note, from another thread, which topics are gone; none: all are there."""
         ...
 
 
@@ -75,8 +88,6 @@ def run(  # noqa: PLR0913 - all but the first two by keyword
     if role == "rekey" and not config.input.repartition:
         msg = "--role rekey: this pipeline has no input.repartition, so there is nothing to re-key"
         raise ConfigError(msg)
-    require(config, settings)
-    create_topics(config, settings)
     stop = stop or threading.Event()
     member = member_id(environment)
     fault = kill_at(environment.get(KILL_AT, ""))
@@ -84,17 +95,22 @@ def run(  # noqa: PLR0913 - all but the first two by keyword
     if config.input.repartition and role in ("both", "detect"):
         wanted.insert(0, "rekey")
     failures: list[BaseException] = []
+    loops: list[Loop] = []
     threads = [
         threading.Thread(
             target=_work,
-            args=(name, config, settings, member, telemetry, watch, fault, stop, failures),
+            args=(name, config, settings, member, telemetry, watch, fault, stop, failures, loops),
             name=f"streamad-{name}",
             daemon=True,
         )
         for name in wanted
     ]
+    looks = TopicWatch(config, settings, loops=loops, lost=watch.lost if watch else None)
     with _signals(stop):
-        for thread in threads:
+        if not _ready_to_start(config, settings, telemetry, stop):
+            return
+        look = threading.Thread(target=looks.run, args=(stop,), name="streamad-topics", daemon=True)
+        for thread in (look, *threads):
             thread.start()
         while any(thread.is_alive() for thread in threads):
             # Short waits: a signal is handled between two of them.
@@ -102,6 +118,31 @@ def run(  # noqa: PLR0913 - all but the first two by keyword
                 thread.join(0.2)
     if failures:
         raise failures[0]
+
+
+def _ready_to_start(
+    config: PipelineConfig,
+    settings: KafkaSettings,
+    telemetry: Telemetry | None,
+    stop: threading.Event,
+) -> bool:
+    """Look at the cluster and make topics, again until a broker answers; False: told to stop.
+
+    Raises ConfigError where something is wrong there.
+    """
+    for attempt in range(1_000_000):
+        try:
+            require(config, settings)
+            create_topics(config, settings)
+        except SourceUnavailableError as error:
+            logger.warning("not started yet, and tried again: %s", error)
+            if telemetry is not None:
+                telemetry.count("delivery_broker_retries_total", operation="start")
+            if stop.wait(min(10.0, 0.5 * 2 ** min(attempt, 6))):
+                return False
+        else:
+            return not stop.is_set()
+    raise AssertionError
 
 
 _MAKERS: Mapping[str, Callable[..., tuple[Loop, KafkaMember]]] = {
@@ -121,6 +162,7 @@ def _work(  # noqa: PLR0913, PLR0917 - the arguments of a thread
     fault: Fault,
     stop: threading.Event,
     failures: list[BaseException],
+    loops: list[Loop],
 ) -> None:
     kafka: KafkaMember | None = None
 
@@ -130,6 +172,7 @@ def _work(  # noqa: PLR0913, PLR0917 - the arguments of a thread
     try:
         loop: Loop
         loop, kafka = _MAKERS[role](config, settings, member=member, telemetry=telemetry, fault=at)
+        loops.append(loop)
         logger.info("%s of pipeline %s runs as %s", role, config.name, member)
         loop.run(_stop_of(stop, watch, role, loop, kafka))
     except BaseException as error:  # noqa: BLE001 - raised again by the main thread

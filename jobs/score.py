@@ -26,7 +26,7 @@ from jobs.build import (
 )
 from jobs.readiness import samples, still_learning
 from jobs.tables import ROW_MS, Table
-from streamad.artifacts import load_artifact, load_seeds, require_fit
+from streamad.artifacts import load_artifact, load_seeds
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError, TrainingError
 from streamad.operators.alert import AlertOperator
@@ -78,7 +78,7 @@ def pipeline_for(
         {
             "name": "score",
             "input": {"fields": {"values": table.columns, "key": (table.key or "key",)}},
-            "series": {"ttl": FOREVER},
+            "series": {"ttl": FOREVER, "max_ahead": FOREVER},
             "windows": {"size": "auto" if size is None else size},
             "detector": {"name": detector, "params": dict(params or {}), "artifact": artifact},
         }
@@ -173,8 +173,7 @@ def _operator(
 ) -> tuple[DetectOperator, int, str]:
     """Return the operator, the row judging begins at, and what there is to say about that."""
     if config.detector.artifact is not None:
-        detector, manifest = load_artifact(config.detector.artifact)
-        require_fit(manifest, config)
+        detector, manifest = load_artifact(config.detector.artifact, config)
         seeds = load_seeds(config.detector.artifact, manifest)
         return from_artifact(config, detector, manifest, seeds=seeds), train_end or 0, ""
     note = ""

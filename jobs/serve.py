@@ -17,6 +17,7 @@ from jobs.settings import Settings, kafka_settings, read_settings
 from jobs.watch import BeatingTelemetry, Watcher
 from streamad.config import PipelineConfig, load_pipeline
 from streamad.errors import ConfigError
+from streamad.shown import safe_text, without_credentials
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,12 @@ def _server(settings: Settings, health: Health, telemetry: PrometheusTelemetry) 
     with StatusServer(
         health, telemetry.render, host=settings.host, port=settings.health_port
     ) as server:
-        logger.info("health and metrics answer", extra={"port": server.port})
+        logger.info(
+            "health and metrics answer on %s:%d, without a password",
+            settings.host,
+            server.port,
+            extra={"port": server.port},
+        )
         yield
 
 
@@ -76,5 +82,5 @@ def _tell_identity(telemetry: PrometheusTelemetry, config: PipelineConfig) -> No
         1,
         pipeline=config.name,
         detector=config.detector.name,
-        artifact=config.detector.artifact or "",
+        artifact=safe_text(without_credentials(config.detector.artifact or "")),
     )

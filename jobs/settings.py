@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamad.errors import ConfigError
+from streamad.shown import without_credentials
 
 if TYPE_CHECKING:
     from connectors.kafka import KafkaSettings
@@ -59,7 +60,8 @@ def read_settings(given: Mapping[str, str]) -> Settings:
         problem = error.errors()[0]
         name = f"{_PREFIX}{str(problem['loc'][0]).upper()}"
         said = str(problem["msg"]).removeprefix("Input should be ")
-        msg = f"{name} is {problem['input']!r}; it must be {said[:1].lower()}{said[1:]}"
+        got = without_credentials(repr(problem["input"]))
+        msg = f"{name} is {got}; it must be {said[:1].lower()}{said[1:]}"
         raise ConfigError(msg) from error
 
 

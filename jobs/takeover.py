@@ -10,7 +10,7 @@ from contextlib import closing
 from connectors.flink_tables import group_of as flink_group
 from connectors.kafka import KafkaSettings
 from connectors.kafka_admin import group_members, set_group_offsets
-from connectors.kafka_member import KafkaLog
+from connectors.kafka_log import KafkaLog
 from jobs.plain import group_of, of_rekeyed
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from connectors.alert_records import state_topic
-from connectors.kafka import KafkaSettings
+from connectors.kafka import MAX_BATCH_BYTES, KafkaSettings
 from connectors.kafka_admin import Topic, make_topics, partition_counts
 from connectors.rekeyed import rekeyed_topic
 from streamad.config import PipelineConfig
@@ -42,7 +44,9 @@ def output_topics(config: PipelineConfig, partitions: int) -> list[Topic]:
         made.append(Topic(name=config.output.dead_letters.format(topic=topic), configs=_WEEK))
         if config.series.late == "topic":
             made.append(Topic(name=config.output.late.format(topic=topic), configs=_WEEK))
-    return made
+    # Not left to the broker, whose default may be too small, and may be lowered while we run.
+    size = {"max.message.bytes": str(MAX_BATCH_BYTES)}
+    return [replace(topic, configs={**size, **topic.configs}) for topic in made]
 
 
 def create_topics(config: PipelineConfig, settings: KafkaSettings) -> list[str]:

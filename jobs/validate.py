@@ -16,12 +16,14 @@ from jobs.readiness import beyond_memory, readiness, samples
 from jobs.replay import codec_of
 from jobs.settings import environment, kafka_settings
 from jobs.topics import output_topics
-from streamad.config import PipelineConfig, load_pipeline
+from streamad.config import PipelineConfig, format_size, load_pipeline
 from streamad.config_text import line_of, read_yaml
 from streamad.errors import ConfigError
 from streamad.operators.detect import DetectOperator
+from streamad.operators.newcomers import full_keys
+from streamad.shown import safe_lines
 
-MEBIBYTE = 2**20
+MEBIBYTE, GIBIBYTE = 2**20, 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,8 @@ def validate_pipeline(path: Path, *, online: bool) -> None:
         "new_keys": told.new_keys,
         "memory": told.memory,
     }
-    sys.stdout.write(yaml.safe_dump(tree, sort_keys=False, width=100, allow_unicode=True))
+    text = yaml.safe_dump(tree, sort_keys=False, width=100, allow_unicode=True)
+    sys.stdout.write(safe_lines(text))
     if online:
         _ask_broker(path, config)
     say(f"{path}: valid" + (f", but {operator.degraded}" if operator.degraded else ""))
@@ -101,10 +104,21 @@ def _count(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
+def _too_many(config: PipelineConfig, per_key: int, fit: int) -> str:
+    series = config.series
+    return (
+        f"per partition, series.max_memory ({format_size(series.max_memory)}) holds {fit:,} of "
+        f"series.max_keys ({series.max_keys:,}) keys with windows, {per_key:,} bytes each; for all "
+        f"of them set it to {format_size(-(-series.max_keys * per_key // MEBIBYTE) * MEBIBYTE)}, "
+        "or lower series.max_keys"
+    )
+
+
 def describe(config: PipelineConfig, operator: DetectOperator) -> Told:
     """Return settings, topics, detector and memory of a pipeline, ready to print."""
     info = operator.detector.info
-    per_key = operator.new_state().bytes_per_key
+    per_key, series = operator.new_state().bytes_per_key, config.series
+    fit = min(series.max_keys, full_keys(series.max_memory, operator.new_state()))
     note = beyond_memory(operator)
     return Told(
         settings=config.model_dump(mode="json", exclude_none=True),
@@ -125,6 +139,9 @@ def describe(config: PipelineConfig, operator: DetectOperator) -> Told:
         memory={
             "bytes_per_key": per_key,
             "mebibytes_per_1000_keys": round(1000 * per_key / MEBIBYTE, 1),
-            "gibibytes_at_max_keys": round(config.series.max_keys * per_key / MEBIBYTE / 1024, 2),
+            "gibibytes_at_max_keys": round(series.max_keys * per_key / GIBIBYTE, 2),
+            "keys_with_windows": fit,
+            "gibibytes_at_most": round(fit * per_key / GIBIBYTE, 2),
+            **({"note": _too_many(config, per_key, fit)} if fit < series.max_keys else {}),
         },
     )  # fmt: skip

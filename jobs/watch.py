@@ -11,6 +11,8 @@ from connectors.status import Health
 from streamad.ports import Source, Telemetry
 
 LAG_EVERY_S = 5.0
+UNCOMMITTED = "delivery_uncommitted_since_timestamp_seconds"
+REFUSED = ("delivery_aborts_total", "delivery_broker_retries_total")
 
 
 class Working(Protocol):
@@ -24,6 +26,10 @@ class Working(Protocol):
     @property
     def settled(self) -> bool:
         """Say whether every partition that came is at work."""
+        ...
+
+    def n_kept(self, source: Source) -> int:
+        """Return how many messages were polled and wait for their turn."""
         ...
 
 
@@ -92,15 +98,25 @@ class Watcher:
         # Readiness is looked at every turn until it is reached, then now and then, like the lag.
         self._due_s[role] = now_s + LAG_EVERY_S if settled else 0.0
         self._telemetry.gauge("ready", 0.0 if self._health.missing() else 1.0)
-        self._report_lag(role, loop.sources, member)
+        self._report_lag(role, loop, member)
 
-    def _report_lag(self, role: str, sources: Sequence[Source], member: Grouped) -> None:
+    def lost(self, topics: Sequence[str]) -> None:
+        """Note which topics of the pipeline are gone; none: all are there."""
+        if topics:
+            self._health.lack("topics", f"{', '.join(topics)} is gone")
+        else:
+            self._health.meet("topics")
+
+    def _report_lag(self, role: str, loop: Working, member: Grouped) -> None:
+        sources = loop.sources
         for source in self._known.get(role, set()) - set(sources):
             self._telemetry.forget("input_lag_messages", **_labels(source))
         self._known[role] = set(sources)
         for source in sources:
             lag = member.lag(source)
             if lag is not None:
+                # The member counts as read what the loop has not been handed yet.
+                lag += loop.n_kept(source)
                 self._telemetry.gauge("input_lag_messages", lag, **_labels(source))
 
 
@@ -108,7 +124,8 @@ class BeatingTelemetry:
     """Telemetry whose every report is a sign of life.
 
     A loop that waits for its broker reports that it tries again: it is not stuck, and a restart
-    would not bring the broker back.
+    would not bring the broker back. What it says of input that is not committed is held against
+    its health.
     """
 
     def __init__(self, telemetry: Telemetry, health: Health) -> None:
@@ -117,11 +134,15 @@ class BeatingTelemetry:
     def count(self, name: str, n: float = 1, **labels: str) -> None:
         """Add ``n`` to a counter."""
         self._beat()
+        if name in REFUSED:
+            self._health.tries_again()
         self._telemetry.count(name, n, **labels)
 
     def gauge(self, name: str, value: float, **labels: str) -> None:
         """Say what something is now."""
         self._beat()
+        if name == UNCOMMITTED:
+            (self._health.owe if value else self._health.settle)(labels["stage"])
         self._telemetry.gauge(name, value, **labels)
 
     def observe(self, name: str, value: float, **labels: str) -> None:

@@ -9,25 +9,28 @@ the hash of it all: equal training gives equal ids. No pickle is read.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import shutil
+import typing
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import fsspec
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as dump_arrays
 
+from streamad.artifact_files import FILE_NAME, named, read_file, require_known_store, shown
 from streamad.config import FieldsConfig, PipelineConfig
 from streamad.detectors import DETECTORS
 from streamad.detectors.base import Arrays, Detector
-from streamad.errors import ArtifactError, StreamadError
+from streamad.errors import ArtifactError, StreamadError, UnfitArtifactError
 
 FORMAT: Final = 1
 MANIFEST = "manifest.json"
@@ -36,8 +39,19 @@ SEEDS = "calibration.safetensors"
 _UNIDENTIFIED = ("id", "created", "files")
 
 
+MAX_MANIFEST_BYTES = 64 * 2**20
+"""A name of 500 bytes for each of 100,000 groups."""
+
+MAX_FILES, MAX_VARIATES = 32, 10_000
+MAX_WHOLE = 2**31
+"""No parameter counts so far."""
+
+FileName = Annotated[str, Field(pattern=FILE_NAME)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TrainingRange(_Part):
@@ -70,9 +84,9 @@ class Manifest(_Part):
     detector: str
     detector_version: str = ""
     params: dict[str, Any] = Field(default_factory=dict)
-    size: int
-    stride: int = 1
-    variates: tuple[str, ...]
+    size: int = Field(ge=2, le=8192)
+    stride: int = Field(default=1, ge=1, le=8192)
+    variates: tuple[str, ...] = Field(min_length=1, max_length=MAX_VARIATES)
     fields: FieldsConfig = FieldsConfig()
     series: SeriesShape = SeriesShape()
     config_checksum: str = ""
@@ -82,7 +96,7 @@ class Manifest(_Part):
     tail_windows: int = 0
     licence: str = ""
     created: str = ""
-    files: dict[str, str] = Field(default_factory=dict)
+    files: dict[FileName, Sha256] = Field(default_factory=dict, max_length=MAX_FILES)
 
     @property
     def group_numbers(self) -> dict[str, int]:
@@ -108,6 +122,7 @@ def save_artifact(
     if seeds is not None:
         parts[SEEDS] = dump_arrays({"maxima": np.ascontiguousarray(seeds)})
     sealed = _seal(manifest, parts)
+    require_known_store(url)
     parts[MANIFEST] = (sealed.model_dump_json(indent=1) + "\n").encode()
     fs, path = fsspec.core.url_to_fs(str(url))
     if "file" in _protocols(fs):
@@ -122,33 +137,60 @@ def save_artifact(
 def load_manifest(url: str | Path) -> Manifest:
     """Read what an artifact says of itself; ArtifactError where there is none or it is damaged."""
     try:
-        told = json.loads(_read(str(url), MANIFEST))
+        told = json.loads(read_file(url, MANIFEST, at_most=MAX_MANIFEST_BYTES))
         if isinstance(told, dict) and told.get("format") != FORMAT:
             msg = (
-                f"artifact {url}: format {told.get('format')!r} is not the one this version reads "
+                f"{named(url)}: format {told.get('format')!r} is not the one this version reads "
                 f"({FORMAT}); fit it again, or use the version that wrote it"
             )
             raise ArtifactError(msg)
         return Manifest.model_validate(told)
-    except (ValidationError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        msg = f"artifact {url}: damaged, its {MANIFEST} cannot be read ({first}); fit it again"
+    except (ValidationError, ValueError, RecursionError) as error:
+        msg = (
+            f"{named(url)}: damaged, its {MANIFEST} cannot be read ({_first(error)}); fit it again"
+        )
         raise ArtifactError(msg) from error
 
 
-def load_artifact(url: str | Path) -> tuple[Detector, Manifest]:
-    """Read an artifact back: the detector, ready to score, and its manifest."""
+def load_artifact(
+    url: str | Path, config: PipelineConfig | None = None
+) -> tuple[Detector, Manifest]:
+    """Read an artifact back: the detector, ready to score, and its manifest.
+
+    config : the pipeline it must fit. All of the manifest is checked, and every file, before a
+    detector is made of it; parameters that load from elsewhere (a model by its name) count only
+    where the pipeline has the same.
+    """
     manifest = load_manifest(url)
-    parts = {name: _read(str(url), name) for name in manifest.files}
+    if config is not None:
+        require_fit(manifest, config)
+    parts = {name: read_file(url, name) for name in manifest.files}
     _require_whole(url, manifest, parts)
     try:
-        detector: Detector = DETECTORS.load(manifest.detector)(
-            size=manifest.size, **manifest.params
-        )
-        return detector.load(_arrays(parts)), manifest
-    except (TypeError, KeyError, ValueError, IndexError, SafetensorError, StreamadError) as error:
+        kind: type[Detector] = DETECTORS.load(manifest.detector)
+        _require_parameters(kind, manifest, {} if config is None else config.detector.params)
+        arrays = _arrays(parts)
+        for name in kind.finite:
+            if name in arrays and not np.isfinite(arrays[name]).all():
+                msg = f"{name} holds values that are not finite"
+                raise ArtifactError(msg)
+        detector = kind(size=manifest.size, **manifest.params)
+        return detector.load(arrays), manifest
+    except UnfitArtifactError:
+        raise
+    except (
+        TypeError,
+        KeyError,
+        ValueError,
+        IndexError,
+        ImportError,
+        OSError,
+        ValidationError,
+        SafetensorError,
+        StreamadError,
+    ) as error:
         msg = (
-            f"artifact {url}: {manifest.detector} cannot take it ({error}); "
+            f"{named(url)}: {manifest.detector} cannot take it ({_first(error)}); "
             "fit it again with this version"
         )
         raise ArtifactError(msg) from error
@@ -158,15 +200,18 @@ def load_seeds(url: str | Path, manifest: Manifest) -> NDArray[np.float32] | Non
     """Read the block maxima of an artifact's training groups; None where it holds none."""
     if SEEDS not in manifest.files:
         return None
-    content = _read(str(url), SEEDS)
-    _require_whole(url, manifest, {WEIGHTS: _read(str(url), WEIGHTS), SEEDS: content})
+    content = read_file(url, SEEDS)
+    _require_whole(url, manifest, {WEIGHTS: read_file(url, WEIGHTS), SEEDS: content})
     try:
         maxima = np.array(load_arrays(content)["maxima"], np.float32)
     except (KeyError, ValueError, SafetensorError) as error:
-        msg = f"artifact {url}: {SEEDS} is damaged ({error}); fit it again"
+        msg = f"{named(url)}: {SEEDS} is damaged ({error}); fit it again"
         raise ArtifactError(msg) from error
     if maxima.ndim != 3:
-        msg = f"artifact {url}: {SEEDS} has the shape {maxima.shape}, expected 3 axes; fit it again"
+        msg = f"{named(url)}: {SEEDS} has the shape {maxima.shape}, expected 3 axes; fit it again"
+        raise ArtifactError(msg)
+    if np.isinf(maxima).any():
+        msg = f"{named(url)}: {SEEDS} holds infinite values; fit it again"
         raise ArtifactError(msg)
     return maxima
 
@@ -200,10 +245,40 @@ def require_fit(manifest: Manifest, config: PipelineConfig) -> None:
     found = differences(manifest, config)
     if found:
         msg = (
-            f"artifact {config.detector.artifact} does not fit pipeline {config.name!r}: "
+            f"{named(config.detector.artifact)} does not fit pipeline {config.name!r}: "
             f"{'; '.join(found)}. Change the pipeline, or fit an artifact for it"
         )
-        raise ArtifactError(msg)
+        raise UnfitArtifactError(msg)
+
+
+def _require_parameters(kind: type[Detector], manifest: Manifest, given: Mapping[str, Any]) -> None:
+    """Refuse parameters that a detector does not have, of another type, or from elsewhere."""
+    hints = typing.get_type_hints(kind.__init__)
+    known = inspect.signature(kind.__init__).parameters
+    for name, value in manifest.params.items():
+        if name not in known or name == "size":
+            msg = f"params: it has no parameter {name!r}"
+            raise ArtifactError(msg)
+        if name in hints:
+            TypeAdapter(hints[name]).validate_json(json.dumps(value), strict=True)
+        if isinstance(value, int) and abs(value) >= MAX_WHOLE:
+            msg = f"params.{name}: expected a number below {MAX_WHOLE}, got {value}"
+            raise ArtifactError(msg)
+        if name in kind.from_elsewhere and value not in (known[name].default, given.get(name)):
+            msg = (
+                f"the artifact has detector.params.{name} = {shown(value)!r}, which is loaded from "
+                "elsewhere; set the same in the pipeline, if that is wanted"
+            )
+            raise UnfitArtifactError(msg)
+
+
+def _first(error: Exception) -> str:
+    """Return an error in one line, without the values that it was made of."""
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        path = ".".join(str(part) for part in problem["loc"])
+        return shown(f"{path}: {problem['msg']}" if path else problem["msg"])
+    return shown(str(error).partition("\n")[0])
 
 
 def _step(step: int | None) -> str:
@@ -224,27 +299,16 @@ def _identity(manifest: Manifest, hashes: Mapping[str, str]) -> str:
 def _require_whole(url: str | Path, manifest: Manifest, parts: Mapping[str, bytes]) -> None:
     for name, content in parts.items():
         if hashlib.sha256(content).hexdigest() != manifest.files[name]:
-            msg = f"artifact {url}: {name} is damaged (its SHA-256 differs); copy or fit it again"
+            msg = f"{named(url)}: {name} is damaged (its SHA-256 differs); copy or fit it again"
             raise ArtifactError(msg)
     if WEIGHTS not in parts or _identity(manifest, manifest.files) != manifest.id:
-        msg = f"artifact {url}: {MANIFEST} was changed after it was written; copy or fit it again"
+        msg = f"{named(url)}: {MANIFEST} was changed after it was written; copy or fit it again"
         raise ArtifactError(msg)
 
 
 def _arrays(parts: Mapping[str, bytes]) -> Arrays:
     # Arrays made from a buffer are read-only, and compiled code was built for writable ones.
     return {name: np.array(value) for name, value in load_arrays(parts[WEIGHTS]).items()}
-
-
-def _read(url: str, name: str) -> bytes:
-    try:
-        fs, path = fsspec.core.url_to_fs(url)
-        content: bytes = fs.cat_file(f"{path}/{name}")
-    except (OSError, ValueError, ImportError) as error:
-        where = f"{url} holds no {name}" if isinstance(error, FileNotFoundError) else str(error)
-        msg = f"artifact {url}: cannot be read ({where}); make one with: streamad fit"
-        raise ArtifactError(msg) from error
-    return content
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:

@@ -26,8 +26,9 @@ from pydantic import (
     model_validator,
 )
 
-from streamad.config_text import explain, line_holding, read_yaml
+from streamad.config_text import MAX_FILE_BYTES, explain, line_holding, read_yaml, too_large
 from streamad.errors import ConfigError
+from streamad.shown import without_credentials
 
 _UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*$")
@@ -65,6 +66,43 @@ Duration = Annotated[
     int,
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str, when_used="json"),
+]
+
+
+_SIZES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB)\s*$")
+
+
+def parse_size(value: Any) -> int:
+    """Return bytes for ``"4GiB"`` and the like.
+
+    Examples
+    --------
+    >>> parse_size("1.5KiB")
+    1536
+    """
+    if isinstance(value, str) and (match := _SIZE.match(value)):
+        return round(float(match[1]) * _SIZES[match[2]])
+    msg = f"expected a size such as 512MiB or 4GiB, got {value!r}"
+    raise ValueError(msg)
+
+
+def format_size(value: int) -> str:
+    """Return a size as it is written in a pipeline file, in its largest whole unit.
+
+    Examples
+    --------
+    >>> format_size(4 * 2**30), format_size(1536), format_size(1500)
+    ('4GiB', '1536B', '1500B')
+    """
+    unit, size = next(u for u in reversed(_SIZES.items()) if value % u[1] == 0)
+    return f"{value // size}{unit}"
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    PlainSerializer(format_size, return_type=str, when_used="json"),
 ]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 
@@ -226,8 +264,12 @@ class SeriesConfig(Section):
     """A key without data for this long is forgotten, with its baseline."""
     max_keys: int = Field(default=1_000_000, ge=1)
     """Most keys per partition; records of further keys become dead-letter records."""
+    max_memory: Size = 4 * 2**30
+    """Most memory per partition for keys with windows (``512MiB``, ``4GiB``); what would start
+    another window becomes a dead-letter record. ``streamad validate`` shows how many keys fit."""
     max_ahead: Duration = 3_600_000
-    """A record this far ahead of the broker's clock, or further, becomes a dead-letter record."""
+    """A record further ahead of its Kafka timestamp, or of what other records of its partition
+    show, becomes a dead-letter record, until several messages and most keys confirm the jump."""
     select: SelectConfig = SelectConfig()
     """Which keys are watched."""
 
@@ -288,7 +330,8 @@ class DetectorConfig(Section):
     name: str = "knn_fused"
     """A detector of docs/detectors.md."""
     artifact: str | None = None
-    """The output of ``streamad fit``: a folder, or any URL that fsspec reads."""
+    """The output of ``streamad fit``: a folder, or a URL of a store that fsspec reads (``s3://``,
+    ``gs://``, ``abfs://``, ``hdfs://``, ``https://``)."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Parameters of the detector."""
 
@@ -326,7 +369,7 @@ class ScoringConfig(Section):
     flaps."""
     adopt_after: Duration = 86_400_000
     """An episode that lasts so long (and four windows' lengths) is the new normal: it ends, and the
-    new level is what is expected."""
+    new level is what is expected. It takes four messages at least, however many rows one has."""
     memory: Duration = 14 * 86_400_000
     """History that a key's normal is made of: the maxima of up to 336 blocks. Blocks are an hour
     long for the default, longer where a window is."""
@@ -369,6 +412,26 @@ class ScoringConfig(Section):
         return self
 
 
+class LimitConfig(Section):
+    """How many alerts may open in a time; one alert of kind ``flood`` counts the others."""
+
+    per_key: int = Field(default=10, ge=1)
+    """Most alerts of a key that open in this time."""
+    per_group: int = Field(default=100, ge=1)
+    """Most alerts of a group (``alerts.group``) that open in this time."""
+    within: Duration = 3_600_000
+    """The time, counted from the full hour (or other multiples of it) as findings are written; a
+    back-test counts in event time."""
+
+    @field_validator("within")
+    @classmethod
+    def _some_time(cls, given: int) -> int:
+        if given < 1_000:
+            msg = f"expected at least 1s, got {format_duration(given)}"
+            raise ValueError(msg)
+        return given
+
+
 class AlertsConfig(Section):
     """From finding to alert: the boundary and the life-cycle."""
 
@@ -385,6 +448,8 @@ class AlertsConfig(Section):
     """A key field or tag whose value groups alerts (a service, a team)."""
     runbook: str | None = None
     """A link in every alert."""
+    limit: LimitConfig = LimitConfig()
+    """Bounds on alerts."""
 
 
 class DeliveryConfig(Section):
@@ -433,8 +498,8 @@ class FlinkConfig(Section):
     """How long the broker keeps output that no checkpoint has confirmed: longer than any outage of
     the job, and at most the broker's ``transaction.max.timeout.ms``."""
     connector_jar: str | None = None
-    """The jar of Flink's Kafka connector; default: the one ``make setup-flink`` fetched, else the
-    one in the cluster's ``lib`` folder."""
+    """The jar of Flink's Kafka connector, with the jars of Kafka's codecs in its folder; default:
+    what ``make setup-flink`` fetched, else what the cluster's ``lib`` folder holds."""
     options: dict[str, str] = Field(default_factory=dict)
     """Any option of Flink, such as ``taskmanager.memory.managed.size``; overrides all above."""
 
@@ -575,10 +640,14 @@ def load_pipeline(path: str | Path, *, environment: Mapping[str, str]) -> Pipeli
     """
     file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with file.open("rb") as opened:
+            content = opened.read(MAX_FILE_BYTES + 1)
+        text = content.decode(errors="strict" if len(content) <= MAX_FILE_BYTES else "ignore")
+    except (OSError, ValueError) as error:
         msg = f"{file}: cannot be read ({error}); give the path of a pipeline file in YAML"
         raise ConfigError(msg) from error
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError(too_large(str(file)))
     return parse_pipeline(text, name=str(file), environment=environment)
 
 
@@ -587,24 +656,41 @@ def parse_pipeline(
 ) -> PipelineConfig:
     """Validate the text of a pipeline file; see `load_pipeline`."""
     node, tree = read_yaml(text, name=name)
-    tree = _substitute(tree, environment or {}, name=name, text=text)
+    used: dict[str, str] = {}
+    tree = _substitute(tree, environment or {}, name=name, text=text, used=used)
     try:
         return PipelineConfig.model_validate(tree)
     except ValidationError as error:
         lines = [
             explain(problem, node, name=name, model=PipelineConfig) for problem in error.errors()
         ]
-        raise ConfigError("\n".join(lines)) from error
+        # Without its cause: a traceback would repeat the values.
+        raise ConfigError(_without_values("\n".join(lines), used)) from None
 
 
-def _substitute(value: Any, environment: Mapping[str, str], *, name: str, text: str) -> Any:
+_LEAST_HIDDEN_CHARS = 4
+
+
+def _without_values(text: str, used: Mapping[str, str]) -> str:
+    """Return text with ``${NAME}`` in place of what the environment gave: it may be a secret."""
+    for name, value in sorted(used.items(), key=lambda pair: -len(pair[1])):
+        # As it was quoted, too: `repr` doubles a backslash.
+        for written in {value, repr(value)[1:-1]}:
+            if len(written) >= _LEAST_HIDDEN_CHARS:
+                text = text.replace(written, f"${{{name}}}")
+    return without_credentials(text)
+
+
+def _substitute(
+    value: Any, environment: Mapping[str, str], *, name: str, text: str, used: dict[str, str]
+) -> Any:
     if isinstance(value, dict):
         return {
-            key: _substitute(inner, environment, name=name, text=text)
+            key: _substitute(inner, environment, name=name, text=text, used=used)
             for key, inner in value.items()
         }
     if isinstance(value, list):
-        return [_substitute(inner, environment, name=name, text=text) for inner in value]
+        return [_substitute(inner, environment, name=name, text=text, used=used) for inner in value]
     if not isinstance(value, str):
         return value
 
@@ -618,6 +704,8 @@ def _substitute(value: Any, environment: Mapping[str, str], *, name: str, text: 
                 f"${{{match[1]}:-default}}"
             )
             raise ConfigError(msg)
+        if environment.get(match[1]):
+            used[match[1]] = found
         return found
 
     return _ENV.sub(replace, value)

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import yaml
 from pydantic import BaseModel
 
 from streamad.errors import ConfigError, nearest
+from streamad.shown import is_secret_name, safe_text
+
+MAX_FILE_BYTES = 1_048_576
+MAX_DEPTH = 32
+MAX_NODES = 20_000
+"""A long list of topics or variates has some thousands."""
+
+MAX_SAID_CHARS = 500
 
 _QUOTED = re.compile(r"'([^']*)'")
 
@@ -20,12 +28,18 @@ def read_yaml(text: str, *, name: str) -> tuple[Any, dict[str, Any]]:
     A name given twice in one section is refused: YAML would silently take the last.
     """
     try:
+        _require_bounded(text, name=name)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
-        msg = f"{where}: not YAML: {getattr(error, 'problem', None) or error}"
+        said = safe_text(str(getattr(error, "problem", None) or error))
+        msg = f"{where}: not YAML: {said}"
+        raise ConfigError(msg) from error
+    except (ValueError, OverflowError) as error:
+        # A date that does not exist, a number of thousands of digits.
+        msg = f"{name}: a value cannot be read ({safe_text(str(error), MAX_SAID_CHARS)}); quote it"
         raise ConfigError(msg) from error
     if not isinstance(tree, dict):
         got = "nothing" if tree is None else f"a {type(tree).__name__}"
@@ -33,9 +47,81 @@ def read_yaml(text: str, *, name: str) -> tuple[Any, dict[str, Any]]:
         raise ConfigError(msg)
     for key in _repeated(node):
         line = key.start_mark.line + 1
-        msg = f"{name}:{line}: {key.value!r} is given twice in one section; keep one of them"
+        given = safe_text(key.value, 200)
+        msg = f"{name}:{line}: {given!r} is given twice in one section; keep one of them"
         raise ConfigError(msg)
     return node, tree
+
+
+def _require_bounded(text: str, *, name: str) -> None:
+    """Refuse text that would take minutes, or all memory, before anything is made of it.
+
+    Events come one by one from the text. An alias counts as all that it repeats.
+    """
+    if len(text) > MAX_FILE_BYTES:
+        raise ConfigError(too_large(name))
+    size = _Size()
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if why := size.add(event):
+            line = cast("yaml.Mark", event.start_mark).line + 1
+            msg = f"{name}:{line}: {why}"
+            raise ConfigError(msg)
+
+
+class _Size:
+    """How large and how deep a text would be with its aliases written out."""
+
+    def __init__(self) -> None:
+        # Nodes and depth below each collection that is open, and of each anchor that is complete.
+        self._open: list[tuple[str | None, int, int]] = []
+        self._anchors: dict[str, tuple[int, int]] = {}
+        self._n_nodes = 0
+
+    def add(self, event: Any) -> str:
+        """Count an event; return why the text is refused, or an empty string."""
+        if isinstance(event, yaml.CollectionStartEvent):
+            self._open.append((event.anchor, 1, 1))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, n_nodes, height = self._open.pop()
+            self._close(anchor, n_nodes, height)
+        elif isinstance(event, yaml.AliasEvent):
+            alias = str(event.anchor)
+            if any(anchor == alias for anchor, _, _ in self._open):
+                return f"expected a value, got '*{safe_text(alias, 40)}', which holds itself"
+            # One that is not known is refused later, with its name.
+            self._close(None, *self._anchors.get(alias, (1, 0)))
+        elif isinstance(event, yaml.ScalarEvent):
+            self._close(event.anchor, 1, 0)
+        else:
+            return ""
+        if self._depth() > MAX_DEPTH:
+            return f"expected at most {MAX_DEPTH} levels of nesting, got more; four are needed"
+        if self._n_nodes + sum(n for _, n, _ in self._open) > MAX_NODES:
+            return (
+                f"expected at most {MAX_NODES} names and values (an alias counts as what it "
+                "repeats), got more; give a pipeline file"
+            )
+        return ""
+
+    def _close(self, anchor: str | None, n_nodes: int, height: int) -> None:
+        if anchor is not None:
+            self._anchors[anchor] = (n_nodes, height)
+        if not self._open:
+            self._n_nodes += n_nodes
+            return
+        above, total, tallest = self._open[-1]
+        self._open[-1] = (above, total + n_nodes, max(tallest, height + 1))
+
+    def _depth(self) -> int:
+        return max((place + height for place, (_, _, height) in enumerate(self._open)), default=0)
+
+
+def too_large(name: str) -> str:
+    """Return the message for a file beyond `MAX_FILE_BYTES`."""
+    return (
+        f"{name}: expected a pipeline file of at most {MAX_FILE_BYTES} bytes, got more; "
+        "give the path of a pipeline file in YAML"
+    )
 
 
 def _repeated(node: Any) -> Iterator[yaml.ScalarNode]:
@@ -82,8 +168,9 @@ def explain(problem: Any, root: Any, *, name: str, model: type[BaseModel]) -> st
     where = f"{name}:{line_of(root, path)}"
     dotted = ".".join(str(part) for part in path) or "pipeline"
     if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown setting {dotted!r}; {_hint(str(path[-1]), path[:-1], model)}"
-    return f"{where}: {dotted}: {_said(problem)}"
+        hint = _hint(str(path[-1]), path[:-1], model)
+        return f"{where}: unknown setting {safe_text(dotted, 200)!r}; {hint}"
+    return f"{where}: {safe_text(f'{dotted}: {_said(problem)}', MAX_SAID_CHARS)}"
 
 
 def _said(problem: Any) -> str:
@@ -91,6 +178,8 @@ def _said(problem: Any) -> str:
     if kind == "missing":
         return "is required"
     shown = "nothing" if got is None else repr(got) if isinstance(got, str | int | float) else ""
+    if shown and _may_be_secret(problem["loc"]):
+        shown = "a value that is not shown"
     expected = _EXPECTED.get(kind)
     if expected is None:
         text = str(problem["msg"]).removeprefix("Value error, ")
@@ -102,6 +191,12 @@ def _said(problem: Any) -> str:
         if near:
             return f"{said}, got {shown}; did you mean {near!r}?"
     return f"{said}, got {shown}" if shown and "got" not in said else said
+
+
+def _may_be_secret(path: Sequence[str | int]) -> bool:
+    """Say whether a value may be a credential: by its name, or as one of Flink's options."""
+    names = [str(part) for part in path]
+    return names[:2] == ["flink", "options"] or any(map(is_secret_name, names))
 
 
 _EXPECTED = {

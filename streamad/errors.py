@@ -7,6 +7,7 @@ StreamadError
     NotFittedError              a detector was asked to score before it learned anything
     WindowError                 windows of a wrong shape or with values a detector refuses
     ArtifactError               an artifact is missing, damaged or does not fit the configuration
+        UnfitArtifactError      it is sound, and made for another configuration
     StateError                  a snapshot cannot be restored under this configuration
     SourceUnavailableError      the input cannot be read now (retryable)
     SinkUnavailableError        the output cannot be written now (retryable)
@@ -54,6 +55,10 @@ class WindowError(StreamadError):
 
 class ArtifactError(StreamadError):
     """An artifact is missing, damaged, or does not fit the configuration."""
+
+
+class UnfitArtifactError(ArtifactError):
+    """An artifact is sound and was made for another configuration: nothing stands in for it."""
 
 
 class StateError(StreamadError):

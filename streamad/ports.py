@@ -71,6 +71,7 @@ class Messages:
     """Messages of one partition in offset order.
 
     offsets, broker_ms : int64 ``(n,)``; raw : the client's records, for those who want a key
+    unreadable : offsets without a payload that the client could not read, and why
     """
 
     source: Source
@@ -78,6 +79,7 @@ class Messages:
     offsets: NDArray[np.int64]
     broker_ms: NDArray[np.int64]
     raw: Sequence[RawRecord]
+    unreadable: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.payloads)
@@ -215,6 +217,33 @@ class Log(Protocol):
         ...
 
 
+class Notes(Protocol):
+    """Short notes on partitions, outside of any checkpoint: no failure takes them back.
+
+    Both raise SourceUnavailableError or SinkUnavailableError where they are out of reach.
+    """
+
+    def read(self, source: Source) -> str:
+        """Return the note on a partition; empty where there is none."""
+        ...
+
+    def write(self, source: Source, note: str) -> None:
+        """Replace it, durably; an empty one removes it."""
+        ...
+
+
+class NoNotes:
+    """Notes that nobody keeps: the default of everything that takes some."""
+
+    def read(self, source: Source) -> str:
+        """Return the empty note."""
+        del source
+        return ""
+
+    def write(self, source: Source, note: str) -> None:
+        """Do nothing."""
+
+
 class Member(Protocol):
     """One process of a group that shares the partitions of an input, with transactional output."""
 
@@ -237,6 +266,10 @@ class Member(Protocol):
 
     def place(self, source: Source, offset: int) -> None:
         """Read a partition from here on."""
+        ...
+
+    def pause(self, source: Source) -> None:
+        """Bring no message of a partition until it is placed again."""
         ...
 
     def end_reached(self, source: Source) -> int | None:
@@ -276,6 +309,10 @@ class SnapshotStore(Protocol):
 
         hint : where the store said (`written`) the last snapshot begins
         """
+        ...
+
+    def newest(self, source: Source) -> int | None:
+        """Return the offset of the last snapshot written, as the last `load` found it."""
         ...
 
 

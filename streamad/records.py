@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 FindingState = Literal["began", "continues", "ended"]
-FindingKind = Literal["anomaly", "no_data", "error"]
+FindingKind = Literal["anomaly", "no_data", "error", "quarantine", "flood", "clock"]
 AlertState = Literal["opened", "updated", "resolved"]
 
 MAX_ABS_VALUE = 1e30
@@ -24,13 +24,19 @@ UNKNOWN_MS = -1
 """A time that was not given."""
 
 
+NO_ROWS = "no_rows"
+UNREADABLE = "unreadable"
+"""The reason of a message that holds no point: it is counted, and is no mistake."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
     """Input that cannot be used, and why; it goes to the dead-letter topic.
 
     ``message`` indexes the message in its batch. ``row`` is the row inside that message (None: the
     whole message). ``payload`` is the smallest piece that is at fault, None where only a pointer
-    (topic, partition, offset) is kept because the payload is oversized.
+    (topic, partition, offset) is kept because the payload is oversized. ``counts`` : where one
+    rejection stands for many of a message, how many by reason; else empty.
     """
 
     message: int
@@ -38,6 +44,12 @@ class Rejected:
     detail: str
     row: int | None = None
     payload: bytes | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def by_reason(self) -> dict[str, int]:
+        """Return how many rejections this stands for, by reason."""
+        return self.counts or {self.reason: 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

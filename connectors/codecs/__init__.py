@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from connectors.codecs.fields import FieldMap
+from connectors.codecs.guard import GuardedCodec
 from streamad.records import Decoded
 from streamad.registry import Registry
 
@@ -41,8 +42,8 @@ CODECS = Registry(
     {
         "json": "connectors.codecs.json:JsonCodec",
         "arrow": "connectors.codecs.arrow:ArrowCodec",
-        "otlp_json": "connectors.codecs.otlp:OtlpJsonCodec",
-        "otlp_proto": "connectors.codecs.otlp:OtlpProtoCodec",
+        "otlp_json": "connectors.codecs.otlp_json:OtlpJsonCodec",
+        "otlp_proto": "connectors.codecs.otlp_proto:OtlpProtoCodec",
         "prometheus": "connectors.codecs.prometheus:RemoteWriteCodec",
     },
 )
@@ -55,8 +56,11 @@ def make_codec(
     max_message_bytes: int = MAX_MESSAGE_BYTES,
     max_rows_per_message: int = MAX_ROWS_PER_MESSAGE,
 ) -> Codec:
-    """Return the codec called ``name``; a message beyond either bound is rejected."""
+    """Return the codec called ``name``; a message beyond either bound is rejected.
+
+    Whatever its code does, a codec made here does not raise and loses no message.
+    """
     codec: Codec = CODECS.load(name)(
         fields, max_message_bytes=max_message_bytes, max_rows_per_message=max_rows_per_message
     )
-    return codec
+    return GuardedCodec(codec, name)

@@ -1,7 +1,9 @@
 """Arrow IPC from Kafka, as a stream or a file: one message is one table of points.
 
 Bytes from outside are checked before they are trusted: what compressed buffers claim to expand to,
-the number of rows, and offsets and texts by Arrow's full validation. Extension types are not used.
+that blocks of a file do not lie over each other, the number of rows, what dictionaries come to when
+they are laid out, and offsets and texts by Arrow's full validation. Only the columns that the field
+map names are read. Extension types are not used.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -17,13 +20,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from connectors.codecs.fields import FieldMap, numbers_to_ms, texts_to_ms
+from connectors.codecs.arrow_claims import (
+    DICTIONARY_BATCH,
+    FILE_MAGIC,
+    Message,
+    claimed_by,
+    file_messages,
+    stream_messages,
+)
+from connectors.codecs.fields import FieldMap, numbers_to_ms, spellings, texts_to_ms
 from connectors.codecs.json_lines import admit
 from connectors.codecs.rows import (
     MAX_KEY_BYTES,
     Candidates,
     empty,
     finish,
+    joined_key,
+    pass_over,
     settle,
     shorten,
     spread,
@@ -31,9 +44,13 @@ from connectors.codecs.rows import (
 from streamad.records import Decoded, Rejected
 
 MAX_EXPANSION = 16
-"""Compressed buffers may claim no more than this many times the largest message."""
+"""Compressed buffers, and dictionaries laid out, may come to so many times the largest message."""
 
-FILE_MAGIC = b"ARROW1"
+MAX_DICTIONARIES = 1_000
+"""Dictionary batches of one message: each one may make Arrow copy all those before it."""
+
+HAS_PANDAS = find_spec("pandas") is not None
+"""Where it is not installed, `to_numpy` looks for it on the disk at every call."""
 
 READ_OPTIONS = pa.ipc.IpcReadOptions(use_threads=False)
 
@@ -74,6 +91,7 @@ class ArrowCodec:
     ) -> None:
         self._fields = fields
         self._max_bytes, self._max_rows = max_message_bytes, max_rows_per_message
+        self._plan: _Plan | None = None
 
     def decode(
         self,
@@ -105,36 +123,73 @@ class ArrowCodec:
     def _read(self, text: bytes) -> pa.Table:
         body = pa.py_buffer(text)
         is_file = text[: len(FILE_MAGIC)] == FILE_MAGIC
-        claimed = sum(map(_claimed_by, file_messages(text) if is_file else stream_messages(body)))
-        if claimed > self._max_bytes * MAX_EXPANSION:
-            detail = f"its buffers claim {claimed} bytes, at most {MAX_EXPANSION} times the bound"
-            raise _RefusedError(TOO_LARGE, detail)
+        self._check_claims(file_messages(text) if is_file else stream_messages(body))
         opened = pa.ipc.open_file if is_file else pa.ipc.open_stream
         with opened(body, options=READ_OPTIONS) as reader:
-            numbers = range(reader.num_record_batches) if is_file else ()
-            batches = map(reader.get_batch, numbers) if is_file else reader
-            return pa.Table.from_batches(self._checked(batches), reader.schema)
+            plan = self._plan_of(reader.schema)
+            if plan.takes_all:
+                return self._table(reader, plan, is_file=is_file)
+        options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=plan.wanted)
+        with opened(body, options=options) as reader:
+            return self._table(reader, plan, is_file=is_file)
 
-    def _checked(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def _check_claims(self, messages: Iterable[Message]) -> None:
+        """Refuse what would expand too far, before Arrow allocates it."""
+        claimed = dictionaries = 0
+        for message in messages:
+            kind, expanded = claimed_by(message)
+            claimed += expanded
+            dictionaries += kind == DICTIONARY_BATCH
+        self._check_expansion(claimed)
+        if dictionaries > MAX_DICTIONARIES:
+            detail = f"{dictionaries} dictionary batches, at most {MAX_DICTIONARIES} are read"
+            raise _RefusedError(TOO_LARGE, detail)
+
+    def _check_expansion(self, n_bytes: int) -> None:
+        if n_bytes > self._max_bytes * MAX_EXPANSION:
+            detail = f"it claims {n_bytes} bytes, at most {MAX_EXPANSION} times the bound are read"
+            raise _RefusedError(TOO_LARGE, detail)
+
+    def _plan_of(self, schema: pa.Schema) -> _Plan:
+        """Return what to read of a schema; the last one is remembered, for most are alike."""
+        if self._plan is None or not schema.equals(self._plan.schema):
+            self._plan = self._new_plan(schema)
+        return self._plan
+
+    def _new_plan(self, schema: pa.Schema) -> _Plan:
+        names = dict.fromkeys(way[0] for name in self._fields.names for way in spellings(name))
+        found = [schema.get_all_field_indices(name) for name in names]
+        if not any(found):
+            raise _RefusedError(MISSING, f"none of {list(names)} among {schema.names[:50]}")
+        wanted = sorted(indices[0] for indices in found if indices)
+        kinds = [schema.field(index).type for index in wanted]
+        flat = not any(pa.types.is_dictionary(kind) or kind.num_fields for kind in kinds)
+        return _Plan(schema, wanted, len(wanted) == len(schema), flat)
+
+    def _table(self, reader: Any, plan: _Plan, *, is_file: bool) -> pa.Table:
+        numbers = range(reader.num_record_batches) if is_file else ()
+        batches = map(reader.get_batch, numbers) if is_file else reader
+        return pa.Table.from_batches(self._checked(batches, plan), reader.schema)
+
+    def _checked(self, batches: Iterable[pa.RecordBatch], plan: _Plan) -> Iterator[pa.RecordBatch]:
+        """Yield batches that may be looked at: flat ones as a whole, others column by column."""
         number = 0
         for batch in batches:
             number += batch.num_rows
             if number > self._max_rows:
                 detail = f"more than {self._max_rows} rows; split the message"
                 raise _RefusedError(TOO_MANY, detail)
-            batch.validate(full=True)
+            batch.validate(full=plan.flat)
             yield batch
 
     def _columns(self, table: pa.Table, place: int) -> _Part:
         fields = self._fields
         values = [self._value(table, name) for name in fields.values]
+        needed = (*fields.key, fields.variate)
         return _Part(
             place,
             table,
-            {
-                name: self._text(table, name, needed=name not in fields.tags)
-                for name in fields.texts
-            },
+            {name: self._text(table, name, needed=name in needed) for name in fields.texts},
             self._time(table),
             values[0].reshape(-1, 1) if len(values) == 1 else np.column_stack(values),
         )
@@ -152,7 +207,7 @@ class ArrowCodec:
         values = np.concatenate([part.values for part in parts])
         sizes = [part.table.num_rows for part in parts]
         rows = Candidates(
-            keys=keys[0] if len(keys) == 1 else pl.select(_joined(keys)).to_series(),
+            keys=joined_key(keys),
             time_ms=np.concatenate([part.time_ms for part in parts]),
             values=values,
             message=np.repeat(np.array([part.place for part in parts], np.int32), sizes),
@@ -161,27 +216,30 @@ class ArrowCodec:
                 name: texts[name].fill_null("").str.slice(0, MAX_KEY_BYTES) for name in fields.tags
             },
         )
+        pass_over(rows, texts, fields.where)
         if fields.variate is not None:
             spread(rows, values[:, 0], texts[fields.variate], fields.variates)
         rows.mark(np.isnan(values).all(axis=1), "missing_field")
         return rows
 
     def _column(self, table: pa.Table, name: str) -> pa.ChunkedArray:
-        first, *rest = name.split(".")
-        if first not in table.column_names:
+        found = next((at for way in spellings(name) if (at := _find(table, way)) is not None), None)
+        if found is None:
             detail = f"no column {name!r} among {table.column_names}"
             raise _RefusedError(MISSING, detail)
-        found = table.column(table.column_names.index(first))
-        for part in rest:
-            found = pc.struct_field(found, part)
+        if not (self._flat() or pa.types.is_dictionary(found.type)):
+            found.validate(full=True)
         return found
 
+    def _flat(self) -> bool:
+        return self._plan is not None and self._plan.flat
+
     def _text(self, table: pa.Table, name: str, *, needed: bool) -> pa.Array:
-        if not needed and name.partition(".")[0] not in table.column_names:
+        if not needed and all(_find(table, way) is None for way in spellings(name)):
             return pa.nulls(table.num_rows, TEXT)
         found = self._column(table, name)
         if pa.types.is_dictionary(found.type):
-            return _plain(found)
+            return self._plain(found)
         if not (_is_text(found.type) or pa.types.is_integer(found.type)):
             raise _RefusedError(WRONG, f"{name}: expected a text, got {found.type}")
         return _one(found.cast(TEXT))
@@ -190,7 +248,28 @@ class ArrowCodec:
         found = self._column(table, name)
         if not (pa.types.is_integer(found.type) or pa.types.is_floating(found.type)):
             raise _RefusedError(WRONG, f"{name}: expected numbers, got {found.type}")
-        return found.to_numpy().astype(np.float64)  # type: ignore[no-any-return]
+        # A signalling NaN of fewer bits is no reason for a warning: it is a NaN.
+        with np.errstate(invalid="ignore"):
+            return _numbers(found).astype(np.float64)
+
+    def _plain(self, found: pa.ChunkedArray) -> pa.Array:
+        """Lay a dictionary column out, its texts cut: one long text could stand in every row.
+
+        Every batch brings its dictionary: a large one in thousands of batches is refused.
+        """
+        if not _is_text(found.type.value_type):
+            raise _RefusedError(WRONG, f"expected a dictionary of texts, got {found.type}")
+        read = laid_out = 0
+        chunks = []
+        for chunk in found.chunks:
+            read += chunk.dictionary.nbytes
+            self._check_expansion(read)
+            chunk.validate(full=True)
+            short = pc.utf8_slice_codeunits(chunk.dictionary.cast(TEXT), 0, MAX_KEY_BYTES + 1)
+            laid_out += pc.sum(pc.binary_length(short).take(chunk.indices)).as_py() or 0
+            self._check_expansion(laid_out)
+            chunks.append(short.take(chunk.indices))
+        return pa.concat_arrays(chunks) if chunks else pa.nulls(0, TEXT)
 
     def _time(self, table: pa.Table) -> NDArray[np.int64]:
         found, unit = self._column(table, self._fields.time), self._fields.time_unit
@@ -204,6 +283,20 @@ class ArrowCodec:
         if unit == "iso":
             return texts_to_ms(pl.Series("", _one(found.cast(TEXT))))
         return numbers_to_ms(_whole(found), unit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What to read of messages with a schema.
+
+    wanted : the numbers of the columns the field map names, the first of each name; flat : none of
+        them has others inside, so that a batch is validated in one go
+    """
+
+    schema: pa.Schema
+    wanted: list[int]
+    takes_all: bool
+    flat: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,135 +328,57 @@ def _one(found: pa.ChunkedArray) -> pa.Array:
     return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
 
 
+def _numbers(found: pa.ChunkedArray) -> NDArray[Any]:
+    """Return the numbers of a validated column; nulls are NaN."""
+    if HAS_PANDAS or found.null_count:
+        return found.to_numpy()  # type: ignore[no-any-return]
+    parts = [_view(chunk) for chunk in found.chunks if len(chunk)]
+    kind = _dtype(found.type)
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, kind), *parts])
+
+
+def _view(chunk: pa.Array) -> NDArray[Any]:
+    kind = _dtype(chunk.type)
+    return np.frombuffer(chunk.buffers()[1], kind, len(chunk), chunk.offset * kind.itemsize)
+
+
+def _dtype(kind: pa.DataType) -> np.dtype[Any]:
+    return np.dtype({"halffloat": "f2", "float": "f4", "double": "f8"}.get(str(kind), str(kind)))
+
+
 def _whole(found: pa.ChunkedArray) -> NDArray[Any]:
     """Return numbers as they are; a null becomes a time that is none."""
     if pa.types.is_integer(found.type) and found.null_count:
         found = found.cast(pa.int64()).fill_null(-1)
-    return found.to_numpy()  # type: ignore[no-any-return]
+    return _numbers(found)
 
 
-def _plain(found: pa.ChunkedArray) -> pa.Array:
-    """Lay a dictionary column out, its texts cut first: one long text could stand in every row."""
-    if not _is_text(found.type.value_type):
-        raise _RefusedError(WRONG, f"expected a dictionary of texts, got {found.type}")
-    chunks = [
-        pc.utf8_slice_codeunits(chunk.dictionary.cast(TEXT), 0, MAX_KEY_BYTES + 1).take(
-            chunk.indices
-        )
-        for chunk in found.chunks
-    ]
-    return pa.concat_arrays(chunks) if chunks else pa.nulls(0, TEXT)
-
-
-def _joined(keys: Sequence[pl.Series]) -> pl.Expr:
-    return pl.concat_str([pl.lit(key) for key in keys], separator="/")
+def _find(table: pa.Table, way: tuple[str, ...]) -> pa.ChunkedArray | None:
+    first, *rest = way
+    # No name stands twice: only the first column of each was read.
+    index = table.schema.get_field_index(first)
+    if index < 0:
+        return None
+    found = table.column(index)
+    for part in rest:
+        if not pa.types.is_struct(found.type) or found.type.get_field_index(part) < 0:
+            return None
+        found = pc.struct_field(found, part)
+    return found
 
 
 def _alone(table: pa.Table, index: int) -> bytes:
-    """Return a message of one row, so that it can be replayed without its neighbours."""
+    """Return a message of one row, so that it can be replayed without its neighbours.
+
+    A dictionary would be written as a whole for its one text, and the schema's metadata each time.
+    """
+    row = table.slice(index, 1)
+    columns = [
+        column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+        for column in row.columns
+    ]
+    single = pa.table(columns, names=row.column_names)
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table.slice(index, 1))
+    with pa.ipc.new_stream(sink, single.schema) as writer:
+        writer.write_table(single)
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
-
-
-# The few fields of Arrow's flatbuffers that say what a compressed buffer expands to. Arrow itself
-# allocates that many bytes before it looks at the data.
-HEADER_TYPE, HEADER = 1, 2
-DICTIONARY_BATCH, RECORD_BATCH = 2, 3
-DICTIONARY_DATA = 1
-BUFFERS, COMPRESSION = 2, 3
-BUFFER_BYTES = 16
-FOOTER_DICTIONARIES, FOOTER_BATCHES = 2, 3
-BLOCK_BYTES = 24
-CONTINUES = b"\xff\xff\xff\xff"
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of an IPC stream or file: its flatbuffer, where that begins, and its body."""
-
-    metadata: memoryview
-    body: memoryview
-
-
-def stream_messages(body: pa.Buffer) -> Iterator[Message]:
-    """Yield the messages of a stream; raises an Arrow error where it is none."""
-    for message in pa.ipc.MessageReader.open_stream(body):
-        yield Message(memoryview(message.metadata), memoryview(message.body or b""))
-
-
-def file_messages(text: bytes) -> Iterator[Message]:
-    """Yield the batches that a file's footer lists; raises ``struct.error`` or ``ValueError``."""
-    view = memoryview(text)
-    tail = len(text) - len(FILE_MAGIC) - 4
-    length = struct.unpack_from("<i", view, max(tail, 0))[0]
-    if not 0 < length <= tail:
-        msg = "the file has no footer"
-        raise ValueError(msg)
-    footer = view[tail - length : tail]
-    root = struct.unpack_from("<I", footer, 0)[0]
-    for listed in (FOOTER_DICTIONARIES, FOOTER_BATCHES):
-        at = _field(footer, root, listed)
-        if at:
-            yield from _blocks(view, footer, _follow(footer, at))
-
-
-def _blocks(view: memoryview, footer: memoryview, vector: int) -> Iterator[Message]:
-    number = struct.unpack_from("<I", footer, vector)[0]
-    if number > len(footer) // BLOCK_BYTES:
-        msg = f"{number} blocks do not fit the footer"
-        raise ValueError(msg)
-    for index in range(number):
-        start, head, size = struct.unpack_from("<qi4xq", footer, vector + 4 + index * BLOCK_BYTES)
-        if min(start, head, size) < 0:
-            msg = "a block of the footer lies outside the file"
-            raise ValueError(msg)
-        metadata = view[start : start + head]
-        # Writers before 2019 put only the length before the flatbuffer, others a mark first.
-        skip = 8 if metadata[:4] == CONTINUES else 4
-        yield Message(metadata[skip:], view[start + head : start + head + size])
-
-
-def _claimed_by(message: Message) -> int:
-    """Return how many bytes the compressed buffers of a message say they expand to."""
-    metadata = message.metadata
-    root = struct.unpack_from("<I", metadata, 0)[0]
-    kind_at = _field(metadata, root, HEADER_TYPE)
-    kind = metadata[kind_at] if kind_at else 0
-    if kind not in (DICTIONARY_BATCH, RECORD_BATCH):
-        return 0
-    batch = _follow(metadata, _field(metadata, root, HEADER))
-    if kind == DICTIONARY_BATCH:
-        batch = _follow(metadata, _field(metadata, batch, DICTIONARY_DATA))
-    if not _field(metadata, batch, COMPRESSION):
-        return 0
-    vector = _follow(metadata, _field(metadata, batch, BUFFERS))
-    number = struct.unpack_from("<I", metadata, vector)[0]
-    if number > len(metadata) // BUFFER_BYTES:
-        msg = f"{number} buffers do not fit the message"
-        raise ValueError(msg)
-    total = 0
-    for index in range(number):
-        start, length = struct.unpack_from("<qq", metadata, vector + 4 + index * BUFFER_BYTES)
-        if length > 0:
-            # -1 marks a buffer that was left as it is.
-            total += max(struct.unpack_from("<q", message.body, start)[0], 0)
-    return total
-
-
-def _field(metadata: memoryview, table: int, field: int) -> int:
-    """Return where a field of a flatbuffer table lies, 0 where it is absent."""
-    vtable = table - struct.unpack_from("<i", metadata, table)[0]
-    if vtable < 0:
-        msg = "a flatbuffer points outside itself"
-        raise ValueError(msg)
-    slot = 4 + 2 * field
-    if slot + 2 > struct.unpack_from("<H", metadata, vtable)[0]:
-        return 0
-    offset = struct.unpack_from("<H", metadata, vtable + slot)[0]
-    return table + offset if offset else 0
-
-
-def _follow(metadata: memoryview, at: int) -> int:
-    return at + int(struct.unpack_from("<I", metadata, at)[0])

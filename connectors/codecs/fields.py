@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import product, zip_longest
 from typing import Any, Literal
 
 import numpy as np
@@ -22,15 +24,26 @@ END_OF_TIME_MS = 7_258_118_400_000
 """The year 2200. A time from 1970 up to here is plausible; others are a wrong unit or a bug."""
 
 
+FIRST_S, END_S = 900_000_000, END_OF_TIME_MS // 1000
+"""1998 to 2200 in seconds: taken for milliseconds, these are days from January to March 1970."""
+
+PER_SECOND: Mapping[TimeUnit, int] = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
+MAX_DOTS = 3
+"""Dots of a name that may each be part of it or a step into an object."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldMap:
-    """Names of the fields that matter; a dot steps into an object (``labels.host``).
+    """Names of the fields that matter; a dot steps into an object or is part of a name.
 
     key : several fields are joined with ``/``
     values : one field a variate (wide form), or the one field that holds the value (long form)
     variate : long form: the field that names the variate of a row; ``variates`` lists the names
         wanted, in order, and rows that name another are not used
     tags : fields that travel with a row as text
+    where : fields and shell patterns; rows that do not match all of them are not used
+    rows : the array inside a message that holds its rows, where they do not stand by themselves
     """
 
     key: tuple[str, ...] = ("key",)
@@ -40,6 +53,8 @@ class FieldMap:
     variate: str | None = None
     variates: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    where: tuple[tuple[str, str], ...] = ()
+    rows: str | None = None
 
     def __post_init__(self) -> None:
         if not self.key or not self.values:
@@ -79,7 +94,8 @@ class FieldMap:
     def texts(self) -> tuple[str, ...]:
         """Return the fields read as text, each once."""
         variate = () if self.variate is None else (self.variate,)
-        return tuple(dict.fromkeys((*self.key, *variate, *self.tags)))
+        asked = (name for name, _ in self.where)
+        return tuple(dict.fromkeys((*self.key, *variate, *self.tags, *asked)))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -101,7 +117,9 @@ def numbers_to_ms(time: NDArray[Any], unit: TimeUnit) -> NDArray[np.int64]:
     """Turn numeric times into milliseconds; what is no plausible time becomes ``BAD_TIME``.
 
     Milliseconds, micro- and nanoseconds must be whole numbers; seconds may have a fraction. Finer
-    units are rounded down, so that a point stays inside the millisecond it was taken in.
+    units are rounded down, so that a point stays inside the millisecond it was taken in. Times of
+    these years in the next coarser unit (seconds under ``ms``) would be days of early 1970: they
+    are no plausible times.
     """
     if unit == "s":
         # Judged before it is multiplied: a wrapped integer could look plausible.
@@ -113,9 +131,24 @@ def numbers_to_ms(time: NDArray[Any], unit: TimeUnit) -> NDArray[np.int64]:
         fine = plausible(scaled)
         if time.dtype.kind == "f":
             fine &= time == np.floor(time)
+        fine &= ~((scaled >= FIRST_S) & (scaled < END_S))
     if fine.all():
         return scaled.astype(np.int64)
     return np.where(fine, np.where(fine, scaled, 0).astype(np.int64), BAD_TIME)
+
+
+def unit_of(number: float) -> TimeUnit | None:
+    """Return the unit in which a number is a time from 1998 to 2200, None where there is none.
+
+    Examples
+    --------
+    >>> unit_of(1_772_409_600), unit_of(1_772_409_600_000), unit_of(51.17)
+    ('s', 'ms', None)
+    """
+    for unit, per_second in PER_SECOND.items():
+        if FIRST_S * per_second <= number < END_S * per_second:
+            return unit
+    return None
 
 
 def times_to_ms(time: pl.Series, unit: TimeUnit) -> NDArray[np.int64]:
@@ -125,6 +158,29 @@ def times_to_ms(time: pl.Series, unit: TimeUnit) -> NDArray[np.int64]:
     if time.dtype.is_integer():
         return numbers_to_ms(time.fill_null(-1).to_numpy(), unit)
     return numbers_to_ms(time.to_numpy(), unit)
+
+
+def numbers_of(texts: pl.Series) -> pl.Series:
+    """Read a column of texts as numbers; null where a text is none.
+
+    Examples
+    --------
+    >>> numbers_of(pl.Series([" 51.17", "1e3", "NaN", "12 ms", ""])).to_list()
+    [51.17, 1000.0, nan, None, None]
+    """
+    return texts.str.strip_chars().cast(pl.Float64, strict=False)
+
+
+def text_times_to_ms(texts: pl.Series, unit: TimeUnit) -> NDArray[np.int64]:
+    """Turn a column of epoch times that stand as texts into milliseconds."""
+    # Of 19 digits a double would keep 16.
+    whole = texts.str.strip_chars().cast(pl.Int64, strict=False)
+    numbers = numbers_of(texts)
+    if whole.null_count() == numbers.null_count():
+        return times_to_ms(whole, unit)
+    return np.where(
+        whole.is_null().to_numpy(), times_to_ms(numbers, unit), times_to_ms(whole, unit)
+    )
 
 
 def texts_to_ms(time: pl.Series) -> NDArray[np.int64]:
@@ -156,23 +212,59 @@ def _iso_ms(text: str | None) -> int:
 
 
 def look_up(record: object, path: str) -> object:
-    """Return the value at a dotted ``path``, None where there is none."""
-    for part in path.split("."):
-        if not isinstance(record, dict):
-            return None
-        record = record.get(part)
-    return record
+    """Return the value at a dotted ``path``, None where there is none.
+
+    A dot steps into an object or belongs to a name (``{"host.name": "a"}``), as it is found: the
+    step comes first.
+
+    Examples
+    --------
+    >>> look_up({"host": {"name": "a"}}, "host.name"), look_up({"host.name": "b"}, "host.name")
+    ('a', 'b')
+    """
+    for names in spellings(path):
+        found = record
+        for name in names:
+            found = found.get(name) if isinstance(found, dict) else None
+        if found is not None:
+            return found
+    return None
 
 
-def nested_schema(leaves: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Turn dotted names and their types into a polars schema of nested structs."""
+@lru_cache(maxsize=1024)
+def spellings(path: str) -> tuple[tuple[str, ...], ...]:
+    """Return the ways a dotted path may be spelled in objects, the most nested first.
+
+    Examples
+    --------
+    >>> spellings("a.b")
+    (('a', 'b'), ('a.b',))
+    """
+    parts = path.split(".")
+    ways = []
+    # Of names with very many dots only those ways are tried that cut at the first few.
+    for joins in product((False, True), repeat=min(len(parts) - 1, MAX_DOTS)):
+        names = [parts[0]]
+        for part, join in zip_longest(parts[1:], joins, fillvalue=False):
+            if join:
+                names[-1] += f".{part}"
+            else:
+                names.append(str(part))
+        ways.append(tuple(names))
+    return tuple(sorted(ways, key=len, reverse=True))
+
+
+def nested_schema(
+    leaves: Sequence[tuple[str, Any]], ways: Callable[[str], Sequence[tuple[str, ...]]] = spellings
+) -> dict[str, Any]:
+    """Turn dotted names and their types into a polars schema of the given ways to spell them."""
     tree: dict[str, Any] = {}
     for path, dtype in leaves:
-        *parents, last = path.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = dtype
+        for *parents, last in ways(path):
+            node = tree
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[last] = dtype
     return {name: _as_dtype(node) for name, node in tree.items()}
 
 
@@ -182,10 +274,17 @@ def _as_dtype(node: Any) -> Any:
     return node
 
 
-def column(path: str) -> pl.Expr:
+def column(path: str, ways: Callable[[str], Sequence[tuple[str, ...]]] = spellings) -> pl.Expr:
     """Return the polars expression for a dotted field name, named by the whole path."""
-    first, *rest = path.split(".")
-    expression = pl.col(first)
-    for part in rest:
-        expression = expression.struct.field(part)
-    return expression.alias(path)
+    found = []
+    for first, *rest in ways(path):
+        expression = pl.col(first)
+        for part in rest:
+            expression = expression.struct.field(part)
+        found.append(expression)
+    return pl.coalesce(found).alias(path)
+
+
+def nested(path: str) -> tuple[tuple[str, ...]]:
+    """Return the one way in which every dot steps into an object."""
+    return (tuple(path.split(".")),)

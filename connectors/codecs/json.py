@@ -16,8 +16,10 @@ import orjson
 import polars as pl
 from numpy.typing import NDArray
 
+from connectors.codecs.budget import Collected
 from connectors.codecs.fields import FieldMap, look_up, times_to_ms
-from connectors.codecs.json_diagnosis import diagnose
+from connectors.codecs.json_columns import explode, read_texts
+from connectors.codecs.json_diagnosis import diagnose, is_other
 from connectors.codecs.json_lines import (
     Lines,
     Messages,
@@ -28,7 +30,20 @@ from connectors.codecs.json_lines import (
     reject_lines,
     reread,
 )
-from connectors.codecs.rows import Candidates, concat, finish, settle, shorten, spread
+from connectors.codecs.json_wrappers import unwrap
+from connectors.codecs.rows import (
+    CODES,
+    CUT_KEY_BYTES,
+    Candidates,
+    concat,
+    cut_texts,
+    finish,
+    joined_key,
+    pass_over,
+    settle,
+    shorten,
+    spread,
+)
 from streamad.records import Decoded, Rejected
 
 
@@ -50,9 +65,11 @@ class JsonCodec:
         leaves: list[tuple[str, Any]] = [*texts, (fields.time, time), *values]
         self._flat = Shape(leaves)
         self._lists = Shape([(name, pl.List(dtype)) for name, dtype in leaves])
+        self._times = Shape([(fields.time, pl.List(time))])
         self._scalars = Shape(texts)
-        self._loose = Shape([(name, pl.String()) for name in fields.values])
-        self._loose_lists = Shape([(name, pl.List(pl.String())) for name in fields.values])
+        numbers = (fields.time, *fields.values)
+        self._loose = Shape([(name, pl.String()) for name in numbers])
+        self._loose_lists = Shape([(name, pl.List(pl.String())) for name in numbers])
         # What the last batch held: decides only which reader is tried first, never the result.
         self._columnar = False
 
@@ -65,6 +82,9 @@ class JsonCodec:
         """Return the usable rows of ``payloads`` and what had to be rejected; never raises."""
         rejected: list[Rejected] = []
         messages = admit(payloads, rejected, max_bytes=self._max_bytes)
+        if self._fields.rows is not None:
+            texts = [unwrap(text, self._fields, self._max_rows) for text in messages.texts]
+            messages = messages.replace(texts)
         lines, frame, kept, refused = self._read_messages(messages)
         rejected += refused
         if len(kept) < len(lines):
@@ -114,7 +134,7 @@ class JsonCodec:
     def _find_series(
         self, lines: Lines, frame: pl.DataFrame, kept: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
-        """Say which lines hold arrays: those whose time is one."""
+        """Say which lines hold arrays: those whose time the columnar reader reads as one."""
         time = frame[self._fields.time]
         if self._columnar:
             return time.is_not_null().to_numpy()
@@ -125,11 +145,13 @@ class JsonCodec:
             return found
         else:
             doubtful = np.flatnonzero(time.is_null().to_numpy())
-        for index in doubtful.tolist():
-            text = lines.texts()[kept[index]]
-            found[index] = b"[" in text and isinstance(
-                look_up(orjson.loads(text), self._fields.time), list
-            )
+        texts = lines.texts()
+        doubtful = np.array([i for i in doubtful.tolist() if b"[" in texts[kept[i]]], np.int64)
+        if len(doubtful):
+            # The same reader decides in either mode: where a member stands twice, another reader
+            # may read the other one.
+            times = reread(lines, kept[doubtful], self._times)
+            found[doubtful] = times[self._fields.time].is_not_null().to_numpy()
         return found
 
     def _rows(
@@ -141,9 +163,15 @@ class JsonCodec:
     ) -> Candidates:
         """Turn lines of one object each into rows."""
 
+        @lru_cache(maxsize=1)
+        def record(index: int) -> object:
+            return _load(lines.texts()[kept[index]])
+
         def explain(index: int, reason: str) -> tuple[str, str, bytes | None]:
-            text = lines.texts()[kept[index]]
-            return *diagnose(text, reason, self._fields), text
+            return *self._diagnose(record(index), reason), lines.texts()[kept[index]]
+
+        def look(index: int, name: str) -> object:
+            return look_up(record(index), name)
 
         def loosely(rows: NDArray[np.int64]) -> pl.DataFrame:
             return reread(lines, kept[rows], self._loose)
@@ -153,7 +181,8 @@ class JsonCodec:
         candidates = self._candidates(frame, loosely)
         candidates.message = message if whole else message[kept]
         candidates.row = row if whole else row[kept]
-        self._doubt_texts(candidates, lambda index: lines.texts()[kept[index]])
+        self._pass_over_others(candidates, record)
+        self._doubt_texts(candidates, look)
         rows, refused = settle(candidates, explain)
         rejected += refused
         return rows
@@ -174,24 +203,32 @@ class JsonCodec:
         @lru_cache(maxsize=1)
         def record(line: int) -> object:
             # Kept for the next row: a message of bad rows must not be parsed once a row.
-            return orjson.loads(lines.texts()[line])
+            return _load(lines.texts()[line])
 
-        def text(index: int) -> bytes:
-            return self._element(record(int(kept[source[index]])), int(within[index]))
+        def look(index: int, name: str) -> object:
+            value = look_up(record(int(kept[source[index]])), name)
+            return _item(value, int(within[index])) if isinstance(value, list) else value
 
         def explain(index: int, reason: str) -> tuple[str, str, bytes | None]:
-            element = text(index)
-            return *diagnose(element, reason, self._fields), element
+            line, numbers = record(int(kept[source[index]])), self._fields.values
+            element = {
+                name: look(index, name)
+                for name in self._fields.names
+                # One number for all rows is no array, and was not read.
+                if name not in numbers or isinstance(look_up(line, name), list)
+            }
+            return self._explain_element(element, reason)
 
         def loosely(rows: NDArray[np.int64]) -> pl.DataFrame:
             loose = reread(lines, kept, self._loose_lists)
-            return _explode(loose, self._fields.values, number)[rows]
+            return explode(loose, (self._fields.time, *self._fields.values), number)[rows]
 
-        flat = _explode(self._with_scalars(lines, frame, kept), self._fields.names, number)
+        flat = explode(frame, self._fields.names, number)
+        flat = self._with_scalars(lines, frame, flat, kept, source)
         candidates = self._candidates(flat, loosely)
         candidates.message = lines.message[kept][source]
         candidates.row = (lines.row[kept][source] + within).astype(np.int32)
-        self._doubt_texts(candidates, text)
+        self._doubt_texts(candidates, look)
         rows, refused = settle(candidates, explain)
         rejected += refused
         return rows
@@ -210,67 +247,103 @@ class JsonCodec:
         for name in self._fields.names:
             # A null is no array: a single text for all rows, or a variate this message lacks.
             same &= sizes[name].fill_null(sizes[self._fields.time]).to_numpy() == number
-        few = number <= self._max_rows
-        for index in np.flatnonzero(~(same & few)).tolist():
+        # A message of several such lines holds the rows of all of them.
+        owner = lines.owner[kept]
+        few = np.bincount(owner, weights=number)[owner] <= self._max_rows
+        filled = number > 0
+        collected, messages = Collected(), lines.message[kept]
+        for index in np.flatnonzero(~(same & few & filled)).tolist():
+            message, reason = int(messages[index]), "unequal_arrays"
+            if not few[index]:
+                reason = "too_many_rows"
+            elif same[index]:
+                reason = "empty_message"
+            if not collected.has_room(message):
+                collected.count(message, {reason: 1})
+                continue
             found = {name: size for name, size in sizes.row(index, named=True).items() if size}
-            rejected.append(
+            collected.add(
                 Rejected(
-                    message=int(lines.message[kept[index]]),
-                    reason="unequal_arrays" if few[index] else "too_many_rows",
+                    message=message,
+                    reason=reason,
                     detail=shorten(f"lengths {found}, at most {self._max_rows} are allowed"),
                     payload=lines.texts()[kept[index]],
                 )
             )
-        return same & few & (number > 0), number
+        rejected += collected.all()
+        return same & few & filled, number
 
     def _with_scalars(
-        self, lines: Lines, frame: pl.DataFrame, kept: NDArray[np.int64]
+        self,
+        lines: Lines,
+        frame: pl.DataFrame,
+        flat: pl.DataFrame,
+        kept: NDArray[np.int64],
+        source: NDArray[np.int64],
     ) -> pl.DataFrame:
-        """Give every row of a columnar message the single text it has for a key or a tag."""
+        """Give every row of a columnar message the single text it has for a key or a tag.
+
+        The text is cut first, and rows refer to it: a long one must not be copied to every row.
+        """
         single = [name for name in self._fields.texts if frame[name].null_count()]
         if not single:
-            return frame
+            return flat
         scalars = reread(lines, kept, self._scalars)
-        number = pl.col(self._fields.time).list.len()
-        extra = scalars.select(pl.col(name).alias(f"{name}\0") for name in single)
-        return frame.with_columns(extra).select(
-            pl.coalesce(pl.col(name), pl.col(f"{name}\0").repeat_by(number)).alias(name)
-            if name in single
-            else pl.col(name)
-            for name in self._fields.names
-        )
+        rows = pl.Series(source)
+        columns = []
+        for name in single:
+            absent = frame[name].is_null().gather(rows)
+            text = cut_texts(scalars[name], CUT_KEY_BYTES).gather(rows)
+            columns.append(text.zip_with(absent, flat[name]).alias(name))
+        return flat.with_columns(columns)
 
     def _candidates(
         self, flat: pl.DataFrame, loosely: Callable[[NDArray[np.int64]], pl.DataFrame]
     ) -> Candidates:
         """Name the columns, read the times and mark what is absent or of a wrong type.
 
-        ``loosely`` reads the values of some rows as texts: what is null even so was not there.
+        ``loosely`` reads time and values of some rows as texts: what is null even so was not there.
         """
         fields = self._fields
         keys = [flat[name] for name in fields.key]
+        values = flat.select(fields.values).to_numpy()
+        texts = None
+        incomplete = any(flat[name].null_count() for name in (fields.time, *fields.values))
+        if incomplete:
+            absent = np.isnan(values)
+            some = np.flatnonzero(absent.any(axis=1) | flat[fields.time].is_null().to_numpy())
+            texts = read_texts(flat, some, loosely(some), fields)
+            values = texts.values
         rows = Candidates(
-            keys=keys[0] if len(keys) == 1 else flat.select(_joined(fields.key)).to_series(),
+            keys=joined_key(keys),
             time_ms=times_to_ms(flat[fields.time], fields.time_unit),
-            values=flat.select(fields.values).to_numpy(),
+            values=values,
             message=np.empty(0, np.int32),
             row=np.empty(0, np.int32),
             tags={name: flat[name].fill_null("").rechunk() for name in fields.tags},
         )
+        pass_over(rows, flat, fields.where)
         if fields.variate is not None:
             spread(rows, rows.values[:, 0], flat[fields.variate], fields.variates)
-        time = flat[fields.time]
-        if time.null_count():
-            rows.mark(time.is_null().to_numpy(), "missing_field")
-        nulls = [flat[name] for name in fields.values if flat[name].null_count()]
-        if nulls:
-            absent = np.isnan(flat.select(fields.values).to_numpy())
-            rows.mark(absent.all(axis=1), "missing_field")
-            _mark_wrong_types(rows, absent, loosely)
+        if texts is not None:
+            texts.mark(rows)
         return rows
 
-    def _doubt_texts(self, rows: Candidates, text: Callable[[int], bytes]) -> None:
-        """Mark keys that are objects or arrays: the reader turns those into text of its own."""
+    def _pass_over_others(self, rows: Candidates, record: Callable[[int], object]) -> None:
+        """Mark rows that have other values where ours would stand: another measurement's."""
+        if rows.code is None or not all("." in name for name in self._fields.values):
+            return
+        missing = np.flatnonzero(rows.code == CODES["missing_field"]).tolist()
+        others = np.zeros(len(rows.code), np.bool_)
+        for index in missing:
+            others[index] = is_other(record(index), self._fields)
+        rows.code[others] = CODES["other_measurement"]
+
+    def _doubt_texts(self, rows: Candidates, look: Callable[[int, str], object]) -> None:
+        """Mark keys that are objects or arrays: the reader turns those into text of its own.
+
+        look : returns the value of a row's field
+        """
         bracketed = rows.keys.str.starts_with("{") | rows.keys.str.starts_with("[")
         if len(self._fields.key) > 1:
             bracketed = rows.keys.str.contains(r"(^|/)[\[{]")
@@ -278,59 +351,46 @@ class JsonCodec:
             return
         wrong = np.zeros(len(rows.keys), np.bool_)
         for index in np.flatnonzero(bracketed.fill_null(value=False).to_numpy()).tolist():
-            record = orjson.loads(text(index))
-            wrong[index] = any(
-                isinstance(look_up(record, name), (dict, list)) for name in self._fields.key
-            )
+            values = (look(index, name) for name in self._fields.key)
+            wrong[index] = any(isinstance(value, (dict, list)) for value in values)
         rows.mark(wrong, "wrong_type")
 
-    def _element(self, record: object, index: int) -> bytes:
-        """Return one row of a columnar message as a message of its own, for the dead letters."""
+    def _diagnose(self, record: object, reason: str) -> tuple[str, str]:
+        if record is _UNREADABLE:
+            return "invalid_json", "two JSON readers disagree on this text"
+        return diagnose(record, reason, self._fields)
+
+    def _explain_element(
+        self, element: dict[str, object], reason: str
+    ) -> tuple[str, str, bytes | None]:
+        """Explain a row of a columnar message; it becomes a message of its own."""
+        if any(value is _UNREADABLE for value in element.values()):
+            return "invalid_json", "a member of the object is repeated with another length", None
         row: dict[str, Any] = {}
         for name in self._fields.names:
-            value = look_up(record, name)
-            if isinstance(value, list):
-                value = value[index]
-            elif name in self._fields.values:
-                value = None
-            node = row
+            value, node = element.get(name), row
             *parents, last = name.split(".")
             for parent in parents:
                 node = node.setdefault(parent, {})
             node[last] = value
-        return orjson.dumps(row)
+        try:
+            payload = orjson.dumps(row)
+        except orjson.JSONEncodeError:
+            # Its writer nests less deeply than its reader: the whole message stands for the row.
+            payload = None
+        return *diagnose(row, reason, self._fields), payload
 
 
-def _explode(frame: pl.DataFrame, names: Sequence[str], number: NDArray[np.int64]) -> pl.DataFrame:
-    """Lay arrays of equal length out as rows; an absent array counts as nulls."""
-    columns = []
-    for name in names:
-        series = frame[name]
-        if series.null_count():
-            inner = series.dtype.inner  # type: ignore[attr-defined]
-            nothing = pl.lit(None, dtype=inner).repeat_by(pl.lit(pl.Series(number)))
-            series = pl.select(pl.coalesce(pl.lit(series), nothing).alias(name)).to_series()
-        columns.append(series.explode())
-    return pl.DataFrame(columns)
+_UNREADABLE = object()
+"""Stands for a value that the two readers of JSON do not agree on."""
 
 
-def _joined(names: Sequence[str]) -> pl.Expr:
-    texts = [pl.col(name) for name in names]
-    blank = pl.all_horizontal(text == "" for text in texts)
-    return pl.when(blank).then(pl.lit("")).otherwise(pl.concat_str(texts, separator="/"))
+def _load(text: bytes) -> object:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return _UNREADABLE
 
 
-def _mark_wrong_types(
-    rows: Candidates,
-    absent: NDArray[np.bool_],
-    loosely: Callable[[NDArray[np.int64]], pl.DataFrame],
-) -> None:
-    """Mark rows of which one variate is no number, though others are fine."""
-    some = np.flatnonzero(absent.any(axis=1) & ~absent.all(axis=1))
-    if not len(some):
-        return
-    loose = loosely(some)
-    wrong = np.zeros(len(absent), np.bool_)
-    for index, name in enumerate(loose.columns):
-        wrong[some] |= loose[name].is_not_null().to_numpy() & absent[some, index]
-    rows.mark(wrong, "wrong_type")
+def _item(values: list[Any], index: int) -> object:
+    return values[index] if index < len(values) else _UNREADABLE

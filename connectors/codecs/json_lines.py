@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,12 @@ import orjson
 import polars as pl
 from numpy.typing import NDArray
 
-from connectors.codecs.fields import column, nested_schema
+from connectors.codecs.budget import Collected
+from connectors.codecs.fields import column, nested, nested_schema, spellings
+from connectors.codecs.json_wrappers import BLANK, bare, framing
 from connectors.codecs.rows import shorten
 from streamad.records import Rejected
 
-BLANK = b" \t\r\n"
 OPEN, CLOSE, BREAK = ord("{"), ord("}"), ord("\n")
 
 JSON_BEGINS = b'{["-0123456789tfn'
@@ -125,9 +128,18 @@ class Shape:
     """What the columnar reader is to look for; dotted names become flat columns."""
 
     def __init__(self, leaves: Sequence[tuple[str, Any]]) -> None:
-        self._tree = nested_schema(leaves)
         self._leaves = dict(leaves)
-        self._nested = any("." in name for name in self._leaves)
+        self._dotted = sorted(
+            {
+                json.dumps(name, ensure_ascii=False).encode()
+                for leaf in self._leaves
+                for way in spellings(leaf)
+                for name in way
+                if "." in name
+            }
+        )
+        self._nested = nested_schema(leaves, nested)
+        self._spelled = nested_schema(leaves)
 
     def read(self, joined: bytes, height: int) -> pl.DataFrame | None:
         """Read ``height`` lines, None where any of them cannot be read."""
@@ -136,13 +148,18 @@ class Shape:
         if joined[0] not in JSON_BEGINS:
             # The reader would take gzip, zlib or zstd for a compressed file, and expand it.
             return None
+        # Most messages nest: names with dots are looked for where there may be any.
+        spelled = self._dotted and (b"\\u" in joined or any(n in joined for n in self._dotted))
+        tree, ways = (self._spelled, spellings) if spelled else (self._nested, nested)
         try:
-            frame = pl.read_ndjson(joined, schema=self._tree, ignore_errors=True)
+            frame = pl.read_ndjson(joined, schema=tree, ignore_errors=True)
         except READER_ERRORS:
             return None
         if frame.height != height:
             return None
-        return frame.select(column(name) for name in self._leaves) if self._nested else frame
+        if not self._dotted:
+            return frame
+        return frame.select(column(name, ways) for name in self._leaves)
 
     def nulls(self, height: int) -> pl.DataFrame:
         """Return rows that say nothing."""
@@ -183,18 +200,21 @@ def gather(messages: Messages, *, max_rows: int, exact: bool) -> tuple[Lines, li
     refused: list[Rejected] = []
     quick = False
     lines = lay_out(messages)
-    if lines.odd().any():
-        messages = messages.replace([text.strip(BLANK) for text in messages.texts])
+    if (odd := lines.odd()).any():
+        # Only these: what becomes of a message must not depend on its neighbours.
+        texts = list(messages.texts)
+        for index in np.unique(lines.owner[odd]).tolist():
+            texts[index] = bare(texts[index])
+        messages = messages.replace(texts)
         lines = lay_out(messages)
     if (odd := lines.odd()).any():
         owners = np.unique(lines.owner[odd]).tolist()
-        messages, quick = _straighten(messages, owners, refused, exact=exact)
+        messages, quick = _straighten(messages, owners, refused, max_rows=max_rows, exact=exact)
         lines = lay_out(messages)
     if len(lines) and int(lines.row.max()) >= max_rows:
         crowded = np.bincount(lines.owner) > max_rows
-        detail = f"more than {max_rows} rows; split the message"
         refused += [
-            messages.refuse(index, "too_many_rows", detail)
+            messages.refuse(index, "too_many_rows", _too_many(max_rows))
             for index in np.flatnonzero(crowded).tolist()
         ]
         lines = lay_out(messages.keep(~crowded))
@@ -202,8 +222,12 @@ def gather(messages: Messages, *, max_rows: int, exact: bool) -> tuple[Lines, li
     return lines, refused
 
 
+def _too_many(max_rows: int) -> str:
+    return f"more than {max_rows} rows; split the message"
+
+
 def _straighten(
-    messages: Messages, odd: list[int], refused: list[Rejected], *, exact: bool
+    messages: Messages, odd: list[int], refused: list[Rejected], *, max_rows: int, exact: bool
 ) -> tuple[Messages, bool]:
     """Bring some messages to one value a line; say whether any array was cut the quick way."""
     texts: list[bytes] = list(messages.texts)
@@ -211,15 +235,22 @@ def _straighten(
     quick = False
     for index in odd:
         text = texts[index]
+        if (told := framing(text)) is not None:
+            keep[index] = False
+            refused.append(messages.refuse(index, "invalid_json", told))
+            continue
         if text[:1] == b"[":
             cut = None if exact else _cut_quickly(text)
             quick |= cut is not None
-            lines = _cut_exactly(text) if cut is None else cut
+            lines = _cut_exactly(text, max_rows) if cut is None else cut
         else:
             lines = _unfold(text)
         if not lines:
             keep[index] = False
             refused.append(_refuse_whole(messages, index, lines))
+        elif len(lines) > max_rows:
+            keep[index] = False
+            refused.append(messages.refuse(index, "too_many_rows", _too_many(max_rows)))
         else:
             texts[index] = b"\n".join(lines)
     return messages.replace(texts).keep(keep), quick
@@ -239,8 +270,10 @@ def _cut_quickly(text: bytes) -> list[bytes] | None:
     return text[1:-1].replace(b"}, {", b"}\n{").replace(b"},{", b"}\n{").split(b"\n")
 
 
-def _cut_exactly(text: bytes) -> list[bytes] | None:
+def _cut_exactly(text: bytes, max_rows: int) -> list[bytes] | None:
     """Cut an array into the texts of its elements, None where it is no array.
+
+    Of more than ``max_rows`` elements one more than that is returned, and the rest not looked at.
 
     Elements stay the bytes they were, so that they read the same in whichever way they were cut.
     Python's own scanner also reads NaN: such an element alone is rejected later, not the message.
@@ -248,12 +281,17 @@ def _cut_exactly(text: bytes) -> list[bytes] | None:
     decoded = text.decode("utf-8", "surrogateescape")
     scan = json.JSONDecoder().raw_decode
     skip = json.decoder.WHITESPACE.match  # type: ignore[attr-defined]
-    elements, position = [], skip(decoded, 1).end()
+    elements: list[str] = []
+    position = skip(decoded, 1).end()
     if decoded[position : position + 1] == "]":
         return [] if not decoded[position + 1 :].strip() else None
     try:
-        while True:
-            _, end = scan(decoded, position)
+        while len(elements) <= max_rows:
+            try:
+                _, end = scan(decoded, position)
+            except RecursionError:
+                # How deep it reads depends on who calls; readers of the element decide on it.
+                end = _end_of_nested(decoded, position)
             elements.append(decoded[position:end])
             position = skip(decoded, end).end()
             mark = decoded[position : position + 1]
@@ -262,10 +300,27 @@ def _cut_exactly(text: bytes) -> list[bytes] | None:
                 break
             if mark != ",":
                 return None
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
     # A raw line break can only be space between tokens: inside a text JSON forbids it.
     return [element.replace("\n", " ").encode("utf-8", "surrogateescape") for element in elements]
+
+
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+
+
+def _end_of_nested(text: str, position: int) -> int:
+    """Return where the array or object at a position ends; raises ValueError where it does not."""
+    depth = 0
+    for token in _TOKEN.finditer(text, position):
+        if token[0] in "[{":
+            depth += 1
+        elif token[0] in "]}":
+            depth -= 1
+            if not depth:
+                return token.end()
+    msg = "it does not end"
+    raise ValueError(msg)
 
 
 def _unfold(text: bytes) -> list[bytes]:
@@ -276,6 +331,19 @@ def _unfold(text: bytes) -> list[bytes]:
 
 
 def _is_json(text: bytes) -> bool:
+    # A failing batch is looked at several times; what is large is parsed but once.
+    return _is_large_json(text) if len(text) > LARGE_BYTES else _reads(text)
+
+
+LARGE_BYTES = 65_536
+
+
+@lru_cache(maxsize=4)
+def _is_large_json(text: bytes) -> bool:
+    return _reads(text)
+
+
+def _reads(text: bytes) -> bool:
     try:
         orjson.loads(text)
     except ValueError:
@@ -333,20 +401,24 @@ def reject_lines(lines: Lines, kept: NDArray[np.int64]) -> list[Rejected]:
     """Reject the lines that are not among those ``kept``, each with the reason."""
     bad = np.ones(len(lines), np.bool_)
     bad[kept] = False
-    rejected = []
-    message, texts = lines.message, lines.texts()
+    collected = Collected()
+    found, texts = lines.message, lines.texts()
     for line in np.flatnonzero(bad).tolist():
+        message = int(found[line])
+        if not collected.has_room(message):
+            collected.count(message, {"invalid_json": 1})
+            continue
         reason, detail = _why_no_json(texts[line])
-        rejected.append(
+        collected.add(
             Rejected(
-                message=int(message[line]),
+                message=message,
                 row=int(lines.row[line]),
                 reason=reason,
                 detail=detail,
                 payload=texts[line],
             )
         )
-    return rejected
+    return collected.all()
 
 
 def _why_no_json(text: bytes) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import numpy as np
@@ -11,25 +12,49 @@ import polars as pl
 from numpy.typing import NDArray
 
 from connectors.codecs.fields import BAD_TIME, FieldMap, plausible
-from connectors.codecs.rows import Candidates, Explain, empty, finish, settle, spread
+from connectors.codecs.rows import (
+    CUT_KEY_BYTES,
+    MAX_TAG_BYTES,
+    Candidates,
+    Explain,
+    cut_text,
+    empty,
+    finish,
+    settle,
+    spread,
+)
 from streamad.errors import ConfigError
+from streamad.names import join_key
 from streamad.records import Decoded, Rejected
 
 GAUGE, COUNTER, DELTA = "gauge", "counter", "delta"
 KIND_TAG = "kind"
 DEFAULT_KEY = FieldMap().key
 
+MAX_LABELS = 1_000
+"""A series with more labels is not named: its points are rejected."""
+
+MAX_REMEMBERED_BYTES = 128 * 1_048_576
+"""What a codec keeps of the series it has named; then it forgets all, and names them once more."""
+
+REMEMBERED_BYTES = 500
+"""What one remembered series takes beside its texts."""
+
 ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What all points of a series share; key and variate are None where a label is absent."""
+    """What all points of a series share; key and variate are None where a label is absent.
+
+    wanted : whether its labels meet ``fields.where``
+    """
 
     key: str | None
     variate: str | None
     kind: str
     tags: tuple[str, ...]
+    wanted: bool = True
 
 
 def canonical(name: str, labels: Iterable[tuple[str, str]]) -> str:
@@ -45,17 +70,33 @@ def canonical(name: str, labels: Iterable[tuple[str, str]]) -> str:
 def identify(
     fields: FieldMap, default: str, labels: Callable[[str], str | None], kind: str
 ) -> Identity:
-    """Name a series by the labels that ``fields`` asks for, or by ``default``."""
+    """Name a series by the labels that ``fields`` asks for, or by ``default``.
+
+    Texts are cut, as they stand in every row of the series; a key that is too long stays so.
+    """
     key: str | None = default
     if fields.key != DEFAULT_KEY:
         texts = [labels(name) for name in fields.key]
-        key = None if None in texts else "/".join(text or "" for text in texts)
+        key = None if None in texts else join_key(text or "" for text in texts)
+    variate = None if fields.variate is None else labels(fields.variate)
     return Identity(
-        key,
-        None if fields.variate is None else labels(fields.variate),
+        None if key is None else cut_text(key, CUT_KEY_BYTES),
+        None if variate is None else cut_text(variate, CUT_KEY_BYTES),
         kind,
-        tuple(labels(tag) or "" for tag in fields.tags),
+        tuple(cut_text(labels(tag) or "", MAX_TAG_BYTES) for tag in fields.tags),
+        all(fnmatchcase(labels(name) or "", pattern) for name, pattern in fields.where),
     )
+
+
+def nameless(fields: FieldMap, kind: str) -> Identity:
+    """Return the identity of a series whose labels cannot be read."""
+    return Identity(None, None, kind, ("",) * len(fields.tags))
+
+
+def size_of(identity: Identity) -> int:
+    """Return about how many bytes a remembered identity takes."""
+    texts = (identity.key or "", identity.variate or "", *identity.tags)
+    return REMEMBERED_BYTES + sum(map(len, texts))
 
 
 def require_labels(codec: str, fields: FieldMap) -> None:
@@ -117,6 +158,8 @@ class Points:
             row=np.array(row, np.int32),
             tags={name: pl.Series(name, column, dtype=pl.String) for name, column in tags.items()},
         )
+        if fields.where:
+            rows.mark(np.array([not identity.wanted for identity in series]), "not_wanted")
         if fields.variate is not None:
             variates = pl.Series([identity.variate for identity in series], dtype=pl.String)
             spread(rows, value, variates, fields.variates)

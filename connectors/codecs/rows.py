@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,11 +10,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from connectors.codecs.budget import MAX_LETTERS, Collected, rank_in_message, within_budget
 from connectors.codecs.fields import BAD_TIME, FieldMap
+from streamad.names import SEPARATOR
 from streamad.records import MAX_ABS_VALUE, Decoded, Rejected, SignalBatch
 
 MAX_KEY_BYTES = 512
 """Longer keys are rejected: a key is kept in state, in topics and in page texts for weeks."""
+
+CUT_KEY_BYTES = MAX_KEY_BYTES + 4
+"""To here a key may be cut before it is copied to many rows: it stays too long to be used."""
+
+MAX_TAG_BYTES = 512
+"""Longer tags are cut: they travel with every finding and alert of a key."""
 
 MAX_DETAIL_CHARS = 300
 
@@ -35,11 +44,21 @@ REASONS: Mapping[str, str] = {
     "empty_key": "the key is an empty text",
     "key_too_long": "the key is longer than 512 bytes",
     "unknown_variate": "the row names a variate that is not configured (counted, not an error)",
+    "not_wanted": "the row does not meet input.fields.where (counted, not an error)",
+    "other_measurement": "the row has other values than the pipeline's (counted, not an error)",
+    "quarantined": "the job kept ending with the message in hand; only its offset is kept",
+    "more_rejected": "more of the message was rejected than becomes records; counted by reason",
+    "decoder_error": "the decoder failed on the message; the log names the exception",
+    "unreadable": "the client cannot read the batch or the record; only its offset is kept",
+    "no_rows": "the message holds no point (counted, not an error)",
 }
 """Every reason a codec gives. They are stable: dashboards and replays select by them."""
 
+UNUSED_REASONS = ("unknown_variate", "not_wanted", "other_measurement")
+
 CODES = {reason: code for code, reason in enumerate(REASONS, start=1)}
 NAMES = ("", *REASONS)
+UNUSED = [CODES[reason] for reason in UNUSED_REASONS]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -98,6 +117,24 @@ def check_rows(rows: Candidates) -> None:
         rows.mark(lengths.gt(MAX_KEY_BYTES).fill_null(value=False).to_numpy(), "key_too_long")
     rows.mark(rows.time_ms == BAD_TIME, "bad_time")
     _check_values(rows)
+    rows.tags = {name: cut_texts(tag, MAX_TAG_BYTES) for name, tag in rows.tags.items()}
+
+
+def cut_texts(texts: pl.Series, limit: int) -> pl.Series:
+    """Cut the texts of a column that are longer than ``limit`` bytes in UTF-8."""
+    longest = texts.str.len_bytes().max()
+    if not isinstance(longest, int) or longest <= limit:
+        return texts
+    long = texts.filter(texts.str.len_bytes() > limit).unique()
+    short = [cut_text(text, limit) for text in long]
+    return texts.replace(long, pl.Series(short, dtype=pl.String))
+
+
+def cut_text(text: str, limit: int) -> str:
+    """Cut a text to at most ``limit`` bytes in UTF-8, at the end of a character."""
+    if len(text) * 4 <= limit:
+        return text
+    return text[:limit].encode()[:limit].decode(errors="ignore")
 
 
 def _check_values(rows: Candidates) -> None:
@@ -115,33 +152,89 @@ def settle(rows: Candidates, explain: Explain) -> tuple[Candidates, list[Rejecte
     code = rows.code
     if code is None:
         return rows, []
-    unused = code == CODES["unknown_variate"]
-    rejected = _count_unused(rows.message[unused])
-    for index in np.flatnonzero((code != 0) & ~unused).tolist():
-        reason, detail, payload = explain(index, NAMES[code[index]])
-        rejected.append(
+    unused = np.isin(code, UNUSED)
+    rejected = _count_unused(rows, code, np.flatnonzero(unused))
+    rejected += _explained(rows, code, np.flatnonzero((code != 0) & ~unused), explain)
+    return rows.keep(code == 0), rejected
+
+
+def _explained(
+    rows: Candidates, code: NDArray[np.uint8], bad: NDArray[np.int64], explain: Explain
+) -> list[Rejected]:
+    """Explain the first bad rows of each message, and count those beyond its budget."""
+    collected = Collected()
+    beyond = rank_in_message(rows.message[bad]) >= MAX_LETTERS
+    rest = bad[beyond]
+    for index in bad[~beyond].tolist():
+        reason, message = NAMES[code[index]], int(rows.message[index])
+        if not collected.has_room(message):
+            collected.count(message, {reason: 1})
+            continue
+        reason, detail, payload = explain(index, reason)
+        collected.add(
             Rejected(
-                message=int(rows.message[index]),
+                message=message,
                 row=int(rows.row[index]),
                 reason=reason,
                 detail=shorten(detail or describe(rows, index, reason)),
                 payload=payload,
             )
         )
-    return rows.keep(code == 0), rejected
+    pairs = np.stack([rows.message[rest], code[rest].astype(np.int32)])
+    which, numbers = np.unique(pairs, axis=1, return_counts=True)
+    for message, reason_code, number in zip(*which.tolist(), numbers.tolist(), strict=True):
+        collected.count(message, {NAMES[reason_code]: number})
+    return collected.all()
 
 
-def _count_unused(message: NDArray[np.int32]) -> list[Rejected]:
+def _count_unused(
+    rows: Candidates, code: NDArray[np.uint8], unused: NDArray[np.int64]
+) -> list[Rejected]:
     # One record a message: a topic may carry a hundred variates of which three are watched.
-    numbers, counts = np.unique(message, return_counts=True)
+    pairs = np.stack([rows.message[unused], code[unused].astype(np.int32)])
+    which, numbers = np.unique(pairs, axis=1, return_counts=True)
     return [
         Rejected(
-            message=number,
-            reason="unknown_variate",
-            detail=f"{count} row{'s' * (count > 1)} of variates that fields.variates does not list",
+            message=message,
+            reason=NAMES[reason_code],
+            detail=f"{number} row{'s' * (number > 1)}: {REASONS[NAMES[reason_code]]}",
+            counts={NAMES[reason_code]: number},
         )
-        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)
+        for message, reason_code, number in zip(*which.tolist(), numbers.tolist(), strict=True)
     ]
+
+
+def joined_key(parts: Sequence[pl.Series]) -> pl.Series:
+    """Join the columns of a key's fields, as `streamad.names.join_key` does; blank if all are."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = pl.DataFrame([part.alias(str(number)) for number, part in enumerate(parts)])
+    blank = pl.all_horizontal(pl.all() == "")
+    texts = [
+        # Few keys hold either: the others are joined as they are.
+        pl.col(name).str.replace_all(r"([/\\])", r"\$1")
+        if columns[name].str.contains(r"[/\\]").any()
+        else pl.col(name)
+        for name in columns.columns
+    ]
+    key = pl.concat_str(texts, separator=SEPARATOR)
+    return columns.select(pl.when(blank).then(pl.lit("")).otherwise(key)).to_series()
+
+
+def pass_over(
+    rows: Candidates,
+    texts: pl.DataFrame | Mapping[str, pl.Series],
+    where: Sequence[tuple[str, str]],
+) -> None:
+    """Mark the rows that a condition leaves out; to be called before any other mark.
+
+    where : fields and their shell patterns; texts : the columns of these fields
+    """
+    for name, pattern in where:
+        # The engine of the columns knows no \Z; both mean the very end.
+        regex = fnmatch.translate(pattern).removesuffix(r"\Z") + r"\z"
+        met = texts[name].fill_null("").str.contains(regex)
+        rows.mark(~met.to_numpy(), "not_wanted")
 
 
 def spread(
@@ -167,8 +260,8 @@ def spread(
 def describe(rows: Candidates, index: int, reason: str) -> str:
     """Say what is wrong with a row as far as its columns show it."""
     if reason == "key_too_long":
-        key = rows.keys[index]
-        return f"the key has {len(key.encode())} bytes, at most {MAX_KEY_BYTES} are allowed: {key}"
+        # Some codecs cut such a key before it is copied to every row: its length is not known.
+        return f"the key has more than {MAX_KEY_BYTES} bytes: {rows.keys[index][:80]}"
     if reason in ("too_large_value", "not_finite"):
         return f"values {rows.values[index].tolist()}: {REASONS[reason]}"
     return REASONS[reason]
@@ -181,8 +274,9 @@ def finish(
     offsets: NDArray[np.int64],
     broker_ms: NDArray[np.int64],
 ) -> Decoded:
-    """Make the batch, with the rejections in message and row order."""
-    rejected.sort(key=lambda item: (item.message, -1 if item.row is None else item.row))
+    """Make the batch, with the rejections in message and row order, each message's in bounds."""
+    if rejected:
+        rejected = within_budget(rejected)
     batch = SignalBatch(
         keys=rows.keys.rechunk(),
         time_ms=rows.time_ms,

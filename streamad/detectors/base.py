@@ -100,6 +100,11 @@ class Memory(ABC):
         """Take back what ``state`` returned, into these slots."""
 
     @property
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """Return the least and the greatest value of arrays that kernels index with, by name."""
+        return {}
+
+    @property
     @abstractmethod
     def bytes_per_slot(self) -> int:
         """Return what one key costs."""
@@ -114,6 +119,10 @@ class Detector(ABC):
     """
 
     info: ClassVar[DetectorInfo]
+    finite: ClassVar[tuple[str, ...]] = ()
+    """Arrays of ``state`` that hold no NaN and no infinity; other artifacts are refused."""
+    from_elsewhere: ClassVar[tuple[str, ...]] = ()
+    """Parameters that name what is loaded from elsewhere: an artifact alone may not choose it."""
 
     def __init__(self, *, size: int | None = None) -> None:
         self.size = self.info.default_size if size is None else size

@@ -91,6 +91,12 @@ class KNNMemory(Memory):
         return len(self.phase)
 
     @property
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """Return the least and the greatest value of arrays that kernels index with."""
+        counts = ("n_windows", "n_samples", "warm_samples", "stride")
+        return {"phase": (0, 2), **dict.fromkeys(counts, (0, 2**53))}
+
+    @property
     def bytes_per_slot(self) -> int:
         """Return what one key costs."""
         return sum(array.itemsize * int(np.prod(array.shape[1:])) for array in self._arrays())
@@ -173,6 +179,7 @@ class KNN(Detector):
     lag : samples by which the judged one trails the newest (None: half a window)
     """
 
+    finite: ClassVar[tuple[str, ...]] = ("samples", "scale")
     info: ClassVar[DetectorInfo] = DetectorInfo(
         name="knn",
         summary="distance to the nearest windows of the key's past and of the training series",

@@ -88,6 +88,8 @@ class WindowModel(Detector):
     max_windows : training windows kept, evenly chosen
     """
 
+    finite: ClassVar[tuple[str, ...]] = ("bank",)
+
     def __init__(self, *, size: int | None = None, max_windows: int = 2000) -> None:
         super().__init__(size=size)
         self.max_windows = max_windows
@@ -325,6 +327,7 @@ class PCA(WindowModel):
     variance : share of variance the components explain
     """
 
+    finite: ClassVar[tuple[str, ...]] = ("mean", "components")
     info: ClassVar[DetectorInfo] = DetectorInfo(
         name="pca",
         summary="what principal components of training windows leave unexplained",

@@ -92,6 +92,13 @@ class ThemisMemory(Memory):
         return len(self.phase)
 
     @property
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """Return the least and the greatest value of arrays that are indexed with."""
+        counts = ("number", "n_windows", "warm_number", "stride")
+        early = {"n_early": (0, self.early.shape[1]), "phase": (0, 1)}
+        return {**early, **dict.fromkeys(counts, (0, 2**53))}
+
+    @property
     def bytes_per_slot(self) -> int:
         """Return what one key costs."""
         return sum(array.itemsize * int(np.prod(array.shape[1:])) for array in self._arrays())
@@ -184,6 +191,8 @@ class Themis(Detector):
     True
     """
 
+    finite: ClassVar[tuple[str, ...]] = ("bank", "judged")
+    from_elsewhere: ClassVar[tuple[str, ...]] = ("model",)
     info: ClassVar[DetectorInfo] = DetectorInfo(
         name="themis",
         summary="nearest neighbours among embeddings of a pretrained forecaster (Chronos-Bolt)",

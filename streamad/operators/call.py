@@ -25,12 +25,16 @@ class RecordedScores(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class DetectOutput:
-    """What one call yields. ``late`` are row indices of the batch; ``counts`` feed telemetry."""
+    """What one call yields.
+
+    ``late`` are row indices of the batch; ``met`` are new keys; ``counts`` feed telemetry.
+    """
 
     findings: list[Finding] = field(default_factory=list)
     scores: list[ScoreBatch] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     late: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    met: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
 
@@ -56,4 +60,4 @@ class Call:
 
     def key(self, code: int) -> str:
         """Return the key behind a code."""
-        return str(self.state.keys.names[code])
+        return self.state.name(code)

@@ -9,24 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from fnmatch import fnmatchcase
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamad.config import PipelineConfig
 from streamad.detectors.base import Detector, smoothing
+from streamad.operators.ahead import why_ahead
 from streamad.operators.call import NOWHERE, Call, DetectOutput, Position, RecordedScores
 from streamad.operators.findings import FindingMaker
 from streamad.operators.identity import StateIdentity
 from streamad.operators.judge import WindowJudge
+from streamad.operators.kernels import LATE_RUN, late_runs
+from streamad.operators.newcomers import Newcomers, reject
 from streamad.operators.shard import ShardState
 from streamad.operators.silence import cut_at_ticks, pass_tick, tick_length
-from streamad.records import Rejected, SignalBatch
+from streamad.records import SignalBatch
 from streamad.scoring.episodes import EpisodePlan, Episodes, Level
 from streamad.windows.arrays import NEVER
-from streamad.windows.keys import NO_KEY, KeyTable
+from streamad.windows.keys import NO_KEY, Hashes, KeyTable, hashes_of
 from streamad.windows.signals import SignalWindows, WindowPlan
+from streamad.windows.waiting import WaitingRoom
 
 __all__ = ["DetectOperator", "DetectOutput", "Position", "RecordedScores"]
 
@@ -61,6 +64,7 @@ class DetectOperator:
             config=config, detector=detector.info.name, artifact=artifact, degraded=degraded
         )
         self._judge = WindowJudge(config, detector, self._make)
+        self._newcomers = Newcomers(config, detector, self._groups)
         self._tick_ms = tick_length(config.series)
         self.plan = _window_plan(config, detector)
 
@@ -82,6 +86,7 @@ class DetectOperator:
         """Return an empty shard."""
         return ShardState(
             keys=KeyTable(self.config.series.max_keys),
+            waiting=WaitingRoom(self.plan, self.config.series.max_keys),
             windows=SignalWindows(self.plan),
             episodes=Episodes(
                 _episode_plan(self.config, self.detector),
@@ -103,7 +108,8 @@ class DetectOperator:
         """Take a batch of one partition, in offset order; return all it yields."""
         call = Call(state=state, at=at, out=DetectOutput(), recorded=recorded)
         call.out.counts["points"] += len(batch)
-        usable = self._not_from_the_future(call, batch)
+        hashes = hashes_of(batch.keys)
+        usable = self._not_from_the_future(call, batch, hashes[0])
         late = np.zeros(len(batch), np.bool_)
         parts, state.last_tick = cut_at_ticks(
             np.where(usable, batch.time_ms, NEVER),
@@ -114,7 +120,7 @@ class DetectOperator:
         for start, stop, tick in parts:
             if tick is not None:
                 pass_tick(call, tick, series=self.config.series, make=self._make)
-            self._rows(call, batch, slice(start, stop), usable[start:stop], late[start:stop])
+            self._rows(call, batch, slice(start, stop), hashes, usable, late)
         if usable.any():
             state.partition_ms = max(state.partition_ms, int(batch.time_ms[usable].max()))
         call.out.late = np.flatnonzero(late)
@@ -132,81 +138,87 @@ class DetectOperator:
                 pass_tick(call, tick, series=self.config.series, make=self._make)
         return call.out
 
-    def _not_from_the_future(self, call: Call, batch: SignalBatch) -> NDArray[np.bool_]:
-        """Refuse rows too far ahead of the broker's clock: one would close its neighbours."""
+    def _not_from_the_future(
+        self, call: Call, batch: SignalBatch, hashes: NDArray[np.uint64]
+    ) -> NDArray[np.bool_]:
+        """Refuse rows too far ahead: one would silence and forget its neighbours.
+
+        Ahead of the broker's timestamp, which under LogAppendTime is the broker's clock; and ahead
+        of what the other records show, since under CreateTime it is the producer's.
+        """
         broker = batch.broker_ms[batch.message]
         allowed = self.config.series.max_ahead
-        ahead = (broker >= 0) & (batch.time_ms > broker + allowed)
-        for row in np.flatnonzero(ahead).tolist():
-            detail = (
-                f"event time {batch.time_ms[row]} is {batch.time_ms[row] - broker[row]} ms ahead "
-                f"of the broker's clock; series.max_ahead allows {allowed} ms"
-            )
-            call.out.rejected.append(_reject(batch, row, "time_ahead", detail))
-        return ~ahead
+        near = (broker < 0) | (batch.time_ms <= broker + allowed)
+        ahead, usable = call.state.ahead, near.copy()
+        offsets = batch.offsets[batch.message]
+        shown = ahead.bound(batch.time_ms, offsets, hashes, usable, allowed)
+        for row in np.flatnonzero(~usable).tolist():
+            time_ms, shown_ms = int(batch.time_ms[row]), int(shown[row])
+            if near[row]:
+                why = why_ahead(time_ms, shown_ms, allowed)
+            else:
+                why = (
+                    f"event time {time_ms} is {time_ms - broker[row]} ms ahead of the broker's "
+                    f"clock; series.max_ahead allows {allowed} ms"
+                )
+            call.out.rejected.append(reject(batch, row, "time_ahead", why))
+            key = str(batch.keys[row])
+            if ahead.may_report(key, shown_ms):
+                told = self._make.off_clock(
+                    call, key, at_ms=max(shown_ms, 0), offset=int(offsets[row]), reason=why
+                )
+                call.out.findings.append(told)
+        return usable
 
     def _rows(
         self,
         call: Call,
         batch: SignalBatch,
         part: slice,
+        hashes: Hashes,
         usable: NDArray[np.bool_],
         late: NDArray[np.bool_],
     ) -> None:
         if part.stop == part.start:
             return
         state = call.state
-        codes, created = state.keys.encode(batch.keys[part])
-        if created:
-            self._new_keys(call, batch, part.start, codes, created)
-        known = codes != NO_KEY
-        for row in np.flatnonzero(~known).tolist():
-            detail = f"the shard holds series.max_keys = {self.config.series.max_keys} keys already"
-            call.out.rejected.append(_reject(batch, part.start + row, "key_limit", detail))
-        chosen = known & usable
-        chosen[known] &= state.flags["selected"][codes[known]]
-        call.out.counts["deselected"] += int((known & usable & ~chosen).sum())
-        codes = np.where(chosen, codes, np.int32(NO_KEY))
-        blocks = state.windows.ingest(codes, batch.time_ms[part], batch.values[part], late)
+        hashes = hashes[0][part], hashes[1][part]
+        codes = state.keys.find(hashes)
+        missing = np.flatnonzero((codes == NO_KEY) & usable[part])
+        if len(missing):
+            theirs = hashes[0][missing], hashes[1][missing]
+            rows = part.start + missing
+            codes[missing] = self._newcomers.take(call, batch, rows, theirs, late)
+        codes[~usable[part]] = NO_KEY
+        blocks = state.windows.ingest(codes, batch.time_ms[part], batch.values[part], late[part])
         for block in blocks:
             offsets = batch.offsets[batch.message[part.start + block.row]]
             self._judge.judge(call, block, offsets)
+        self._report_late(call, batch, part, codes, late[part])
 
-    def _new_keys(
+    def _report_late(
         self,
         call: Call,
         batch: SignalBatch,
-        start: int,
+        part: slice,
         codes: NDArray[np.int32],
-        created: list[int],
+        late: NDArray[np.bool_],
     ) -> None:
-        order = np.argsort(codes, kind="stable")
-        rows = order[np.searchsorted(codes[order], np.array(created, np.int32))] + start
-        columns = {name: column.gather(rows).to_list() for name, column in batch.tags.items()}
-        tags = [
-            {name: str(column[i]) for name, column in columns.items() if column[i] is not None}
-            for i in range(len(created))
-        ]
-        names = [call.key(code) for code in created]
-        chosen = [self._is_selected(name, tag) for name, tag in zip(names, tags, strict=True)]
-        state = call.state
-        state.add(created, chosen, tags)
-        for code, name in zip(created, names, strict=True):
-            group = self._groups.get(name)
-            if group is None:
-                continue
-            state.episodes.seed(code, group)
-            if state.memory is not None:
-                self.detector.seed_memory(state.memory, slot=code, group=group)
-                state.flags["seeded"][code] = True
-
-    def _is_selected(self, key: str, tags: Mapping[str, str]) -> bool:
-        select = self.config.series.select
-        return (
-            any(fnmatchcase(key, pattern) for pattern in select.include)
-            and not any(fnmatchcase(key, pattern) for pattern in select.exclude)
-            and all(fnmatchcase(tags.get(name, ""), want) for name, want in select.tags.items())
-        )
+        """Report keys all of whose rows are late: a jump of their own time leaves them blind."""
+        run = call.state.flags["late_run"]
+        if not len(run):
+            return
+        for row in late_runs(codes, late, run).tolist():
+            at = part.start + row
+            why = (
+                f"the last {LATE_RUN} records are late: one before them was ahead of its time, or "
+                "the producer's clock was set back; correct the producer's clock"
+            )
+            time_ms, offset = int(batch.time_ms[at]), int(batch.offsets[batch.message[at]])
+            told = self._make.off_clock(
+                call, call.key(int(codes[row])), at_ms=time_ms, offset=offset, reason=why
+            )
+            call.out.findings.append(told)
 
 
 def _window_plan(config: PipelineConfig, detector: Detector) -> WindowPlan:
@@ -266,9 +278,3 @@ def _level(rarity: float | None, alert: Level | None = None, power: float = 1.0)
     if isinstance(rarity, int):
         return Level(period_ms=rarity)
     return Level(probability=rarity)
-
-
-def _reject(batch: SignalBatch, row: int, reason: str, detail: str) -> Rejected:
-    return Rejected(
-        message=int(batch.message[row]), row=int(batch.row[row]), reason=reason, detail=detail
-    )

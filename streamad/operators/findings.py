@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from streamad.config import PipelineConfig
 from streamad.detectors.base import WindowExplanations
@@ -70,7 +70,7 @@ class FindingMaker:
     ) -> Finding:
         """Return a finding on the key behind ``code``."""
         config, key = self.config, call.key(code)
-        entity = self.entity(key, call.state.tags.get(code, {}))
+        entity = self.entity(key, call.state.tags_of(code))
         group = config.alerts.group
         return Finding(
             id=stable_id(
@@ -144,6 +144,27 @@ class FindingMaker:
         measured = Measured(n_windows=n_windows)
         return self.make(call, code, episode=episode, measured=measured, reason=reason)
 
+    def off_clock(self, call: Call, key: str, *, at_ms: int, offset: int, reason: str) -> Finding:
+        """Return the finding that a key's event times cannot be used; it may be new.
+
+        at_ms : partition time, which the key's own time says nothing of
+        """
+        entity, group = self.entity(key, {}), self.config.alerts.group
+        return replace(
+            quarantine(
+                self.config,
+                at=(call.at.topic, call.at.partition, offset),
+                now_ms=at_ms,
+                reason=reason,
+            ),
+            id=stable_id(self.config.name, self.config.detector.name, "clock", key, offset),
+            kind="clock",
+            detector=self.detector,
+            group=entity.get(group, group) if group else self.config.name,
+            key=key,
+            entity=entity,
+        )
+
     def explanation(
         self, why: WindowExplanations | None, place: int, *, window: tuple[int, int, int]
     ) -> Explanation | None:
@@ -165,9 +186,46 @@ class FindingMaker:
     def entity(self, key: str, tags: Mapping[str, str]) -> dict[str, str]:
         """Return the key taken apart into its fields, with its tags."""
         fields = self.config.input.fields.key
-        parts = key.split("/", len(fields) - 1)
-        named = dict(zip(fields, parts, strict=True)) if len(parts) == len(fields) else {}
+        parts = split_key(key, len(fields))
+        named = {} if parts is None else dict(zip(fields, parts, strict=True))
         return {**(named or {fields[0]: key}), **tags}
+
+
+def quarantine(
+    config: PipelineConfig, *, at: tuple[str, int, int], now_ms: int, reason: str
+) -> Finding:
+    """Return the finding that a message was set aside; its key is the partition.
+
+    at : topic, partition and offset of the message
+    """
+    topic, partition, offset = at
+    key = f"{topic}/{partition}"
+    return Finding(
+        id=stable_id(config.name, "quarantine", key, offset),
+        sequence=0,
+        state="began",
+        kind="quarantine",
+        pipeline=config.name,
+        detector=config.detector.name,
+        artifact="",
+        tenant=config.alerts.tenant,
+        group=config.name,
+        key=key,
+        entity={"topic": topic, "partition": str(partition)},
+        window_start_ms=now_ms,
+        window_end_ms=now_ms,
+        began_ms=now_ms,
+        until_ms=now_ms,
+        score=0.0,
+        p_value=0.0,
+        peak_score=0.0,
+        peak_p_value=0.0,
+        level=0.0,
+        n_windows=0,
+        explanation=None,
+        input={"topic": topic, "partition": partition, "offset": offset},
+        reason=reason,
+    )
 
 
 def sample_time(window: tuple[int, int, int], place: int) -> int:

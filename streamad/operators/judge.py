@@ -155,6 +155,7 @@ class WindowJudge:
             suppressed,
             final=final[pick],
             still=part.still[pick],
+            message=offsets[part.rows[pick]],
         )
         part.flags[pick[verdict.inside]] |= FLAG_EPISODE
         part.flags[pick[verdict.candidate]] |= FLAG_CANDIDATE

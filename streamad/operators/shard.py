@@ -13,25 +13,36 @@ from numpy.typing import NDArray
 
 from streamad.detectors.base import Memory
 from streamad.errors import StateError
+from streamad.operators.ahead import AheadState
 from streamad.operators.identity import StateIdentity
-from streamad.scoring.episodes import Episodes
+from streamad.scoring.episodes import NO_SEED, Episodes
 from streamad.windows.arrays import NEVER, KeyedArrays
 from streamad.windows.keys import KeyTable
 from streamad.windows.signals import SignalWindows
+from streamad.windows.waiting import WaitingRoom
+
+MAX_COUNT = 2**53
+WAITING = "waiting."
+"""Begins the names of arrays of keys that wait for their first window."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ShardState:
     """Keys, windows, tails, episodes and memories of one shard; grown and emptied together.
 
-    partition_ms is the greatest event time of the shard; it serves silence and TTL only. Of flags:
-    ordinal counts the windows of a key; opened_ordinal and silent_ordinal are those at which its
-    open episode and its silence began; event_ms are the first and last anomalous sample of the open
+    Keys without a window yet are in waiting alone.
+
+    partition_ms is the greatest event time of the shard; it serves silence and TTL only. No tick
+    before due_ms decides anything; it follows from the rest, and is not saved. Of flags:
+    late_run counts late rows in a row, ordinal the windows of a key; opened_ordinal and
+    silent_ordinal are those at which its open episode and its silence began; event_ms are the
+    first and last anomalous sample of the open
     episode; failures, failed_ms and failure_ms are of its run of failing
     windows: how many, when the last one ended, and the end of the last one that made a finding.
     """
 
     keys: KeyTable
+    waiting: WaitingRoom
     windows: SignalWindows
     episodes: Episodes
     memory: Memory | None
@@ -43,6 +54,7 @@ class ShardState:
                 "silent_ms": ((), np.int64, 0),
                 "silent_ordinal": ((), np.int64, 0),
                 "seeded": ((), np.bool_, False),
+                "late_run": ((), np.int32, 0),
                 "ordinal": ((), np.int64, 0),
                 "opened_ordinal": ((), np.int64, 0),
                 "event_ms": ((2,), np.int64, 0),
@@ -53,11 +65,14 @@ class ShardState:
         )
     )
     tags: dict[int, dict[str, str]] = field(default_factory=dict)
+    ahead: AheadState = field(default_factory=AheadState)
     partition_ms: int = int(NEVER)
     last_tick: int = int(NEVER)
+    due_ms: int = int(NEVER)
 
     def add(self, codes: list[int], selected: list[bool], tags: list[dict[str, str]]) -> None:
         """Make empty rows for new keys."""
+        self.due_ms = int(NEVER)
         n = self.keys.capacity
         for table in (self.windows.state, self.episodes.state, self.flags):
             table.reserve(n)
@@ -82,6 +97,28 @@ class ShardState:
         for code in codes.tolist():
             self.tags.pop(code, None)
 
+    def break_off(self) -> None:
+        """Begin the windows of all keys anew, and nothing else: input is missing from here on."""
+        self.windows.state.reset(self.keys.live())
+        self.waiting.drop(self.waiting.keys.live())
+
+    @property
+    def n_keys(self) -> int:
+        """Return how many keys the shard knows, those that wait included."""
+        return len(self.keys) + len(self.waiting)
+
+    def name(self, code: int) -> str:
+        """Return the key behind a code, or behind what `waiting_code` made of one."""
+        if code < 0:
+            return str(self.waiting.keys.names[waiting_code(code)])
+        return str(self.keys.names[code])
+
+    def tags_of(self, code: int) -> dict[str, str]:
+        """Return the tags of a key; see `name`."""
+        return (
+            self.waiting.tags.get(waiting_code(code), {}) if code < 0 else self.tags.get(code, {})
+        )
+
     @property
     def bytes_per_key(self) -> int:
         """Return what one key costs, its name apart."""
@@ -93,7 +130,10 @@ class ShardState:
     def save(
         self, identity: StateIdentity
     ) -> tuple[dict[str, Any], pl.Series, dict[str, NDArray[Any]]]:
-        """Return header, key names and arrays (first axis: the key) that `restore` takes back."""
+        """Return header, key names and arrays that `restore` takes back.
+
+        The first axis of arrays is the key, but for those of `WAITING`: they have their own.
+        """
         rows = self.keys.live()
         arrays: dict[str, NDArray[Any]] = {}
         for part, table in self._tables().items():
@@ -101,11 +141,16 @@ class ShardState:
         if self.memory is not None:
             saved = self.memory.state(rows)
             arrays |= {f"memory.{name}": value for name, value in saved.items()}
+        arrays |= {f"{WAITING}{name}": value for name, value in self.waiting.save().items()}
         header = {
             **identity.header(),
             "partition_ms": self.partition_ms,
             "last_tick": self.last_tick,
-            "tags": json.dumps({str(self.keys.names[c]): t for c, t in self.tags.items()}),
+            "ahead": self.ahead.save(),
+            "tags": json.dumps(
+                {str(self.keys.names[c]): t for c, t in self.tags.items()}
+                | {str(self.waiting.keys.names[c]): t for c, t in self.waiting.tags.items()}
+            ),
         }
         return header, self.keys.decode(rows), arrays
 
@@ -123,6 +168,8 @@ class ShardState:
         """
         identity.require(header)
         self._require_shapes(arrays, len(names))
+        self._require_ranges(arrays)
+        waiting = _part(arrays, WAITING.removesuffix("."))
         codes, created = self.keys.encode(names)
         tags = json.loads(header["tags"])
         self.add(created, [True] * len(created), [tags.get(name, {}) for name in names.to_list()])
@@ -130,8 +177,10 @@ class ShardState:
             table.load(codes, _part(arrays, part))
         if self.memory is not None:
             self.memory.load(codes, _part(arrays, "memory"))
+        self.waiting.load(waiting, tags)
         self.partition_ms = int(header["partition_ms"])
         self.last_tick = int(header["last_tick"])
+        self.ahead.load(header["ahead"])
 
     def _tables(self) -> dict[str, KeyedArrays]:
         return {
@@ -148,15 +197,60 @@ class ShardState:
         }
         if self.memory is not None:
             wanted |= {f"memory.{k}": v for k, v in self.memory.state(none).items()}
-        for name in sorted(wanted.keys() | arrays.keys()):
-            ours, theirs = _kind(wanted.get(name), n), _kind(arrays.get(name))
-            if ours != theirs:
+        ours, theirs = self.waiting.save(), _part(arrays, WAITING.removesuffix("."))
+        for name in sorted(ours.keys() | theirs.keys()):
+            # Their length differs: only kind and inner shape can be wrong.
+            mine, other = (_kind(one.get(name), 0) for one in (ours, theirs))
+            if mine != other:
+                raise StateError(_mismatch(f"{WAITING}{name}", other, mine))
+        given = arrays.keys() - {f"{WAITING}{name}" for name in theirs}
+        for name in sorted(wanted.keys() | given):
+            mine, other = _kind(wanted.get(name), n), _kind(arrays.get(name))
+            if mine != other:
+                raise StateError(_mismatch(name, other, mine))
+
+    def _require_ranges(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Refuse counts that kernels would index with and that lie outside of what they index.
+
+        A compiled kernel checks no bounds: a wrong count under a right checksum would end the
+        process, and again at each start.
+        """
+        plan = self.windows.plan
+        ranges = {
+            "windows.n_pending": (0, plan.pending),
+            "windows.n_samples": (0, MAX_COUNT),
+            "windows.still": (0, MAX_COUNT),
+            "episodes.count": (0, MAX_COUNT),
+            "episodes.seed": (NO_SEED, self.episodes.n_groups - 1),
+        }
+        if self.memory is not None:
+            ranges |= {f"memory.{name}": span for name, span in self.memory.ranges.items()}
+        for name, (low, high) in ranges.items():
+            array = arrays[name]
+            if len(array) and not low <= array.min() <= array.max() <= high:
                 msg = (
-                    f"state array {name}: the state has {theirs} and this job {ours}; restore the "
-                    "version and the detector that wrote it, or set delivery.on_state_mismatch: "
-                    "fresh to start with empty state"
+                    f"state array {name} holds {array.min()} to {array.max()}, and {low} to {high} "
+                    "is possible: the state is damaged"
                 )
                 raise StateError(msg)
+        self.waiting.require(_part(arrays, WAITING.removesuffix(".")))
+
+
+def waiting_code(code: int) -> int:
+    """Return what stands for the code of a key that waits where codes of others stand, and back.
+
+    >>> waiting_code(0), waiting_code(waiting_code(7))
+    (-2, 7)
+    """
+    return -2 - code
+
+
+def _mismatch(name: str, theirs: str, ours: str) -> str:
+    return (
+        f"state array {name}: the state has {theirs} and this job {ours}; restore the version and "
+        "the detector that wrote it, or set delivery.on_state_mismatch: fresh to start with empty "
+        "state"
+    )
 
 
 def _kind(array: NDArray[Any] | None, n: int | None = None) -> str:

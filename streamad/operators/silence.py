@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from streamad.config import SeriesConfig
 from streamad.operators.call import Call
 from streamad.operators.findings import Episode, FindingMaker, Measured
-from streamad.windows.arrays import NEVER
+from streamad.operators.shard import waiting_code
+from streamad.windows.arrays import NEVER, KeyedArrays
 
 FORGOTTEN = "forgotten after series.ttl"
+LATER = 2**62
+"""After all ticks."""
 
 
 def tick_length(series: SeriesConfig) -> int:
@@ -46,42 +49,102 @@ def cut_at_ticks(
 
 
 def pass_tick(call: Call, tick_ms: int, *, series: SeriesConfig, make: FindingMaker) -> None:
-    """Tell of keys that fell silent or came back as of ``tick_ms``, and forget old ones."""
+    """Report keys that fell silent or came back as of ``tick_ms``, and forget old ones."""
     state = call.state
     state.last_tick = tick_ms
-    live = state.keys.live()
-    if not len(live):
+    # Most ticks decide nothing: clocks only rise, so nothing is due before what was due first.
+    if tick_ms < state.due_ms:
         return
-    clock, silent = state.windows.state["clock"], state.flags["silent"]
-    seen = clock[live] > NEVER
-    if series.silence is not None:
-        quiet = seen & state.flags["selected"][live] & (clock[live] + series.silence <= tick_ms)
-        for code in live[quiet & ~silent[live]].tolist():
-            _fell_silent(call, code, tick_ms, series.silence, make)
-        for code in live[~quiet & silent[live]].tolist():
-            _ended(call, code, tick_ms, "data again", make)
-    gone = live[seen & (clock[live] + series.ttl <= tick_ms)]
+    due = [_pass_live(call, tick_ms, series, make), _pass_waiting(call, tick_ms, series, make)]
+    state.due_ms = min(due)
+
+
+def _pass_live(call: Call, tick_ms: int, series: SeriesConfig, make: FindingMaker) -> int:
+    """Pass a tick for keys with windows; return what `_pass` does."""
+    state = call.state
+    due_ms, gone = _pass(
+        call, state.keys.live(), state.windows.state["clock"], state.flags, tick_ms, series, make
+    )
     if len(gone):
-        for code in gone[silent[gone]].tolist():
-            _ended(call, code, tick_ms, FORGOTTEN, make)
         for code in gone[state.episodes.is_open(gone)].tolist():
             _episode_ended(call, code, make)
         state.drop(gone)
-        call.out.counts["forgotten"] += len(gone)
+    return due_ms
 
 
-def _fell_silent(call: Call, code: int, tick_ms: int, silence: int, make: FindingMaker) -> None:
-    state = call.state
-    since = int(state.windows.state["clock"][code])
-    state.flags["silent"][code] = True
-    state.flags["silent_ms"][code] = since
-    ordinal = int(state.flags["ordinal"][code])
-    state.flags["silent_ordinal"][code] = ordinal
+def _pass_waiting(call: Call, tick_ms: int, series: SeriesConfig, make: FindingMaker) -> int:
+    """Pass a tick for keys without a window; return what `_pass` does."""
+    room = call.state.waiting
+    due_ms, gone = _pass(
+        call, room.keys.live(), room.state["clock"], room.state, tick_ms, series, make, waiting=True
+    )
+    if len(gone):
+        room.drop(gone)
+    return due_ms
+
+
+def _pass(  # noqa: PLR0913, PLR0917 - one tick over the columns of one table
+    call: Call,
+    live: NDArray[np.int32],
+    clocks: NDArray[np.int64],
+    flags: KeyedArrays,
+    tick_ms: int,
+    series: SeriesConfig,
+    make: FindingMaker,
+    *,
+    waiting: bool = False,
+) -> tuple[int, NDArray[np.int32]]:
+    """Report who is silent or back; return before when no tick decides anything, and who is gone.
+
+    A key that is silent may come back at any tick; of one that was never seen nothing is known.
+    Whoever adds a key resets the time.
+    """
+    if not len(live):
+        return LATER, live
+    clock, silent = clocks[live], flags["silent"][live]
+    seen = clock > NEVER
+    if series.silence is not None:
+        quiet = seen & flags["selected"][live] & (clock + series.silence <= tick_ms)
+        for code in live[quiet & ~silent].tolist():
+            _fell_silent(call, code, tick_ms, series.silence, make, waiting=waiting)
+        for code in live[~quiet & silent].tolist():
+            _ended(call, code, tick_ms, "data again", make, waiting=waiting)
+        silent = flags["silent"][live]
+    gone = seen & (clock + series.ttl <= tick_ms)
+    for code in live[gone & silent].tolist():
+        _ended(call, code, tick_ms, FORGOTTEN, make, waiting=waiting)
+    call.out.counts["forgotten"] += int(gone.sum())
+    left = clock[~gone]
+    if not len(left):
+        return LATER, live[gone]
+    first = int(left.min())
+    if first == int(NEVER) or silent[~gone].any():
+        return int(NEVER), live[gone]
+    return first + min(series.ttl, series.silence or series.ttl), live[gone]
+
+
+def _table(call: Call, *, waiting: bool) -> tuple[KeyedArrays, NDArray[np.int64]]:
+    """Return flags and clocks of the keys that wait, or of the others."""
+    if waiting:
+        return call.state.waiting.state, call.state.waiting.state["clock"]
+    return call.state.flags, call.state.windows.state["clock"]
+
+
+def _fell_silent(
+    call: Call, code: int, tick_ms: int, silence: int, make: FindingMaker, *, waiting: bool
+) -> None:
+    flags, clocks = _table(call, waiting=waiting)
+    since = int(clocks[code])
+    flags["silent"][code] = True
+    flags["silent_ms"][code] = since
+    ordinal = 0 if waiting else int(flags["ordinal"][code])
+    if not waiting:
+        flags["silent_ordinal"][code] = ordinal
     said = f"no data for {(tick_ms - since) / 1000:g} s; series.silence is {silence / 1000:g} s"
     call.out.findings.append(
         make.plain(
             call,
-            code,
+            waiting_code(code) if waiting else code,
             kind="no_data",
             state="began",
             since_ms=since,
@@ -93,17 +156,19 @@ def _fell_silent(call: Call, code: int, tick_ms: int, silence: int, make: Findin
     call.out.counts["silent"] += 1
 
 
-def _ended(call: Call, code: int, tick_ms: int, reason: str, make: FindingMaker) -> None:
-    flags = call.state.flags
+def _ended(
+    call: Call, code: int, tick_ms: int, reason: str, make: FindingMaker, *, waiting: bool
+) -> None:
+    flags, _ = _table(call, waiting=waiting)
     flags["silent"][code] = False
     call.out.findings.append(
         make.plain(
             call,
-            code,
+            waiting_code(code) if waiting else code,
             kind="no_data",
             state="ended",
             since_ms=int(flags["silent_ms"][code]),
-            since_ordinal=int(flags["silent_ordinal"][code]),
+            since_ordinal=0 if waiting else int(flags["silent_ordinal"][code]),
             now_ms=tick_ms,
             reason=reason,
         )

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from streamad.records import Explanation, Finding
+from streamad.shown import safe_text
 
 ADOPTED: Final = "adopted as the new normal"
 DATA_AGAIN: Final = "data again"
@@ -32,6 +33,8 @@ _SHORT_MS: Final = 10 * _MINUTE_MS
 _LATE_SHARE: Final = 0.075
 """An event is over once more than this share of the newest window, at its end, holds none of it:
 2 samples of 16, 5 of 64."""
+_NOTHING: Final = 1e-6
+"""Share of the other number below which a number is told as 0."""
 _ALSO_SHARE: Final = 0.2
 """Variates with at least this share of the score are named beside the first."""
 _MOST_ALSO: Final = 2
@@ -45,7 +48,7 @@ class Event:
 
     began_ms, until_ms : first and last anomalous sample; shown : the values to name, from inside
     the event; over : it ended before it was reported; past : reported long after it happened;
-    n_errors : windows the detector failed on.
+    n_errors : windows the detector failed on, or alerts that were not sent.
     """
 
     began_ms: int
@@ -63,13 +66,23 @@ def summarise(finding: Finding, event: Event, *, resolved: bool) -> str:
         text = _no_data(finding, event, resolved=resolved)
     elif finding.kind == "error":
         text = _error(finding, event, resolved=resolved)
+    elif finding.kind == "quarantine":
+        text = f"{finding.key}: a message is quarantined {_since(event, finding.window_end_ms)}"
+        text += _because(finding)
+    elif finding.kind == "clock":
+        since = _since(event, finding.window_end_ms)
+        text = f"{finding.key}: event times are not usable {since}{_because(finding)}"
+    elif finding.kind == "flood":
+        since = _since(event, finding.window_end_ms)
+        text = f"{not_sent(finding.key, event.n_errors)} {since}{_because(finding)}"
     elif resolved:
         text = f"{_ended(finding, event)}; peak severity {event.peak_severity:.1f}"
     else:
         text = f"{_open(finding, event)}; severity {event.peak_severity:.1f}{_because(finding)}"
     if finding.degraded:
         text += f" [degraded: {finding.degraded}]"
-    return text + _PAST if event.past else text
+    # Keys and reasons are what producers sent; this line is read on terminals.
+    return safe_text(text + _PAST if event.past else text)
 
 
 def is_over(finding: Finding, *, began_ms: int, until_ms: int) -> bool:
@@ -129,6 +142,15 @@ def _error(finding: Finding, event: Event, *, resolved: bool) -> str:
 def resumed(key: str, detector: str, n_errors: int) -> str:
     """Return what an error alert says once windows of its key are scored again."""
     return f"scoring resumed on {key}: {detector} had failed on {_windows(n_errors)}"
+
+
+def not_sent(group: str, n: int) -> str:
+    """Return what a flood alert reports.
+
+    >>> not_sent("web", 57)
+    'too many alerts of web: 57 were not sent'
+    """
+    return f"too many alerts of {group}: {n} {'was' if n == 1 else 'were'} not sent"
 
 
 def _windows(n: int) -> str:
@@ -222,6 +244,8 @@ def _finite(values: Mapping[str, float], name: str) -> bool:
 def numbers(observed: float, expected: float) -> tuple[str, str]:
     """Return two numbers with as few digits as tell them apart, three at least.
 
+    Less than a millionth of the other number is 0: nobody is told of 1.52e-09 per cent.
+
     Examples
     --------
     >>> numbers(97.21, 12.4)
@@ -230,7 +254,11 @@ def numbers(observed: float, expected: float) -> tuple[str, str]:
     ('1013.4', '1013.2')
     >>> numbers(1.25e9, 310_000_000)
     ('1.25G', '310M')
+    >>> numbers(100.0, 1.52e-9)
+    ('100', '0')
     """
+    least = max(abs(observed), abs(expected)) * _NOTHING
+    observed, expected = (0.0 if abs(x) < least else x for x in (observed, expected))
     for digits in range(3, 8):
         texts = number(observed, digits=digits), number(expected, digits=digits)
         if texts[0] != texts[1]:
@@ -358,5 +386,4 @@ def clock(time_ms: int, *, dated: bool = False) -> str:
 
 def one_line(text: str) -> str:
     """Return a reason that may hold a whole message as one short line."""
-    line = " ".join(text.split())
-    return line if len(line) <= _MAX_REASON_CHARS else line[: _MAX_REASON_CHARS - 3] + "..."
+    return safe_text(" ".join(text.split()), _MAX_REASON_CHARS)

@@ -6,13 +6,16 @@ alert is opened once and resolved once, however often the process dies in betwee
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from streamad.config import PipelineConfig
 from streamad.errors import MembershipError
-from streamad.operators.alert import AlertOperator, AlertState
+from streamad.operators.alert import AlertOperator
+from streamad.operators.alert_state import AlertState
+from streamad.operators.findings import quarantine
 from streamad.ports import (
     AlertRecords,
     Fault,
@@ -25,9 +28,11 @@ from streamad.ports import (
     Telemetry,
     no_fault,
 )
-from streamad.records import Alert
+from streamad.records import Alert, Rejected
 from streamad.runtime.ends import Ends
 from streamad.runtime.placing import Clock, Placing
+from streamad.runtime.quarantine import Guarded
+from streamad.runtime.recovery import read_note, settings_number
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +65,16 @@ class AlertLoop:
         telemetry: Telemetry | None = None,
         fault: Fault = no_fault,
     ) -> None:
-        self._operator, self._member, self._records = operator, member, records
+        self._config, self._operator, self._records = config, operator, records
         self._clock, self._fault = clock, fault
         self._telemetry = telemetry or NullTelemetry()
+        self._member = Guarded(member, report=self._set_aside, telemetry=self._telemetry)
         self._commit_s = config.delivery.commit_interval / 1000
         self._commit_due_s = 0.0
-        self._placing = Placing(member, clock, self._place)
-        self._ends = Ends(lambda source, _: member.end_reached(source))
+        self._placing = Placing(self._member, clock, self._place)
+        self._ends = Ends(lambda source, _: self._member.end_reached(source))
+        self._renew = self._from_first = False
+        self._settings = settings_number(config.decision_checksum())
         self.parts: dict[Source, _Part] = {}
 
     @property
@@ -88,6 +96,7 @@ class AlertLoop:
     def turn(self, timeout_ms: int = 100) -> int:
         """Poll once, take in what came, commit where it is time; return the findings taken."""
         self._placing.turn()
+        self._write_again()
         polled = self._member.poll(timeout_ms)
         self._fault("after_poll")
         for messages in polled:
@@ -96,11 +105,8 @@ class AlertLoop:
             self._fault("after_score")
         now_s = self._clock.seconds()
         self._pass_time(now_s)
-        if now_s >= self._commit_due_s:
-            try:
-                self._commit(list(self.parts.values()))
-            except MembershipError as error:
-                logger.info("commit put off: %s", error)
+        if now_s >= self._commit_due_s or self._member.in_care:
+            self._commit_softly(list(self.parts.values()))
             self._commit_due_s = self._clock.seconds() + self._commit_s
         return sum(map(len, polled))
 
@@ -125,6 +131,7 @@ class AlertLoop:
     def lose(self, sources: Sequence[Source]) -> None:
         """Forget these partitions."""
         self._placing.forget(sources)
+        self._member.forget(sources)
         for source in sources:
             self.parts.pop(source, None)
         logger.info("no longer ours: %s", ", ".join(map(str, sources)))
@@ -142,9 +149,46 @@ class AlertLoop:
         for finding, _ in findings:
             self._telemetry.count("alert_findings_total", state=finding.state)
 
+    def _set_aside(self, message: Messages, why: str) -> list[Outgoing]:
+        """Open an alert on a record that is no use; return its dead letter."""
+        part, now_ms = self.parts[message.source], self._clock.wall_ms()
+        at = (*message.source, int(message.offsets[0]))
+        told = quarantine(self._config, at=at, now_ms=now_ms, reason=why)
+        self._keep(part, self._operator.process(part.state, [(told, now_ms)]))
+        letter = Rejected(message=0, reason="quarantined", detail=why, payload=None)
+        return self._records.rejected(message, [letter])
+
+    def renewed(self, topic: str) -> None:
+        """Note, from any thread, that a topic was deleted and made anew; see `turn`."""
+        if topic == self._config.topic("findings"):
+            # Set first: `turn` may run in between.
+            self._from_first = True
+        self._renew = True
+
+    def _write_again(self) -> None:
+        """Have all that is known of alerts written again: its topic may be a new one."""
+        if self._renew:
+            self._renew = False
+            for part in self.parts.values():
+                part.state.change_all()
+                part.dirty = True
+        if self._from_first:
+            # Offsets are of the topic that was: where the new one is longer by now, all before
+            # them would be passed over. What is read twice changes nothing.
+            self._from_first = False
+            for source, part in self.parts.items():
+                part.position, part.dirty = 0, True
+                self._member.place(source, 0)
+
+    def n_kept(self, source: Source) -> int:
+        """Return how many findings were polled and wait for their turn: see `Guarded`."""
+        return self._member.n_kept(source)
+
     def _keep(self, part: _Part, alerts: Sequence[Alert]) -> None:
         part.records += self._records.alerts(alerts)
         part.dirty = True
+        if withheld := part.state.counts.pop("alerts_withheld", 0):
+            self._telemetry.count("alert_withheld_total", withheld)
         for alert in alerts:
             self._telemetry.count("alert_alerts_total", state=alert.state)
             if alert.past and alert.state == "opened":
@@ -164,6 +208,12 @@ class AlertLoop:
                 if alerts:
                     self._keep(part, alerts)
 
+    def _commit_softly(self, parts: Sequence[_Part]) -> None:
+        try:
+            self._commit(parts)
+        except MembershipError as error:
+            logger.info("commit put off: %s", error)
+
     def _commit(self, parts: Sequence[_Part]) -> None:
         dirty = [part for part in parts if part.dirty]
         if not dirty:
@@ -174,13 +224,33 @@ class AlertLoop:
             if changes:
                 part.records += self._records.state(part.source, changes, part.state.clock_ms)
         records = [record for part in dirty for record in part.records]
-        self._member.commit(records, {p.source: Progress(offset=p.position) for p in dirty})
+        note = json.dumps({"settings": self._settings})
+        self._member.commit(
+            records, {part.source: Progress(offset=part.position, note=note) for part in dirty}
+        )
         self._fault("after_commit")
         for part in dirty:
             part.records, part.dirty = [], False
         self._telemetry.observe("delivery_commit_seconds", self._clock.seconds() - started_s)
         self._telemetry.count("delivery_records_total", len(records), output="alert")
         self._telemetry.gauge("alert_open", sum(len(part.state) for part in self.parts.values()))
+
+    def _discard(self, part: _Part, settings: int) -> None:
+        """Resolve what was opened under other settings: those findings will never have an end.
+
+        settings : of whoever committed last
+        """
+        if settings == self._settings or self._config.delivery.on_state_mismatch != "fresh":
+            return
+        part.dirty = True
+        if alerts := self._operator.discard(part.state):
+            logger.warning(
+                "%s: %d alerts were opened under other settings; resolved, since "
+                "delivery.on_state_mismatch: fresh discards what they wait for",
+                part.source,
+                len(alerts),
+            )
+            self._keep(part, alerts)
 
     def _place(self, source: Source) -> None:
         first, after = self._member.log.bounds(source.topic)[source]
@@ -193,17 +263,31 @@ class AlertLoop:
             self._telemetry.count("input_offset_out_of_range_total", topic=source.topic)
             position = first
         part = _Part(source=source, state=self._operator.new_state(), position=position)
-        if done is not None:
-            records, clock_ms = self._records.load(source)
-            part.state.load(records)
-            if clock_ms is not None:
-                part.state.clock_ms = max(part.state.clock_ms, clock_ms)
+        # Even without an offset, as after a group was deleted: findings that are read again must
+        # not open again what is open, or was resolved.
+        records, clock_ms = self._records.load(source)
+        if damaged := part.state.load(records):
+            name, why = next(iter(damaged.items()))
+            logger.error(
+                "%s: the state of %d alerts cannot be read, they will not be resolved; the first "
+                "is %r: %s",
+                source,
+                len(damaged),
+                name,
+                why,
+            )
+        if clock_ms is not None:
+            part.state.clock_ms = max(part.state.clock_ms, clock_ms)
         part.dirty = done is None
+        if done is not None:
+            self._discard(part, read_note(done.note).get("settings", self._settings))
         now_s = self._clock.seconds()
         part.tick_due_s = now_s + _TICK_S
         self._ends.heard(source, now_s)
         self.parts[source] = part
         self._member.place(source, position)
+        if done is None:
+            self._commit_softly([part])
         logger.info(
             "%s resumes at offset %d with %d open alerts", source, position, len(part.state)
         )

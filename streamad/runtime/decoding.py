@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from streamad.ports import Decoder, Messages
-from streamad.records import Decoded
+from streamad.records import UNREADABLE, Decoded
 
 PORTION_BYTES = 2**20
 """About 20,000 points: enough for a columnar reader to be quick, and small enough to overlap."""
@@ -52,8 +52,21 @@ class Decoding:
 
     def _decode(self, messages: Messages) -> Portion:
         started = time.perf_counter()
-        decoded = self._decoder.decode(messages.payloads, messages.offsets, messages.broker_ms)
+        decoded = decode(self._decoder, messages)
         return Portion(messages=messages, decoded=decoded, seconds=time.perf_counter() - started)
+
+
+def decode(decoder: Decoder, messages: Messages) -> Decoded:
+    """Return rows and rejections; what the client could not read is told from a tombstone."""
+    decoded = decoder.decode(messages.payloads, messages.offsets, messages.broker_ms)
+    if not messages.unreadable:
+        return decoded
+    reasons = [messages.unreadable.get(int(messages.offsets[r.message])) for r in decoded.rejected]
+    rejected = [
+        one if why is None else replace(one, reason=UNREADABLE, detail=why)
+        for one, why in zip(decoded.rejected, reasons, strict=True)
+    ]
+    return replace(decoded, rejected=rejected)
 
 
 def _cut(messages: Messages) -> Iterator[Messages]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
@@ -21,6 +22,7 @@ from streamad.ports import (
     DetectRecords,
     Fault,
     Member,
+    Messages,
     NullTelemetry,
     Outgoing,
     Progress,
@@ -36,7 +38,14 @@ from streamad.runtime.decoding import Decoding, Portion
 from streamad.runtime.ends import Ends
 from streamad.runtime.judging import Judged, Judging
 from streamad.runtime.placing import Clock, Placing
-from streamad.runtime.recovery import RecoveredShard, Recovery, read_note
+from streamad.runtime.quarantine import Guarded, records_of
+from streamad.runtime.recovery import (
+    RecoveredShard,
+    Recovery,
+    read_note,
+    require_settings,
+    settings_number,
+)
 from streamad.runtime.start import start_offset
 
 logger = logging.getLogger(__name__)
@@ -64,6 +73,7 @@ class Shard(RecoveredShard):
     records: list[Outgoing] = field(default_factory=list)
     dirty: bool = False
     parts: int = 1
+    settings: int = 0
     snapshot_due_s: float = 0.0
     heard_s: float = 0.0
 
@@ -74,6 +84,7 @@ class Shard(RecoveredShard):
             "log": self.log_offset,
             "snapshot": self.snapshot_at,
             "parts": self.parts,
+            "settings": self.settings,
         }
         return json.dumps(about, separators=(",", ":"))
 
@@ -109,11 +120,12 @@ class DetectLoop:
         counters: Mapping[str, tuple[str, Mapping[str, str]]] | None = None,
         fault: Fault = no_fault,
     ) -> None:
-        self._config, self._operator, self._member = config, operator, member
+        self._config, self._operator = config, operator
         self._records, self._store = records, store
         self._decoding = Decoding(decoder)
         self._clock, self._fault = clock, fault
         self._telemetry = telemetry or NullTelemetry()
+        self._member = Guarded(member, report=self._set_aside, telemetry=self._telemetry)
         self._judging = Judging(
             config, operator, records=records, telemetry=self._telemetry, counters=counters
         )
@@ -131,10 +143,11 @@ class DetectLoop:
         self._snapshot_s = config.delivery.snapshot_interval / 1000
         self._commit_due_s = self._look_due_s = 0.0
         self._snapshot_took_s = 0.0
-        self._placing = Placing(member, clock, self._place)
-        self._ends = Ends(lambda source, _: member.end_reached(source))
+        self._placing = Placing(self._member, clock, self._place)
+        self._ends = Ends(lambda source, _: self._member.end_reached(source))
         self._parts: dict[str, int] = {}
         self._old_parts: dict[str, int] = {}
+        self._renewed: deque[str] = deque()
         self.shards: dict[Source, Shard] = {}
 
     # ------------------------------------------------------------------ the loop
@@ -158,6 +171,7 @@ class DetectLoop:
     def turn(self, timeout_ms: int = 100) -> int:
         """Poll once, take in what came, commit where it is time; return the messages taken."""
         self._placing.turn()
+        self._write_again()
         began_s = self._clock.seconds()
         wait_ms = min(timeout_ms, max(1, int((self._commit_due_s - began_s) * 1000)))
         polled = self._member.poll(wait_ms if self._dirty() else timeout_ms)
@@ -171,8 +185,8 @@ class DetectLoop:
         if now_s >= self._look_due_s:
             self._pass_time(now_s)
             self._look_due_s = now_s + _LOOK_S
-        if now_s >= self._commit_due_s and self._dirty():
-            self._commit_softly()
+        if (now_s >= self._commit_due_s or self._member.in_care) and self._dirty():
+            self._commit_softly(list(self.shards.values()))
         self._save_due(now_s)
         return sum(map(len, polled))
 
@@ -221,9 +235,9 @@ class DetectLoop:
     def _dirty(self) -> bool:
         return any(shard.dirty for shard in self.shards.values())
 
-    def _commit_softly(self) -> None:
+    def _commit_softly(self, shards: Sequence[Shard]) -> None:
         try:
-            self._commit(list(self.shards.values()))
+            self._commit(shards)
         except MembershipError as error:
             # Nothing was written and nothing is lost: either the rebalance under way leaves us our
             # partitions and the next commit holds all this, or it takes them and we are told.
@@ -268,6 +282,24 @@ class DetectLoop:
                 except MembershipError as error:
                     logger.info("snapshot of %s put off: %s", shard.source, error)
                 shard.snapshot_due_s = self._clock.seconds() + self._snapshot_s
+                self._look_for_twins(shard.source.topic)
+
+    def _look_for_twins(self, topic: str) -> None:
+        """Raise StateError where another job of our name, with other settings, has partition 0.
+
+        Both may have begun at once, each with partitions nobody had worked on. Whoever has
+        partition 0 stays.
+        """
+        first = Source(topic, 0)
+        if first in self.shards or self._config.delivery.on_state_mismatch != "refuse":
+            return
+        try:
+            done = self._member.committed(first)
+        except SourceUnavailableError:
+            return  # looked for again after the next snapshot
+        theirs = read_note(done.note).get("settings") if done else None
+        if theirs is not None:
+            require_settings(theirs, self._identity)
 
     def _save(self, shard: Shard) -> None:
         """Write the state of a shard as of its committed offset."""
@@ -321,17 +353,43 @@ class DetectLoop:
                     self._save(shard)
         except MembershipError as error:
             logger.warning("partitions left before their last commit; it is made again: %s", error)
-        self._placing.forget(sources)
-        for source in sources:
-            self.shards.pop(source, None)
+        self._forget(sources)
         logger.info("gave up %s", ", ".join(map(str, sources)))
 
     def lose(self, sources: Sequence[Source]) -> None:
         """Forget these partitions: they are another member's already."""
+        self._forget(sources)
+        logger.warning("lost %s", ", ".join(map(str, sources)))
+
+    def _forget(self, sources: Sequence[Source]) -> None:
         self._placing.forget(sources)
+        self._member.forget(sources)
         for source in sources:
             self.shards.pop(source, None)
-        logger.warning("lost %s", ", ".join(map(str, sources)))
+
+    def _set_aside(self, message: Messages, why: str) -> list[Outgoing]:
+        """Return what tells of a message that is not judged: a dead letter, and a finding."""
+        return records_of(
+            self._records, self._config, message, why=why, now_ms=self._clock.wall_ms()
+        )
+
+    def renewed(self, topic: str) -> None:
+        """Note, from any thread, that a topic was deleted and made anew; see `turn`."""
+        self._renewed.append(topic)
+
+    def _write_again(self) -> None:
+        """Have what stood in topics that were deleted written to the new ones."""
+        while self._renewed:
+            topic = self._renewed.popleft()
+            for shard in self.shards.values():
+                if topic == self._records.scores_topic:
+                    shard.log_offset = 0
+                # Snapshots point into the scores log, too.
+                shard.snapshot_offset, shard.snapshot_at, shard.snapshot_due_s = -1, 0, 0.0
+
+    def n_kept(self, source: Source) -> int:
+        """Return how many messages were polled and wait for their turn: see `Guarded`."""
+        return self._member.n_kept(source)
 
     def _place(self, source: Source) -> None:
         started_s = self._clock.seconds()
@@ -340,19 +398,29 @@ class DetectLoop:
             msg = "the partition is new, and not everyone knows of it yet"
             raise SourceUnavailableError(msg)
         first, after = bounds[source]
-        done = self._member.committed(source)
+        done, noted = self._member.committed(source), True
         added = self._has_grown(source, done, len(bounds))
+        if done is None:
+            done = self._recovery.without_offset(source, bounds[source])
+            noted = False
         if done is None:
             shard = self._begin(source, first, after, added=added)
         else:
             shard = _at_work(self._recovery.recover(source, done, bounds[source]))
-        shard.parts = len(bounds)
+            shard.dirty |= not noted
+        shard.parts, shard.settings = len(bounds), settings_number(self._identity.checksum)
         self._judging.meet_keys(shard)
         self.shards[source] = shard
         self._member.place(source, shard.position)
         shard.heard_s = self._clock.seconds()
         self._ends.heard(source, shard.heard_s)
-        shard.snapshot_due_s = shard.heard_s + self._snapshot_s
+        # State that is begun anew replaces what there was at once.
+        wait_s = 0.0 if shard.dirty and done is not None else self._snapshot_s
+        shard.snapshot_due_s = shard.heard_s + wait_s
+        if done is None or not noted:
+            # At once: `latest` must mean the same place after a crash, and nothing is handed out
+            # before there is an offset to note it with.
+            self._commit_softly([shard])
         self._telemetry.observe("state_recovery_seconds", shard.heard_s - started_s)
         self._telemetry.gauge("input_assigned_partitions", len(self.shards))
         logger.info("%s resumes at offset %d", source, shard.position)
@@ -380,7 +448,6 @@ class DetectLoop:
         # A partition that was added later has nothing that anybody wanted to skip.
         start = "earliest" if added else self._config.input.start
         at = start_offset(start, self._member.log, source, first, after)
-        # The start is committed at once: `latest` must mean the same place after a crash.
         return Shard(
             source=source, state=self._operator.new_state(), position=at, committed=at, began=at,
             dirty=True,

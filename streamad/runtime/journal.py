@@ -14,7 +14,7 @@ import lz4.block
 from streamad.errors import StateError
 from streamad.ports import Headers
 
-_MESSAGE, _JUDGED, _TICKED, _SCORED = b"MJTS"
+_MESSAGE, _JUDGED, _TICKED, _SCORED, _ASIDE = b"MJTSQ"
 _HEAD = struct.Struct("<BBqqiiI")
 _LENGTHS = struct.Struct("<Ii")
 _TIME = struct.Struct("<Bq")
@@ -37,6 +37,13 @@ class Ticked:
     """The wall clock was let pass."""
 
     now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A message that waited is not judged, now or later."""
+
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +94,17 @@ def ticked(now_ms: int) -> bytes:
     return _TIME.pack(_TICKED, now_ms)
 
 
+def set_aside(offset: int) -> bytes:
+    """Return a `SetAside` as bytes."""
+    return _TIME.pack(_ASIDE, offset)
+
+
 def scored(value: bytes) -> bytes:
     """Return a `Scored` as bytes."""
     return bytes([_SCORED]) + value
 
 
-def decode(data: bytes) -> Entry | Judged | Ticked | Scored:
+def decode(data: bytes) -> Entry | Judged | Ticked | SetAside | Scored:
     """Return what was written; StateError where it is none of it.
 
     Examples
@@ -108,6 +120,8 @@ def decode(data: bytes) -> Entry | Judged | Ticked | Scored:
             return Judged()
         if kind == _TICKED:
             return Ticked(_TIME.unpack(data)[1])
+        if kind == _ASIDE:
+            return SetAside(_TIME.unpack(data)[1])
         if kind == _SCORED:
             return Scored(data[1:])
     # ValueError: text that is none, and sizes LZ4 does not take.
@@ -130,7 +144,7 @@ def _entry(data: bytes) -> Entry:
         name_length, value_length = _LENGTHS.unpack_from(data, at)
         name, at = _cut(data, at + _LENGTHS.size, name_length)
         value, at = _cut(data, at, value_length)
-        headers.append(((name or b"").decode(), value or b""))
+        headers.append(((name or b"").decode("utf-8", "replace"), value or b""))
     return Entry(
         offset=offset, broker_ms=broker_ms, payload=payload, key=key, headers=tuple(headers)
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from streamad.config import PipelineConfig
@@ -16,7 +16,7 @@ from streamad.operators.detect import DetectOperator, DetectOutput, Position
 from streamad.operators.shard import ShardState
 from streamad.operators.silence import tick_length
 from streamad.ports import DetectRecords, Outgoing, Source, Telemetry
-from streamad.records import Finding, ScoreBatch
+from streamad.records import NO_ROWS, Finding, Rejected, ScoreBatch
 from streamad.runtime.decoding import Portion
 
 logger = logging.getLogger(__name__)
@@ -30,14 +30,13 @@ class OpenShard:
     """One partition at work.
 
     position : the next offset to be taken in, -1 where that is not known; ticked_ms : up to where
-    the wall clock counted because nothing came; n_names : keys that were met
+    the wall clock counted because nothing came
     """
 
     source: Source
     state: ShardState
     position: int = -1
     ticked_ms: int = 0
-    n_names: int = 0
 
     @property
     def at(self) -> Position:
@@ -52,6 +51,16 @@ class Judged:
     findings: list[Finding] = field(default_factory=list)
     scores: list[ScoreBatch] = field(default_factory=list)
     records: list[Outgoing] = field(default_factory=list)
+
+
+def count_rejected(telemetry: Telemetry, rejected: Sequence[Rejected]) -> None:
+    """Count rejections by reason, each of those that one stands for."""
+    for one in rejected:
+        if one.reason == NO_ROWS:
+            telemetry.count("input_empty_messages_total")
+            continue
+        for reason, number in one.by_reason.items():
+            telemetry.count("input_rejected_total", number, reason=reason)
 
 
 class Judging:
@@ -83,12 +92,11 @@ class Judging:
         made = self._made(out)
         if rejected := [*decoded.rejected, *out.rejected]:
             made.records += self._records.rejected(messages, rejected)
-            for one in rejected:
-                self._telemetry.count("input_rejected_total", reason=one.reason)
+            count_rejected(self._telemetry, rejected)
         if self._keep_late and len(out.late):
             made.records += self._records.late(messages, decoded.batch, out.late)
-        if len(shard.state.keys.names) > shard.n_names:
-            self.meet_keys(shard)
+        if out.met:
+            self._meet(shard, out.met)
         topic = shard.source.topic
         self._telemetry.count("input_messages_total", len(messages), topic=topic)
         self._telemetry.observe("input_decode_seconds", portion.seconds)
@@ -113,10 +121,13 @@ class Judging:
         return made
 
     def meet_keys(self, shard: OpenShard) -> None:
+        """Remember where the keys of a shard that was brought back were met."""
+        tables = (shard.state.keys, shard.state.waiting.keys)
+        # None: it was forgotten.
+        self._meet(shard, [name for table in tables for name in table.names if name is not None])
+
+    def _meet(self, shard: OpenShard, names: list[str]) -> None:
         """Remember where new keys were met; one that is met elsewhere is judged in two halves."""
-        met = shard.state.keys.names[shard.n_names :]
-        shard.n_names += len(met)
-        names = [name for name in met if name is not None]  # None: it was forgotten
         here, topic = shard.source.partition, shard.source.topic
         if len(self._homes) + len(names) > MAX_HOMES:
             return
@@ -134,7 +145,8 @@ class Judging:
     def measure(self, shard: OpenShard) -> None:
         """Say how many keys a shard holds, and how large they are."""
         labels = {"topic": shard.source.topic, "partition": str(shard.source.partition)}
-        self._telemetry.gauge("detect_keys", len(shard.state.keys), **labels)
+        self._telemetry.gauge("detect_keys", shard.state.n_keys, **labels)
+        self._telemetry.gauge("detect_keys_waiting", len(shard.state.waiting), **labels)
         self._telemetry.gauge("detect_key_bytes", shard.state.bytes_per_key)
 
     def _made(self, out: DetectOutput) -> Judged:

@@ -29,15 +29,18 @@ from streamad.ports import (
     Headers,
     Log,
     Messages,
+    NoNotes,
+    Notes,
     NullTelemetry,
     Outgoing,
     Source,
     Telemetry,
 )
 from streamad.records import ScoreBatch
-from streamad.runtime import journal, snapshots
+from streamad.runtime import journal, quarantine, snapshots
 from streamad.runtime.decoding import PORTION_BYTES, Decoding
 from streamad.runtime.ends import Ends
+from streamad.runtime.in_hand import InHand, Part
 from streamad.runtime.journal import Entry
 from streamad.runtime.judging import Judging, OpenShard
 from streamad.runtime.recorded import LoggedScores
@@ -108,7 +111,8 @@ class KeyedShard(OpenShard):
     """A shard at work.
 
     journal_bytes, snapshot_bytes : sizes in the engine's state; heard_ms : the wall clock when
-    something last came, or when the shard was opened; timer_ms : the timer that is set, if any
+    something last came, or when the shard was opened; timer_ms : the timer that is set, if any;
+    in_hand : what former lives had in hand when they ended
     """
 
     pending: list[Entry] = field(default_factory=list)
@@ -118,6 +122,7 @@ class KeyedShard(OpenShard):
     n_chunks: int = 0
     heard_ms: int = 0
     timer_ms: int = 0
+    in_hand: InHand
 
 
 class KeyedDetect:
@@ -138,6 +143,8 @@ class KeyedDetect:
         From the operator's counts to metrics and labels.
     handover : Handover, optional
         What a plain job left: a key without state goes on from there.
+    notes : Notes, optional
+        Where it is noted what is in hand, so that no message can end the job for ever.
     """
 
     def __init__(  # noqa: PLR0913 - ports, all by keyword
@@ -151,6 +158,7 @@ class KeyedDetect:
         telemetry: Telemetry | None = None,
         counters: Mapping[str, tuple[str, Mapping[str, str]]] | None = None,
         handover: Handover | None = None,
+        notes: Notes | None = None,
     ) -> None:
         self._config, self._operator, self._records = config, operator, records
         self._decoding, self._log = Decoding(decoder), log
@@ -163,7 +171,7 @@ class KeyedDetect:
         self._journal_bytes = config.flink.journal_bytes
         # Reading scores back pays where making them is dear.
         self._keep_scores = operator.detector.info.cost != "cheap"
-        self._handover = handover
+        self._handover, self._notes = handover, notes or NoNotes()
         self.shards: dict[int, KeyedShard] = {}
         self._vacant: set[int] = set()
         self._ends = Ends(self._end_reached)
@@ -191,7 +199,7 @@ class KeyedDetect:
         shard.heard_ms = now_ms
         self._ends.heard(source, now_ms / 1000)
         if shard.pending_bytes >= PORTION_BYTES or len(shard.pending) >= MAX_PENDING:
-            return self._judge(shard, kept), self._timer(shard, now_ms)
+            return self._judge(shard, kept, now_ms), self._timer(shard, now_ms)
         return [], self._timer(shard, now_ms)
 
     def on_timer(
@@ -206,8 +214,11 @@ class KeyedDetect:
             shard = self._open(key, source, kept, now_ms)
         if timer_ms >= shard.timer_ms:
             shard.timer_ms = 0
-        made = self._judge(shard, kept) if shard.pending else self._pass_time(shard, kept, now_ms)
-        if not len(shard.state.keys):
+        if shard.pending:
+            made = self._judge(shard, kept, now_ms)
+        else:
+            made = self._pass_time(shard, kept, now_ms)
+        if not shard.state.n_keys:
             # All keys are forgotten: what is kept shrinks to nothing, and no timer holds it awake.
             if shard.journal_bytes:
                 self._save(shard, kept)
@@ -224,7 +235,9 @@ class KeyedDetect:
         wait for the next message, and a partition that is silent would never be said to be.
         """
         if key in self.shards:
-            self._pass_over(self.shards[key], kept, now_ms)
+            shard = self.shards[key]
+            shard.in_hand.pass_time(now_ms)
+            self._pass_over(shard, kept, now_ms)
             return [], None
         if key in self._vacant:
             return [], None
@@ -237,22 +250,51 @@ class KeyedDetect:
 
     # ------------------------------------------------------------------ judging
 
-    def _judge(self, shard: KeyedShard, kept: KeyedState) -> list[Outgoing]:
+    def _judge(self, shard: KeyedShard, kept: KeyedState, now_ms: int) -> list[Outgoing]:
         """Judge all that waits; what comes out and the note that it did are one for the engine."""
         entries, shard.pending, shard.pending_bytes = shard.pending, [], 0
-        messages = _messages(shard.source, entries)
         made: list[Outgoing] = []
         scores: list[ScoreBatch] = []
-        for portion in self._decoding.run([messages]):
-            judged = self._judging.portion(shard, portion)
-            made += [*judged.records, *self._records.findings(judged.findings)]
-            scores += judged.scores
+        for part in shard.in_hand.parts(entries):
+            if part.aside:
+                made += self._set_aside(shard, part, kept, now_ms)
+                continue
+            with shard.in_hand.noted(part, now_ms=now_ms):
+                records, scored = self._judge_part(shard, part.entries)
+            made += records
+            scores += scored
         self._judging.measure(shard)
         logged = self._log_scores(shard, entries, scores)
         self._note(shard, kept, logged)
         self._save_where_long(shard, kept)
         self._telemetry.count("delivery_records_total", len(made) + len(logged), output="detect")
         return made + logged
+
+    def _judge_part(
+        self, shard: KeyedShard, entries: list[Entry]
+    ) -> tuple[list[Outgoing], list[ScoreBatch]]:
+        made: list[Outgoing] = []
+        scores: list[ScoreBatch] = []
+        for portion in self._decoding.run([_messages(shard.source, entries)]):
+            judged = self._judging.portion(shard, portion)
+            made += [*judged.records, *self._records.findings(judged.findings)]
+            scores += judged.scores
+        return made, scores
+
+    def _set_aside(
+        self, shard: KeyedShard, part: Part, kept: KeyedState, now_ms: int
+    ) -> list[Outgoing]:
+        """Return what tells of a message that is not judged, in this life or when restored."""
+        (entry,) = part.entries
+        shard.in_hand.set_aside(entry.offset)
+        data = journal.set_aside(entry.offset)
+        kept.journal.add(data)
+        shard.journal_bytes += len(data)
+        why = quarantine.reason(part.deaths)
+        self._telemetry.count("input_quarantined_total", topic=shard.source.topic)
+        logger.error("%s@%d is quarantined: %s", shard.source, entry.offset, why)
+        message = _messages(shard.source, part.entries)
+        return quarantine.records_of(self._records, self._config, message, why=why, now_ms=now_ms)
 
     def _log_scores(
         self, shard: KeyedShard, entries: list[Entry], scores: list[ScoreBatch]
@@ -356,7 +398,12 @@ class KeyedDetect:
     def _open(self, key: int, source: Source, kept: KeyedState, now_ms: int) -> KeyedShard:
         """Return a shard as the engine's state has it; a key that has none begins anew."""
         # While the job was down nobody listened: silence is counted from now on.
-        shard = KeyedShard(source=source, state=self._operator.new_state(), heard_ms=now_ms)
+        in_hand = InHand.read(
+            self._notes, source, now_ms=now_ms, interval_ms=self._config.flink.checkpoint_interval
+        )
+        shard = KeyedShard(
+            source=source, state=self._operator.new_state(), heard_ms=now_ms, in_hand=in_hand
+        )
         about = kept.chunks.get(_ABOUT)
         if about is not None:
             self._restore(shard, json.loads(about), kept)
@@ -420,7 +467,7 @@ class KeyedDetect:
             "%s %s: %d keys, resumes at offset %d",
             shard.source,
             how,
-            len(shard.state.keys),
+            shard.state.n_keys,
             shard.position,
         )
 
@@ -431,6 +478,8 @@ class KeyedDetect:
             match journal.decode(bytes(data)):
                 case Entry() as entry:
                     waiting.append(entry)
+                case journal.SetAside(offset):
+                    waiting = _but(waiting, offset)
                 case journal.Judged():
                     waiting = []
         for number in range(int(about["chunks"])):
@@ -467,6 +516,8 @@ class KeyedDetect:
                 case journal.Ticked(now_ms):
                     shard.ticked_ms = now_ms
                     self._operator.tick(shard.state, now_ms, at=shard.at)
+                case journal.SetAside(offset):
+                    waiting = _but(waiting, offset)
                 case journal.Judged():
                     self._judge_again(shard, waiting, scores)
                     waiting, scores = [], []
@@ -508,6 +559,10 @@ class KeyedDetect:
             )
             raise OffsetOutOfRangeError(msg)
         logger.error("%s; continuing with a gap", said)
+
+
+def _but(entries: list[Entry], offset: int) -> list[Entry]:
+    return [entry for entry in entries if entry.offset != offset]
 
 
 def _messages(source: Source, entries: list[Entry]) -> Messages:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from streamad.config import PipelineConfig
 from streamad.errors import OffsetOutOfRangeError, SourceUnavailableError, StateError
 from streamad.operators.detect import DetectOperator
+from streamad.operators.identity import StateIdentity
 from streamad.ports import (
     DetectRecords,
     Log,
@@ -30,6 +32,7 @@ from streamad.records import ScoreBatch
 from streamad.runtime import snapshots
 from streamad.runtime.decoding import Decoding
 from streamad.runtime.judging import OpenShard
+from streamad.runtime.quarantine import skipped_in, without
 from streamad.runtime.recorded import LoggedScores
 
 logger = logging.getLogger(__name__)
@@ -99,31 +102,79 @@ class Recovery:
         if done.offset > after:
             # The topic was made anew: its offsets, and our snapshots, mean something else.
             return self._out_of_range(shard, bounds, f"it ends at {after}")
-        start, log_offset = self._restore(shard)
+        start, log_offset = self._restore(shard, about.get("settings"), after)
         if done.offset < first:
+            # Windows must not reach over the gap: they would repeat what was judged before it.
+            shard.state.break_off()
             return self._out_of_range(shard, bounds, f"it begins at {first}")
         if start < first:
             gap = f"state needs input from {start} on and the topic begins at {first}"
             self._report(source, gap)
-        self._replay(shard, max(start, first), log_offset)
+        self._replay(shard, max(start, first), log_offset, skipped_in(done.note))
         return shard
 
-    def _restore(self, shard: RecoveredShard) -> tuple[int, int]:
-        """Fill the state from a snapshot; return from where input and scores log are to be read."""
+    def _restore(self, shard: RecoveredShard, settings: int | None, after: int) -> tuple[int, int]:
+        """Fill the state from a snapshot; return from where input and scores log are to be read.
+
+        settings : of whoever committed the offset; after : the topic's end
+        """
         found = self._store.load(shard.source, up_to=shard.position, hint=shard.snapshot_at)
-        if found is None:
-            return shard.began, 0
         try:
+            self._require_ours(shard, settings, after)
+            if found is None:
+                return shard.began, 0
             snapshots.restore(shard.state, found.chunks, identity=self._identity)
         except StateError as error:
             if self._config.delivery.on_state_mismatch == "refuse":
                 msg = f"{shard.source}: {error}"
                 raise StateError(msg) from error
             logger.warning("%s begins with fresh state, as configured: %s", shard.source, error)
-            shard.state = self._operator.new_state()
+            shard.state, shard.moved = self._operator.new_state(), True
             return shard.position, shard.log_offset
         shard.snapshot_offset = found.offset
         return found.offset, found.log_offset
+
+    def _require_ours(self, shard: RecoveredShard, settings: int | None, after: int) -> None:
+        """Raise StateError where the offset is not what a job of these settings came to."""
+        newest = self._store.newest(shard.source)
+        # One beyond the end is of a topic of this name that there was before.
+        if newest is not None and shard.position < newest <= after:
+            msg = (
+                f"the group is at offset {shard.position} and the state covers the input up to "
+                f"{newest}: the offset was moved back, and what was found since would be written "
+                f"twice. Move the group to {newest}, or set delivery.on_state_mismatch: fresh to "
+                f"judge again from {shard.position} with empty state"
+            )
+            raise StateError(msg)
+        if settings is not None and newest is None:
+            require_settings(settings, self._identity)
+
+    def without_offset(self, source: Source, bounds: tuple[int, int]) -> Progress | None:
+        """Return how far a partition was worked off that the group has no offset of.
+
+        Offsets expire, and a group can be deleted; state and scores log are there all the same.
+        None where they are not.
+        """
+        found = self._store.load(source, up_to=bounds[1])
+        if found is None:
+            return None
+        topic, reached = self._records.scores_topic, found.offset
+        parts = self.log.bounds(topic)
+        if parts:
+            log = Source(topic, source.partition % len(parts))
+            first, after = parts[log]
+            for messages in self.log.read(log, max(first, found.log_offset), after):
+                ends = [entry.offset for entry in self._records.read_log(messages, source)]
+                reached = max([reached, *ends])
+        reached = min(reached, bounds[1])
+        logger.warning(
+            "%s: the group has no offset, it expired or was deleted; continuing at %d, where state "
+            "and scores end",
+            source,
+            reached,
+        )
+        note = {"from": found.offset, "log": found.log_offset}
+        return Progress(offset=reached, note=json.dumps(note))
 
     def _out_of_range(
         self, shard: RecoveredShard, bounds: tuple[int, int], why: str
@@ -148,11 +199,15 @@ class Recovery:
             "%s: %s; continuing with a gap, as input.on_out_of_range: %s", source, what, policy
         )
 
-    def _replay(self, shard: RecoveredShard, start: int, log_offset: int) -> None:
+    def _replay(
+        self, shard: RecoveredShard, start: int, log_offset: int, skipped: Sequence[int]
+    ) -> None:
         """Take in what was taken in before, up to the committed offset, and say nothing."""
         ticks, recorded = self._read_log(shard, start, log_offset)
         number = 0
         read = self.log.read(shard.source, start, shard.position)
+        if skipped:
+            read = (left for one in read if len(left := without(one, skipped)))
         for portion in self._decoding.run(read):
             messages, batch, at = portion.messages, portion.decoded.batch, 0
             while number < len(ticks) and ticks[number].offset <= messages.offsets[-1]:
@@ -178,9 +233,11 @@ class Recovery:
             return [], None
         log = Source(topic, shard.source.partition % len(bounds))
         first, after = bounds[log]
+        # A log that ends before the place a snapshot names was deleted and made again.
+        begin = max(first, log_offset) if log_offset <= after else first
         ticks: list[Logged] = []
         scores: list[ScoreBatch] = []
-        for messages in self.log.read(log, max(first, log_offset), after):
+        for messages in self.log.read(log, begin, after):
             for entry in self._records.read_log(messages, shard.source):
                 if not start <= entry.offset <= shard.position:
                     continue
@@ -211,6 +268,22 @@ class Handover:
             msg = f"{source}: the broker knows nothing of it"
             raise SourceUnavailableError(msg)
         return self.recovery.recover(source, self.progress[source], bounds[source])
+
+
+def settings_number(checksum: str) -> int:
+    """Return a number that tells settings apart, for the note of a commit."""
+    return zlib.crc32(checksum.encode())
+
+
+def require_settings(theirs: int, identity: StateIdentity) -> None:
+    """Raise StateError where a commit was made by a job of other settings."""
+    if theirs != settings_number(identity.checksum):
+        msg = (
+            "a job of this name with other settings works, or worked, on the input: give each "
+            "pipeline a name of its own, or set delivery.on_state_mismatch: fresh to continue from "
+            "there with empty state"
+        )
+        raise StateError(msg)
 
 
 def read_note(text: str) -> dict[str, int]:

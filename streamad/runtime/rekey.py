@@ -30,8 +30,11 @@ from streamad.ports import (
     no_fault,
 )
 from streamad.records import Rejected, SignalBatch
+from streamad.runtime.decoding import decode
 from streamad.runtime.ends import Ends
+from streamad.runtime.judging import count_rejected
 from streamad.runtime.placing import Clock, Placing
+from streamad.runtime.quarantine import Guarded
 from streamad.runtime.start import start_offset
 
 logger = logging.getLogger(__name__)
@@ -68,13 +71,14 @@ class RekeyLoop:
         telemetry: Telemetry | None = None,
         fault: Fault = no_fault,
     ) -> None:
-        self._config, self._member, self._decoder = config, member, decoder
+        self._config, self._decoder = config, decoder
         self._records, self._clock, self._fault = records, clock, fault
         self._telemetry = telemetry or NullTelemetry()
+        self._member = Guarded(member, report=self._set_aside, telemetry=self._telemetry)
         self._commit_s = config.delivery.commit_interval / 1000
         self._commit_due_s = 0.0
-        self._placing = Placing(member, clock, self._place)
-        self._ends = Ends(lambda source, _: member.end_reached(source))
+        self._placing = Placing(self._member, clock, self._place)
+        self._ends = Ends(lambda source, _: self._member.end_reached(source))
         self._homes: dict[str, int] = {}
         self._pending: dict[Source, list[Outgoing]] = {}
         self.positions: dict[Source, int] = {}
@@ -103,7 +107,8 @@ class RekeyLoop:
         for messages in polled:
             self._take(messages)
         self._pass_over()
-        if self._pending and self._clock.seconds() >= self._commit_due_s:
+        due = self._clock.seconds() >= self._commit_due_s
+        if self._pending and (due or self._member.in_care):
             self._commit_softly(list(self._pending))
         return sum(map(len, polled))
 
@@ -120,6 +125,7 @@ class RekeyLoop:
     def lose(self, sources: Sequence[Source]) -> None:
         """Forget these partitions."""
         self._placing.forget(sources)
+        self._member.forget(sources)
         for source in sources:
             self.positions.pop(source, None)
             self._pending.pop(source, None)
@@ -127,9 +133,10 @@ class RekeyLoop:
     def _take(self, messages: Messages) -> None:
         if messages.source not in self.positions:
             return
-        decoded = self._decoder.decode(messages.payloads, messages.offsets, messages.broker_ms)
+        decoded = decode(self._decoder, messages)
         records = self._pending.setdefault(messages.source, [])
         records += self._records.rejected(messages, decoded.rejected)
+        count_rejected(self._telemetry, decoded.rejected)
         homes = self._homes_of(decoded.batch)
         for partition in np.unique(homes).tolist():
             rows = np.flatnonzero(homes == partition)
@@ -138,6 +145,17 @@ class RekeyLoop:
         self._ends.heard(messages.source, self._clock.seconds())
         topic = messages.source.topic
         self._telemetry.count("input_messages_total", len(messages), topic=topic)
+
+    def _set_aside(self, message: Messages, why: str) -> list[Outgoing]:
+        letter = Rejected(message=0, reason="quarantined", detail=why, payload=None)
+        return self._records.rejected(message, [letter])
+
+    def renewed(self, topic: str) -> None:
+        """Do nothing: no topic holds what this stage knows."""
+
+    def n_kept(self, source: Source) -> int:
+        """Return how many messages were polled and wait for their turn: see `Guarded`."""
+        return self._member.n_kept(source)
 
     def _pass_over(self) -> None:
         now_s = self._clock.seconds()
@@ -194,4 +212,6 @@ class RekeyLoop:
         self.positions[source] = position
         self._ends.heard(source, self._clock.seconds())
         self._member.place(source, position)
+        if done is None:
+            self._commit_softly([source])
         logger.info("%s is re-keyed from offset %d on", source, position)

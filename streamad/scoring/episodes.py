@@ -8,7 +8,8 @@ the law; probabilities are output.
 What is learned, and when: a block's maximum once the block is over. Windows inside an episode never
 update the law but for the one peak of the episode; suppressed windows (``direction``,
 ``min_effect``) never do. What recurs, by its rate or at its hour of the day or week, raises the law
-(`streamad.scoring.kernels.refit`). After ``adopt_after`` a lasting level is adopted.
+(`streamad.scoring.kernels.refit`). After ``adopt_after`` a lasting level that several messages
+showed is adopted.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class EpisodePlan:
         an episode that crosses it is reported at once
     min_windows : windows of a key before one may open an episode
     min_duration, cool_down : consecutive windows it takes to open, to end
-    adopt_ms : an episode that lasts so long (and four windows' lengths) is the new normal
+    adopt_ms : an episode that lasts so long (and four windows' lengths, and `ADOPT_MESSAGES`
+        messages) is the new normal
     first_ms : time for which the centred look of a key without seeds only learns
     update_every : windows between two reports of an episode
     memory_ms : history a law is made of; more where blocks are longer than an hour
@@ -159,8 +161,8 @@ class Episodes:
         self.state = KeyedArrays(
             {
                 "count": ((), np.int64, 0),
-                "clocks": ((8,), np.int64, 0),
-                "tally": ((17,), np.int32, 0),
+                "clocks": ((9,), np.int64, 0),
+                "tally": ((18,), np.int32, 0),
                 "held": ((6,), np.float32, 0.0),
                 "recent": ((max(plan.smooth_delay, 0),), np.float32, 0.0),
                 "rings": ((n_looks, ROOM), np.uint16, 0),
@@ -181,6 +183,11 @@ class Episodes:
             np.int64,
         )  # fmt: skip
         self._levels = np.array([plan.candidate.row(), plan.exit.row(), plan.alert.row()])
+
+    @property
+    def n_groups(self) -> int:
+        """Return how many training groups there are seeds of."""
+        return len(self._seeds)
 
     def begin(self, codes: list[int]) -> None:
         """Give new keys the default law."""
@@ -218,6 +225,7 @@ class Episodes:
         *,
         final: NDArray[np.bool_] | None = None,
         still: NDArray[np.int32] | None = None,
+        message: NDArray[np.int64] | None = None,
     ) -> Judgement:
         """Judge windows in the order their keys closed them; updates laws and episodes.
 
@@ -225,6 +233,7 @@ class Episodes:
         suppressed : windows that do not matter (``direction``, ``min_effect``): never above a level
         final : the centred score was read from the log, where it is smoothed already
         still : samples for which the window's newest values have not changed
+        message : offset of the message that closed the window; by default each is of its own
         """
         n = len(codes)
         f, b, i8, i4 = np.float32, np.bool_, np.int64, np.int32
@@ -241,6 +250,7 @@ class Episodes:
             codes, start_ms, end_ms, np.ascontiguousarray(looks, np.float32),
             np.zeros(n, b) if final is None else final, suppressed,
             np.zeros(n, i4) if still is None else still,
+            end_ms if message is None else message,
             self._settings, self._levels, self._prior, *self._zone, self._seeds, s["seed"],
             s["count"], s["clocks"], s["tally"], s["held"], s["recent"], s["rings"], s["maxima"],
             s["laws"], s["marks"], s["peaks"],

@@ -37,14 +37,20 @@ FEW_DAYS = 6
 FROZEN_TIMES, FROZEN_LEAST, FROZEN_CHANGES = 4, 32, 64
 """A series is frozen once it stands still for so many times its longest stand, at least so many
 samples, if it changed at least so often before."""
+ADOPT_MESSAGES = 4
+"""A lasting level is adopted only once so many messages showed it: one message may hold the rows of
+a whole day, and one producer would decide what is normal."""
 TINIEST = np.float32(1e-30)
 
 # Places in `clocks` (int64), `tally` (int32), `held` (float32) of a key.
-BLOCK_MS, BLOCK, FIRST_BLOCK, OPENED_MS, BEGAN_MS, OPEN_BLOCK, BIRTH_MS, HUSHED_MS = range(8)
+(
+    BLOCK_MS, BLOCK, FIRST_BLOCK, OPENED_MS, BEGAN_MS, OPEN_BLOCK, BIRTH_MS, HUSHED_MS,
+    LAST_MESSAGE,
+) = range(9)  # fmt: skip
 (
     OPEN, ABOVE, BELOW, WINDOWS, SEQUENCE, SINCE, BY_NEWEST, MUTE, GRACE, FLAPS, SINCE_END, FREE,
-    LONGEST, CHANGES, LAST_RUN, LOOK, HUSHED,
-) = range(17)  # fmt: skip
+    LONGEST, CHANGES, LAST_RUN, LOOK, HUSHED, MESSAGES,
+) = range(18)  # fmt: skip
 SMOOTH, PEAK_P, REPORTED, PEAK_RATIO, REPORTED_RATIO, SHARE = range(6)
 
 
@@ -192,7 +198,7 @@ def block_length(span_ms, least_ms):
 # One function on purpose, as in windows/kernels.py.
 @compiled
 def judge_windows(
-    codes, start_ms, end_ms, looks, final, suppressed, still, settings, levels, prior,
+    codes, start_ms, end_ms, looks, final, suppressed, still, message, settings, levels, prior,
     zone_from, zone_offset, seeds, seed_of,
     count, clocks, tally, held, recent, rings, maxima, laws, marks, peaks,
     event, score, p_value, level, newest_p, newest_level, severity, candidate, inside, withheld,
@@ -348,11 +354,16 @@ def judge_windows(
                 ratio = max(ratio, np.float32(run) / np.float32(limit))
                 p = min(p, probability(marks[k, 2] * run / limit, share))
 
-        severity[i] = 0.0 if suppressed[i] else min(np.log(p) / np.log(alert_p[i]), 10.0)
+        # The sum makes 0 of -0, which log(1) over a negative number is.
+        told = min(np.log(p) / np.log(alert_p[i]), 10.0) + 0.0
+        severity[i] = 0.0 if suppressed[i] else told
         withheld[i] = above and suppressed[i]
         above = above and not suppressed[i]
         candidate[i] = above
         was_open = note[OPEN] == 1
+        if (was_open or note[HUSHED] > 0) and message[i] != clock[LAST_MESSAGE]:
+            note[MESSAGES] += 1
+        clock[LAST_MESSAGE] = message[i]
         # The episode opens after min_duration above entry, ends after cool_down below exit.
         if not was_open:
             if note[SINCE_END] > 0:
@@ -375,6 +386,7 @@ def judge_windows(
                     note[OPEN] = 1
                     note[BELOW] = 0
                     note[WINDOWS] = note[ABOVE]
+                    note[MESSAGES] = 1
                     note[SEQUENCE] = 0
                     note[SINCE] = 0
                     hold[REPORTED] = 1.0 if strong else 0.0
@@ -404,7 +416,11 @@ def judge_windows(
             patience = min(cool_down << note[FLAPS], max(quiet_after, cool_down))
             if note[BELOW] >= patience:
                 event[i] = ENDED
-            elif note[WINDOWS] >= adopt_windows and end_ms[i] - clock[OPENED_MS] >= adopt_ms:
+            elif (
+                note[WINDOWS] >= adopt_windows
+                and end_ms[i] - clock[OPENED_MS] >= adopt_ms
+                and note[MESSAGES] >= ADOPT_MESSAGES
+            ):
                 event[i] = ADOPTED
             elif (
                 hold[PEAK_RATIO] > hold[REPORTED_RATIO] * RAISED
@@ -432,12 +448,14 @@ def judge_windows(
         if note[OPEN] == 0:
             if withheld[i] and note[HUSHED] == 0:
                 note[HUSHED] = 1
+                note[MESSAGES] = 1
                 clock[HUSHED_MS] = end_ms[i]
                 clock[OPEN_BLOCK] = clock[BLOCK]
             elif note[HUSHED] > 0:
                 note[HUSHED] = 0 if calm else note[HUSHED] + 1
                 lasted = end_ms[i] - clock[HUSHED_MS]
-                if note[HUSHED] >= adopt_windows and lasted >= adopt_ms:
+                enough = note[HUSHED] >= adopt_windows and note[MESSAGES] >= ADOPT_MESSAGES
+                if enough and lasted >= adopt_ms:
                     adopted[i] = True
                     note[HUSHED] = 0
         else:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from streamad.compiled import compiled
 
+Hashes = tuple[NDArray[np.uint64], NDArray[np.uint64]]
+
 NO_KEY = -1
 _EMPTY = -1
 _TOMB = -2
@@ -32,6 +34,8 @@ class KeyTable:
         self._free: list[int] = []
         self.names: list[str | None] = []
         self._series: pl.Series | None = None
+        self._alive: NDArray[np.bool_] = np.zeros(1024, np.bool_)
+        self._live: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.names) - len(self._free)
@@ -41,12 +45,22 @@ class KeyTable:
         """Return one more than the highest code in use."""
         return len(self.names)
 
-    def encode(self, keys: pl.Series) -> tuple[NDArray[np.int32], list[int]]:
+    def find(self, hashes: Hashes) -> NDArray[np.int32]:
+        """Return the code of each row's key, `NO_KEY` where there is none; nothing is added."""
+        return _probe(*hashes, self._slots, self._first, self._second)[0]
+
+    def add(self, names: list[str]) -> NDArray[np.int32]:
+        """Return the codes of keys, which are added where they are new and there is room."""
+        return self.encode(pl.Series(names, dtype=pl.String))[0]
+
+    def encode(
+        self, keys: pl.Series, hashes: Hashes | None = None
+    ) -> tuple[NDArray[np.int32], list[int]]:
         """Return the code of each row's key, and the codes that are new.
 
         Codes are int32 ``(n,)``; `NO_KEY` where the key is new and the table is full.
         """
-        first, second = _hashes(keys)
+        first, second = hashes or hashes_of(keys)
         codes, missing = _probe(first, second, self._slots, self._first, self._second)
         if not len(missing):
             return codes, []
@@ -75,7 +89,9 @@ class KeyTable:
                 fresh[name] = code
                 created.append(code)
             codes[row] = code
-        self._series = None
+        if created:
+            self._series = self._live = None
+            self._alive[created] = True
         return created
 
     def _new_code(self, name: str) -> int:
@@ -84,6 +100,10 @@ class KeyTable:
             self.names[code] = name
             return code
         self.names.append(name)
+        if len(self.names) > len(self._alive):
+            grown = np.zeros(2 * len(self._alive), np.bool_)
+            grown[: len(self._alive)] = self._alive
+            self._alive = grown
         return len(self.names) - 1
 
     def _insert(self, first: int, second: int, code: int) -> None:
@@ -110,12 +130,13 @@ class KeyTable:
         names = [str(self.names[code]) for code in gone]
         if not gone:
             return
-        first, second = _hashes(pl.Series(names, dtype=pl.String))
+        first, second = hashes_of(pl.Series(names, dtype=pl.String))
         _remove(first, second, self._slots, self._first, self._second)
         for code in gone:
             self.names[code] = None
             self._free.append(code)
-        self._series = None
+        self._alive[gone] = False
+        self._series = self._live = None
 
     def decode(self, codes: NDArray[np.int32]) -> pl.Series:
         """Return the keys of these codes as a String series."""
@@ -124,8 +145,10 @@ class KeyTable:
         return self._series.gather(codes)
 
     def live(self) -> NDArray[np.int32]:
-        """Return the codes in use, ascending."""
-        return np.array([c for c, name in enumerate(self.names) if name is not None], np.int32)
+        """Return the codes in use, ascending; the array is shared, do not write to it."""
+        if self._live is None:
+            self._live = np.flatnonzero(self._alive).astype(np.int32)
+        return self._live
 
 
 def stable_hash(key: str) -> int:
@@ -133,7 +156,8 @@ def stable_hash(key: str) -> int:
     return zlib.crc32(key.encode())
 
 
-def _hashes(keys: pl.Series) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+def hashes_of(keys: pl.Series) -> Hashes:
+    """Return both hashes of each key: what a table needs to know of one it has."""
     return keys.hash(seed=1).to_numpy(), keys.hash(seed=0x5EED).to_numpy()
 
 

@@ -137,6 +137,8 @@ class SignalWindows:
             [plan.max_missing * plan.size * v, plan.nan_limit * plan.size * v], np.float64
         )
         s, out = self.state, self._out
+        if not len(s["clock"]):  # no key has arrays yet
+            return
         while at < n:
             at, made = ingest_points(
                 at, self._capacity, codes, time_ms, values, settings, limits,

@@ -126,7 +126,10 @@ def measure_keys(n_keys: int) -> dict[str, object]:
         names = [
             f"service-{k % 97}/host-{k}/cpu" for k in range(first, min(first + 50_000, n_keys))
         ]
-        operator.process(state, as_batch(names, np.full(len(names), 1_000), np.ones(len(names))))
+        # A key gets its arrays with the row that closes its first window.
+        for second in range(1, SIZE + 1):
+            times = np.full(len(names), 1_000 * second)
+            operator.process(state, as_batch(names, times, np.ones(len(names))))
     grown = process.memory_info().rss - before
     bound = SIZE * 4 * 1.5 + 2048
     return {

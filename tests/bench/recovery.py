@@ -76,7 +76,7 @@ def work(args: argparse.Namespace) -> None:
             placed = time.perf_counter()
         taken = loop.turn()
     done = time.perf_counter()
-    keys = sum(len(shard.state.keys) for shard in loop.shards.values())
+    keys = sum(shard.state.n_keys for shard in loop.shards.values())
     print(json.dumps({"start_to_scoring_s": done - started, "keys": keys}), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -14,6 +14,7 @@ import pytest
 from connectors.flink_rest import FlinkRest
 from streamad.testing.flink_cluster import FlinkCluster
 from tests.flink.conftest import ROOT
+from tests.integration.poisons import check_letters, send_poisons
 
 BROKEN = (b"{not json", None, b'{"key": "key-0"}', b'{"key": "", "ts": 1, "value": 2}')
 
@@ -114,6 +115,21 @@ def submitted(flink: FlinkCluster, job: Any, *options: str) -> subprocess.Comple
         ],
         env=environment, text=True, capture_output=True, timeout=200, check=False, cwd=ROOT,
     )  # fmt: skip
+
+
+def test_no_poison_costs_more_than_itself(flink: FlinkCluster, pipeline: Any, rows: Any):
+    job = pipeline(partitions=1)
+    series = rows(keys=2)
+    job.create()
+    job.flink("run", cluster=flink.address)
+    job.send(series[:300], per_message=7)
+    send_poisons(job)
+    job.send(series[300:], per_message=7)
+    job.until_judged(timeout_s=150)
+    job.flink("stop", cluster=flink.address)
+    check_letters(job)
+    job.alert()
+    job.check()
 
 
 def test_in_this_process_with_a_dear_detector_and_the_wall_clock(pipeline: Any, rows: Any):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from connectors.flink_rest import FlinkRest
 from streamad.testing.flink_cluster import FlinkCluster
@@ -77,6 +81,66 @@ def test_what_waits_at_a_checkpoint_is_judged_after_a_death_though_nothing_comes
         job.flink("stop", cluster=cluster.address)
     job.alert()
     job.check()
+
+
+PLUGIN = {
+    "deadly-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: deadly\nVersion: 1\n",
+    "deadly-1.dist-info/entry_points.txt": "[streamad.codecs]\ndeadly = deadly:Deadly\n",
+    "deadly.py": """
+import os, signal
+from connectors.codecs.json import JsonCodec
+
+class Deadly(JsonCodec):
+    def decode(self, payloads, offsets, broker_ms):
+        if b"poison" in payloads:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().decode(payloads, offsets, broker_ms)
+""",
+}
+"""A format as another package brings one: it takes the worker with it, as native code may."""
+
+
+def test_a_message_that_kills_the_worker_is_set_aside(
+    flink_distribution: None,
+    pipeline: Any,
+    rows: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    for name, text in PLUGIN.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    job = pipeline(partitions=2)
+    job.tree["input"]["format"] = "deadly"
+    job.create()
+    series = rows(points=300)
+    # Quick to come back: what is tested is how often it must.
+    quick = {
+        "restart-strategy.type": "fixed-delay",
+        "restart-strategy.fixed-delay.delay": "500 ms",
+        "restart-strategy.fixed-delay.attempts": "1000",
+    }
+    job.tree["flink"]["options"] = quick
+    # A task manager whose worker is killed may end with it: see docs/flink.md.
+    with FlinkCluster(slots=1, task_managers=1) as cluster, cluster.supervised():
+        rest = FlinkRest(cluster.address)
+        job.flink("run", cluster=cluster.address)
+        job.tree["input"]["format"] = "json"  # what the rest is judged by, in this process
+        job.send(series[: len(series) // 2])
+        job.until(lambda: len(job.scores()) > 50, what="the first life works")
+        job.send_raw(b"poison")
+        job.send(series[len(series) // 2 :])
+        job.until_judged(timeout_s=200)
+        assert rest.failures(job.job(rest))
+        job.tree["input"]["format"] = "deadly"
+        job.flink("stop", cluster=cluster.address)
+        job.tree["input"]["format"] = "json"
+    assert [reason for reason, _ in job.dead()] == ["quarantined"]
+    job.alert()
+    (told,) = [one for one in job.alerts().values() if json.loads(one)["kind"] == "quarantine"]
+    assert f"{job.input}/0".encode() in told
+    assert list(map(repr, job.scores())) == list(map(repr, job.expected().scores))
 
 
 def feed(job: Any, series: Any, done: threading.Event) -> None:

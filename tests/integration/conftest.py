@@ -17,7 +17,8 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from connectors import cloudevents, scores_log
 from connectors.kafka import KafkaSettings
 from connectors.kafka_admin import make_topics
-from connectors.kafka_member import KafkaLog
+from connectors.kafka_batches import guard
+from connectors.kafka_log import KafkaLog
 from jobs import topics as job_topics
 from jobs.build import build_detect
 from jobs.plain import alert_loop, detect_loop, group_of
@@ -151,11 +152,19 @@ class Pipeline:
                 return
             assert time.monotonic() < deadline, f"{role} does not get to the end of its input"
 
-    def start(self, member: str = "m", *, role: str = "both", kill_at: str = "", **env: str) -> Any:
-        """Start `jobs.run` in a process of its own."""
+    def start(
+        self,
+        member: str = "m",
+        *,
+        role: str = "both",
+        kill_at: str = "",
+        target: Callable[..., None] | None = None,
+        **env: str,
+    ) -> Any:
+        """Start `jobs.run`, or what stands in for it, in a process of its own."""
         environment = {"STREAMAD_MEMBER": member, KILL_AT: kill_at, **env}
         process = FORKS.Process(
-            target=run,
+            target=target or run,
             args=(self.config, self.settings),
             kwargs={"role": role, "environment": environment},
         )
@@ -203,6 +212,14 @@ class Pipeline:
 
     def alerts(self) -> dict[str, bytes]:
         return by_id(self.records(self.config.topic("alerts")))
+
+    def open_alerts(self) -> dict[str, str]:
+        """Return the state of each alert that is not resolved, by its id."""
+        states: dict[str, str] = {}
+        for record in self.records(self.config.topic("alerts")):
+            alert = json.loads(record.value)
+            states[alert["id"]] = alert["state"]
+        return {name: state for name, state in states.items() if state != "resolved"}
 
     def scores(self) -> list[tuple[str, int, float]]:
         rows: list[tuple[str, int, float]] = []
@@ -291,7 +308,7 @@ def read(settings: KafkaSettings, topic: str, partition: int | None = None) -> l
         **settings.client(), isolation_level="read_committed", enable_auto_commit=False,
         max_poll_records=50_000, fetch_max_wait_ms=20, metrics_enabled=False,
     )  # fmt: skip
-    with closing(consumer):
+    with closing(guard(consumer)):
         numbers = consumer.partitions_for_topic(topic) if partition is None else {partition}
         parts = [TopicPartition(topic, number) for number in sorted(numbers)]
         consumer.assign(parts)

@@ -11,7 +11,7 @@ from kafka import KafkaProducer
 
 from connectors.dead_letters import Origin, to_record
 from connectors.kafka import KafkaSettings
-from connectors.kafka_member import KafkaLog
+from connectors.kafka_log import KafkaLog
 from connectors.kafka_replay import KafkaDesk
 from jobs.cli import main
 from jobs.dlq import REPLAYED, Found, letters, replay, summary
@@ -55,7 +55,13 @@ class Dlq:
 
     def replay(self, **options):
         with KafkaDesk(self.settings, name=self.name) as desk:
-            return replay(self.found(), desk, originals=self.originals, **options)
+            return replay(
+                self.found(),
+                desk,
+                targets=self.log.bounds(self.input),
+                originals=self.originals,
+                **options,
+            )
 
     def arrived(self):
         """Return (partition, key, value, headers) of what is in the input, committed."""
@@ -167,7 +173,7 @@ def test_a_replay_killed_before_its_commit_sends_each_letter_once_in_the_end(dlq
         def send(self, records, done):
             outgoing.extend(records)
 
-    replay(dlq.found(), Spy(), originals=dlq.originals)
+    replay(dlq.found(), Spy(), targets=dlq.log.bounds(dlq.input), originals=dlq.originals)
     # All was written, offsets too, and then the process is gone: nothing of it may count.
     killed._write(outgoing, progress)
     assert dlq.replay().total == 4

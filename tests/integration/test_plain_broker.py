@@ -59,8 +59,10 @@ def test_input_that_retention_ate_follows_the_policy(pipeline, rows):
         job.run(alert=False)
     job.tree["input"]["on_out_of_range"] = "earliest"
     job.run(alert=False)
-    # What was there before the gap is still known: windows go on where they were.
-    assert len(job.scores()) >= 2 * (100 - 15) + 2 * 150
+    # No window spans the gap, and none is judged twice.
+    scores = job.scores()
+    assert len(scores) == 2 * (100 - 15) + 2 * (150 - 15)
+    assert len({(key, end_ms) for key, end_ms, _ in scores}) == len(scores)
 
 
 def test_the_mark_of_a_transaction_is_nothing_that_retention_could_eat(pipeline, rows):

@@ -22,6 +22,11 @@ def warm() -> None:
     state.keys._insert(1, 1, 0)
     keys._probe(hashes, hashes, state.keys._slots, state.keys._first, state.keys._second)
     state.add([0], [True], [{}]) if state.keys.names else None
+    state.waiting.state.reserve(1)
+    state.waiting.state["selected"][0] = True
+    one = np.zeros(1, np.int32), np.ones(1, np.int64), np.ones((1, 1))
+    state.waiting.take(*one, 1)
+    state.waiting.leave(one[0])
     n = 100
     state.windows.state.reserve(1)
     state.episodes.state.reserve(1)

@@ -8,11 +8,17 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamad.config import PipelineConfig
+from streamad.config import AlertsConfig, LimitConfig, PipelineConfig
 from streamad.operators.alert import MAX_SEVERITY, AlertOperator, severity
 from streamad.records import Alert, Finding
 
 OPERATOR = AlertOperator(PipelineConfig(name="hosts"))
+TIGHT = AlertOperator(
+    PipelineConfig(
+        name="hosts",
+        alerts=AlertsConfig(limit=LimitConfig(per_key=1, per_group=2)),
+    )
+)
 P_VALUES = st.floats(1e-12, 1.0)
 BASE = Finding(
     id="", sequence=0, state="began", kind="anomaly", pipeline="hosts", detector="robust_z",
@@ -49,20 +55,22 @@ def logs(draw: st.DrawFn) -> list[tuple[Finding, int]]:
     return [(found, found.window_end_ms) for found in delivered]
 
 
-def run(log: list[tuple[Finding, int]], cuts: list[int]) -> list[Alert]:
-    state, alerts = OPERATOR.new_state(), []
+def run(log: list[tuple[Finding, int]], cuts: list[int], operator=OPERATOR) -> list[Alert]:
+    state, alerts = operator.new_state(), []
     bounds = [0, *sorted(min(cut, len(log)) for cut in cuts), len(log)]
     for start, stop in pairwise(bounds):
-        alerts += OPERATOR.process(state, log[start:stop])
-        restored = OPERATOR.new_state()
+        alerts += operator.process(state, log[start:stop])
+        restored = operator.new_state()
         restored.load(everything(state))
+        restored.clock_ms = state.clock_ms
         state = restored
     return alerts
 
 
 def everything(state):
     """What a compacted topic would hold of this state."""
-    for alert_id in [*state._open, *state._closed]:
+    limits = [f"limit/{group}" for group in state._opened]
+    for alert_id in [*state._open, *state._closed, *state._withheld, *limits]:
         state._changed[alert_id] = None
     return state.drain_changes()
 
@@ -89,6 +97,18 @@ def test_every_id_is_opened_once_and_resolved_once_whatever_is_delivered_again(l
 @given(logs(), st.lists(st.integers(0, 40), max_size=6))
 def test_batches_and_restarts_change_no_alert(log, cuts):
     assert run(log, cuts) == run(log, [])
+
+
+@given(logs(), st.lists(st.integers(0, 40), max_size=6))
+def test_limits_hold_lose_nothing_and_survive_restarts(log, cuts):
+    made = run(log, cuts, TIGHT)
+    assert made == run(log, [], TIGHT)
+    opened = {a.id for a in made if a.state == "opened" and a.kind != "flood"}
+    free = {a.id for a in run(log, []) if a.state == "opened"}
+    assert opened <= free
+    assert len(opened) == min(len(free), 2)
+    counted = [a.summary for a in made if a.kind == "flood"]
+    assert bool(counted) == (len(free) > len(opened))
 
 
 @given(P_VALUES, P_VALUES, st.floats(1e-9, 0.5))

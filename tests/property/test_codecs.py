@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from connectors import cloudevents, scores_log
 from connectors.codecs import FieldMap, make_codec
-from connectors.codecs.fields import END_OF_TIME_MS, numbers_to_ms, texts_to_ms
+from connectors.codecs.fields import END_OF_TIME_MS, END_S, FIRST_S, numbers_to_ms, texts_to_ms
 from connectors.codecs.rows import REASONS
 from streamad.records import (
     MAX_ABS_VALUE,
@@ -29,7 +29,8 @@ patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], 
 
 # Lone surrogates are no text in JSON, and NUL stays a character like any other.
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
-times = st.integers(0, END_OF_TIME_MS - 1)
+# Between are the seconds of these years, which are no milliseconds.
+times = st.integers(0, FIRST_S - 1) | st.integers(END_S, END_OF_TIME_MS - 1)
 numbers = st.floats(-MAX_ABS_VALUE, MAX_ABS_VALUE, allow_nan=False)
 points = st.tuples(texts, times, numbers)
 batches = st.lists(points, min_size=1, max_size=12)
@@ -150,7 +151,7 @@ whole = st.integers(0, 2**53)
 tables = st.dictionaries(names, st.floats(allow_infinity=False), max_size=3)
 entities = st.dictionaries(names, names, max_size=3)
 explanations = st.builds(
-    Explanation, observed=tables, expected=tables, variates=tables, time_ms=whole, text=names
+    Explanation, observed=tables, expected=tables, variates=tables, time_ms=times, text=names
 )
 windows = {"window_start_ms": times, "window_end_ms": times}
 floats = st.floats(allow_infinity=False)
@@ -167,7 +168,7 @@ findings = st.builds(
     group=names,
     key=names,
     entity=entities,
-    began_ms=whole,
+    began_ms=times,
     until_ms=times,
     score=floats,
     p_value=floats,
@@ -194,11 +195,11 @@ alerts = st.builds(
     group=names,
     key=names,
     entity=entities,
-    opened_ms=whole,
-    began_ms=whole,
-    until_ms=whole,
-    time_ms=whole,
-    resolved_ms=st.none() | whole,
+    opened_ms=times,
+    began_ms=times,
+    until_ms=times,
+    time_ms=times,
+    resolved_ms=st.none() | times,
     score=floats,
     p_value=floats,
     severity=floats,

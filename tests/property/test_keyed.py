@@ -349,11 +349,14 @@ def check(committed: Seen, expected: Seen) -> None:
     assert committed.late == expected.late
 
 
+KINDS = {"anomaly", "no_data", "clock"}
+
+
 def test_the_input_has_a_bit_of_everything():
     for detector in DETECTORS:
         expected = calm_run(detector, 0)
         assert len(expected.findings) > 20
-        assert {json.loads(body)["kind"] for _, body in expected.findings} == {"anomaly", "no_data"}
+        assert {json.loads(body)["kind"] for _, body in expected.findings} == KINDS
         assert len(expected.late) > 5
         letters = "".join(expected.letters)
         assert all(

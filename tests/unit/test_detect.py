@@ -125,7 +125,7 @@ def test_keys_over_the_bound_are_rejected_and_the_others_go_on():
     state = op.new_state()
     out = op.process(state, make_columns(list("abcab"), range(5), np.ones(5)))
     assert [(r.message, r.reason) for r in out.rejected] == [(2, "key_limit")]
-    assert len(state.keys) == 2
+    assert state.n_keys == 2
 
 
 def test_series_are_selected_by_name_and_tag():
@@ -135,7 +135,7 @@ def test_series_are_selected_by_name_and_tag():
     tags = {"env": ["prod", "prod", "prod", "test"]}
     out = op.process(state, make_columns(keys, range(4), np.ones(4), tags=tags))
     assert out.counts["deselected"] == 3
-    assert state.flags["selected"][:4].tolist() == [True, False, False, False]
+    assert state.waiting.state["selected"][:4].tolist() == [True, False, False, False]
 
 
 def test_a_silent_key_is_a_finding_and_so_is_its_return():
@@ -164,7 +164,7 @@ def test_forgotten_keys_make_room():
     op = operator("series: {ttl: 1h, max_keys: 2}")
     state = op.new_state()
     op.process(state, make_columns(["a", "b"], [1_000, 1_000], [1, 1]))
-    out = op.process(state, make_columns(["b"], [7_200_000], [1]))
+    out = op.process(state, make_columns(["b"] * 2, [3_601_000, 7_100_000], [1] * 2))
     assert out.counts["forgotten"] >= 1
     out = op.process(state, make_columns(["c"], [7_200_001], [1]))
     assert out.rejected == []

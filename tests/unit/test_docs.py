@@ -15,12 +15,16 @@ import polars as pl
 import pytest
 from typer.main import get_command
 
-from connectors.kafka import _NUMBERS, _TEXTS
+from connectors.kafka import _NUMBERS, _TEXTS, KafkaSettings
 from connectors.telemetry import METRICS, PREFIX
+from jobs import flink_run
 from jobs.cli import app, main
 from jobs.docs import _sections, described, files
 from jobs.docs_alerts import FIELDS, example
 from jobs.docs_cli import spoken
+from jobs.plain import group_of
+from jobs.topics import output_topics
+from streamad.artifact_files import PROTOCOLS
 from streamad.config import PipelineConfig, parse_pipeline
 from streamad.records import Alert, Finding
 from streamad.testing.checks import yield_detector_checks
@@ -171,3 +175,45 @@ def test_the_entry_point_of_the_page_is_in_the_group_that_is_read():
     (text,) = blocks(DETECTOR, "toml")
     points = tomllib.loads(text)["project"]["entry-points"]
     assert points == {"streamad.detectors": {"jump": "my_package.jump:Jump"}}
+
+
+# ---------------------------------------------------------------------- security.md
+
+
+def test_the_security_page_speaks_of_every_topic_and_every_store():
+    page = (ROOT / "docs" / "security.md").read_text()
+    config = parse_pipeline(
+        "name: shop\ninput: {topics: metrics, repartition: true}\nseries: {late: topic}\n"
+    )
+    for topic in output_topics(config, partitions=1):
+        name = topic.name.replace("shop", "<name>").replace("metrics", "<topic>")
+        shown = re.sub(r"^streamad\.<name>\..*\.(dlq|late)$", r"<topic>.\1", name)
+        assert f"| `{shown}`" in page, topic.name
+    for protocol in PROTOCOLS:
+        assert f"`{protocol}`" in page
+
+
+def test_the_access_rules_cover_every_topic_of_the_job():
+    rules = "".join(blocks(ROOT / "docs" / "security.md", "sh"))
+    config = parse_pipeline("name: shop\ninput: {topics: metrics}\n")
+    allowed = re.findall(r"streamad-shop [^#]*?--topic (\S+)", rules)
+    for topic in output_topics(config, partitions=1):
+        assert any(
+            topic.name == one or (one.endswith(".") and topic.name.startswith(one))
+            for one in allowed
+        ), topic.name
+    for role in ("detect", "alert", "rekey"):
+        assert group_of(config, role).startswith("streamad.shop.")
+
+
+def test_flink_inside_the_command_listens_on_loopback_only(monkeypatch):
+    given = {}
+
+    def submit(*_, options, **__):
+        given.update(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(flink_run, "_submit", submit)
+    with pytest.raises(KeyboardInterrupt):
+        flink_run.run_here(parse_pipeline("name: a\n"), KafkaSettings(), stop=lambda: True)
+    assert given["rest.bind-address"] == given["rest.address"] == "127.0.0.1"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from streamad.errors import StateError
 from streamad.runtime import journal
-from streamad.runtime.journal import Entry, Judged, Scored, Ticked, decode
+from streamad.runtime.journal import Entry, Judged, Scored, SetAside, Ticked, decode
 
 LARGE = "\n".join(
     json.dumps({"key": f"host-{i % 9}", "ts": 1_700_000_000_000 + i, "value": i / 7})
@@ -39,6 +39,7 @@ ENTRIES = {
 OTHERS = {
     "judged": (journal.JUDGED, Judged()),
     "ticked": (journal.ticked(1_700_000_000_000), Ticked(1_700_000_000_000)),
+    "set aside": (journal.set_aside(2**62), SetAside(2**62)),
     "scored": (journal.scored(b"\x00arrow"), Scored(b"\x00arrow")),
     "scored nothing": (journal.scored(b""), Scored(b"")),
 }
@@ -102,7 +103,7 @@ def test_a_note_cut_off_is_damaged_or_says_less(data, meant):
 
 
 def test_an_unknown_kind_is_told():
-    for kind in set(range(256)) - set(b"MJTS"):
+    for kind in set(range(256)) - set(b"MJTSQ"):
         with pytest.raises(StateError, match="unknown entry"):
             decode(bytes([kind]) + b"\x00" * 40)
 

@@ -138,3 +138,25 @@ def test_other_packages_are_heard_from_warning_on(logged):
 def test_a_tree_of_settings_can_be_shown():
     shown = redacted({"url": "http://h", "auth": {"api_key": "k", "tries": 3}, "on": True})
     assert shown == {"url": "http://h", "auth": {"api_key": HIDDEN, "tries": 3}, "on": True}
+
+
+def test_a_secret_in_a_file_is_hidden_as_well(logged, tmp_path):
+    (tmp_path / "password").write_text("hunter22\n")
+    environment = {
+        "KAFKA_SASL_PASSWORD_FILE": str(tmp_path / "password"),
+        "KAFKA_SASL_TOKEN_FILE": str(tmp_path / "absent"),
+    }
+    logger, stream = logged(secrets=secrets_of(environment))
+    logger.warning("login with hunter22 failed at https://host/x?sig=abcd")
+    assert lines(stream)[0]["msg"] == "login with *** failed at https://host/x?***"
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_a_key_cannot_give_orders_to_the_terminal_of_a_reader(logged, log_format):
+    logger, stream = logged(log_format)
+    key = "web\x1b[2J\x9b1m\u202e\nERROR forged\ud800"
+    logger.warning("key %s", key, extra={"key": key})
+    text = stream.getvalue()
+    assert text.count("\n") == 1
+    assert not any(char in text for char in "\x1b\x9b\u202e")
+    assert "forged" in text

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamad.scoring.episodes import EpisodePlan, Episodes, Level
-from streamad.scoring.kernels import ADOPTED, BEGAN, CONTINUES, ENDED, NOTHING
+from streamad.scoring.kernels import ADOPT_MESSAGES, ADOPTED, BEGAN, CONTINUES, ENDED, NOTHING
 from streamad.scoring.law import (
     block_probability,
     fit_law,
@@ -34,7 +34,7 @@ def one_key(*, tail=TAIL, n_looks=1, seeds=None, **settings):
 
 
 def judge(  # noqa: PLR0913 - all by keyword
-    episodes, scores, *, code=0, start=0, step=MINUTE, suppressed=None, still=None
+    episodes, scores, *, code=0, start=0, step=MINUTE, suppressed=None, still=None, message=None
 ):
     looks = np.asarray(scores, np.float32).reshape(len(scores), -1)
     n = len(looks)
@@ -46,6 +46,7 @@ def judge(  # noqa: PLR0913 - all by keyword
         end,
         np.zeros(n, np.bool_) if suppressed is None else np.array(suppressed),
         still=None if still is None else np.array(still, np.int32),
+        message=None if message is None else np.asarray(message, np.int64),
     )
 
 
@@ -219,6 +220,26 @@ def test_a_lasting_level_is_adopted_in_bounded_time_and_the_next_anomaly_is_seen
     assert np.flatnonzero(made.event == ADOPTED).tolist() == [720]
     assert made.event[3_000] == BEGAN
     assert (made.event == BEGAN).sum() <= 3
+
+
+@pytest.mark.parametrize("hushed", [False, True])
+@settings(max_examples=20, deadline=None)
+@given(borders=st.sets(st.integers(1, 1_999), max_size=ADOPT_MESSAGES))
+def test_a_level_that_too_few_messages_showed_is_not_adopted(hushed, borders):
+    """However many rows and days a message holds, it takes several to change what is normal."""
+    episodes = one_key(adopt_ms=DAY // 2)
+    judge(episodes, noise(2_000), message=np.arange(2_000))
+    message = 2_000 + np.searchsorted(sorted(borders), np.arange(2_000), side="right")
+    made = judge(
+        episodes, np.full(2_000, 40, np.float32), start=2_000, message=message,
+        suppressed=[hushed] * 2_000,
+    )  # fmt: skip
+    adopted = np.flatnonzero(made.adopted)
+    # The message and the time that are both due: never before the one that completes the number.
+    if len(borders) < ADOPT_MESSAGES - 1:
+        assert not len(adopted)
+    else:
+        assert adopted[0] == max(720, sorted(borders)[ADOPT_MESSAGES - 2])
 
 
 def test_suppressed_windows_open_nothing_and_are_not_learned():

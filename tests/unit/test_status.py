@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import time
 import urllib.error
 import urllib.request
 
 import pytest
 
-from connectors.status import MAX_REQUESTS, Health, StatusServer
+from connectors.status import MAX_CLIENTS, REQUEST_TIMEOUT_S, Health, StatusServer
 from streamad.errors import ConfigError
 
 
@@ -89,16 +91,72 @@ def test_a_probe_writes_no_line(server, capsys):
     assert told.out + told.err == ""
 
 
-def test_too_many_idle_clients_do_not_pile_up(server):
+def test_fifty_clients_that_send_one_byte_each_do_not_delay_a_probe(server):
     address = ("127.0.0.1", server.port)
-    held = [socket.create_connection(address, timeout=5) for _ in range(MAX_REQUESTS)]
+    held = [socket.create_connection(address, timeout=5) for _ in range(50)]
     try:
-        # The ninth is hung up on at once instead of waiting for a thread.
-        with socket.create_connection(address, timeout=3) as refused:
-            assert refused.recv(1) == b""
+        for client in held:
+            client.sendall(b"G")
+        began_s = time.monotonic()
+        assert get(server, "/healthz") == (200, "ok\n")
+        assert time.monotonic() - began_s < 1
+        # They are hung up on, however little they send.
+        held[0].settimeout(3 * REQUEST_TIMEOUT_S)
+        assert held[0].recv(1) == b""
+        assert time.monotonic() - began_s < 2 * REQUEST_TIMEOUT_S
     finally:
         for client in held:
             client.close()
+
+
+def test_of_too_many_clients_the_oldest_is_hung_up_on(server):
+    address = ("127.0.0.1", server.port)
+    held = [socket.create_connection(address, timeout=5) for _ in range(MAX_CLIENTS)]
+    try:
+        assert get(server, "/healthz") == (200, "ok\n")
+        with contextlib.suppress(ConnectionResetError):
+            assert held[0].recv(1) == b""
+    finally:
+        for client in held:
+            client.close()
+
+
+def test_a_client_that_never_reads_does_not_hold_the_server(health):
+    with StatusServer(health, lambda: b"x" * 50_000_000) as server:
+        address = ("127.0.0.1", server.port)
+        with socket.create_connection(address, timeout=5) as client:
+            client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+            assert get(server, "/healthz") == (200, "ok\n")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"POST /healthz HTTP/1.1\r\n\r\n", b"405"),
+        (b"\xff\x00\r\n\r\n", b"405"),
+        (b"GET\r\n\r\n", b"404"),
+        (b"HEAD /healthz?x=1 HTTP/1.1\r\nHost: a\r\n\r\n", b"200"),
+        (b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 100_000, b""),
+    ],
+)
+def test_odd_requests_are_answered_or_hung_up_on(server, sent, status):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
+        with contextlib.suppress(ConnectionError):
+            client.sendall(sent)
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            while part := client.recv(4096):
+                answer += part
+    assert answer[9:12] == status
+
+
+def test_what_fails_to_render_is_a_server_error_and_the_next_probe_is_answered(health):
+    def fails() -> bytes:
+        raise ValueError
+
+    with StatusServer(health, fails) as server:
+        assert get(server, "/metrics")[0] == 500
+        assert get(server, "/healthz") == (200, "ok\n")
 
 
 def test_a_taken_port_is_a_configuration_error(server, health):

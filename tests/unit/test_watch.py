@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 
 import pytest
@@ -16,6 +17,10 @@ from streamad.ports import Source
 class Loop:
     sources: list = field(default_factory=list)
     settled: bool = False
+    kept: int = 0
+
+    def n_kept(self, source):
+        return self.kept
 
 
 @dataclass
@@ -104,3 +109,29 @@ def test_activity_of_other_threads_is_no_sign_of_life(health, telemetry, now):
     beating.observe("delivery_commit_seconds", 0.1)
     now[0] = 61
     assert health.stuck().startswith("process")
+
+
+def test_input_in_hand_has_to_be_committed(watcher, health, telemetry, now):
+    watcher.turned("detect", Loop(settled=True), Member(in_group=True))
+    beating = BeatingTelemetry(telemetry, health)
+    uncommitted = "delivery_uncommitted_since_timestamp_seconds"
+    beating.gauge(uncommitted, 1_700_000_000.0, stage="detect")
+
+    def turn(seconds: int) -> None:
+        for _ in range(seconds // 10):
+            now[0] += 10
+            health.beat(threading.current_thread().name)
+
+    turn(30)
+    assert health.missing() == ""
+    turn(10)
+    assert health.missing() == "detect: nothing was committed for 40 s"
+    assert health.stuck() == ""
+    turn(270)
+    assert "nothing was committed for 310 s, with input in hand" in health.stuck()
+    beating.count("delivery_broker_retries_total", operation="producer")
+    assert health.stuck() == "", "it waits for its broker: a restart would not help"
+    turn(70)
+    assert health.stuck()
+    beating.gauge(uncommitted, 0.0, stage="detect")
+    assert (health.stuck(), health.missing()) == ("", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from connectors.codecs import FieldMap, make_codec
+from connectors.codecs import FieldMap, arrow, make_codec
 from streamad.records import Decoded
+from tests.machine import least_cpu_s
 
 NOW_MS = 1_700_000_000_000
 
@@ -119,7 +121,8 @@ def test_a_long_text_in_a_dictionary_is_not_laid_out_in_every_row():
     long = "x" * 1_000_000
     keys = pa.DictionaryArray.from_arrays(pa.array([0] * 3), pa.array([long]))
     decoded = decode(ipc(table(key=keys)))
-    assert [r.reason for r in decoded.rejected] == ["key_too_long"] * 3
+    more, first = decoded.rejected
+    assert (first.row, first.reason, more.counts) == (0, "key_too_long", {"key_too_long": 2})
 
 
 def test_buffers_that_claim_to_expand_too_far_are_refused():
@@ -138,3 +141,87 @@ def test_buffers_that_claim_to_expand_too_far_are_refused():
 def test_an_absent_column_is_named_with_those_there_are():
     (rejected,) = decode(ipc(pa.table({"key": ["a"], "ts": [1]}))).rejected
     assert rejected.detail == "no column 'value' among ['key', 'ts']"
+
+
+def test_a_row_alone_does_not_repeat_the_dictionary_or_the_schema():
+    texts = [f"host-{i:06d}" for i in range(5_000)]
+    keys = pa.DictionaryArray.from_arrays(pa.array(range(200), pa.int32()), pa.array(texts))
+    wide = table(key=keys, ts=[1] * 200, value=[1e31] * 200, note=["n" * 500] * 200)
+    decoded = decode(ipc(wide.replace_schema_metadata({"long": "x" * 50_000})))
+    letters = [r for r in decoded.rejected if r.payload is not None]
+    assert len(letters) == 100
+    assert max(len(r.payload) for r in letters) < 1_000
+    again = decode(letters[7].payload)
+    assert [(r.reason, r.payload) for r in again.rejected] == [
+        (letters[7].reason, letters[7].payload)
+    ]
+
+
+def file_of(n_batches: int) -> tuple[bytes, int]:
+    """Return a file whose footer lists its only batch often, and its number of bytes."""
+    sink = io.BytesIO()
+    rows = table()
+    with pa.ipc.new_file(sink, rows.schema) as writer:
+        writer.write_batch(rows.to_batches()[0])
+    text = sink.getvalue()
+    (length,) = struct.unpack_from("<i", text, len(text) - 10)
+    footer = bytearray(text[-10 - length : -10])
+    root = struct.unpack_from("<I", footer, 0)[0]
+    vtable = root - struct.unpack_from("<i", footer, root)[0]
+    at = root + struct.unpack_from("<H", footer, vtable + 10)[0]
+    vector = at + struct.unpack_from("<I", footer, at)[0]
+    block = bytes(footer[vector + 4 : vector + 28])
+    # The new vector lies behind everything else, where 8 divides the place of its first block.
+    footer += b"\0" * ((4 - len(footer)) % 8)
+    struct.pack_into("<I", footer, at, len(footer) - at)
+    footer += struct.pack("<I", n_batches) + block * n_batches
+    head = text[: -10 - length]
+    return head + bytes(footer) + struct.pack("<i", len(footer)) + b"ARROW1", len(text)
+
+
+def test_a_footer_that_lists_one_batch_often_is_refused():
+    honest = decode(file_of(1)[0])
+    assert (len(honest.batch), honest.rejected) == (3, [])
+    text = file_of(100_000)[0]
+    (rejected,) = decode(text).rejected
+    assert rejected.reason == "invalid_arrow"
+    assert "footer" in rejected.detail
+    assert least_cpu_s(lambda: decode(text), allowed_s=1) < 1
+
+
+def test_a_dictionary_that_comes_with_every_batch_is_read_only_so_often():
+    keys = pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), pa.array(["k" * 400] * 2_000))
+    batch = table(key=keys, ts=[1], value=[1.0]).to_batches()[0]
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        for _ in range(500):
+            writer.write_batch(batch)
+    (rejected,) = decode(sink.getvalue(), max_message_bytes=4_000_000).rejected
+    assert rejected.reason == "oversized"
+
+
+def test_columns_nobody_asked_for_are_not_read():
+    notes = pa.array([b"\xff" * 3] * 3).cast(pa.binary()).view(pa.string())
+    decoded = decode(ipc(table(note=notes)))
+    assert (len(decoded.batch), decoded.rejected) == (3, [])
+    (rejected,) = decode(ipc(table(key=notes))).rejected
+    assert rejected.reason == "invalid_arrow"
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.int8(), pa.uint64(), pa.int16()])
+@pytest.mark.parametrize("has_pandas", [True, False])
+def test_numbers_of_every_width_are_read_from_slices_and_chunks(kind, has_pandas, monkeypatch):
+    monkeypatch.setattr(arrow, "HAS_PANDAS", has_pandas)
+    numbers = pa.array(np.array([9, 1, 2, 3, 8], np.float16)).cast(kind).slice(1, 3)
+    many = pa.concat_tables([table(value=numbers), table(value=numbers)])
+    assert decode(ipc(many)).batch.values[:, 0].tolist() == [1, 2, 3, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("<u2", 0x7D00), ("<u4", 0x7FA00000)])
+def test_a_signalling_nan_is_a_nan_and_no_warning(kind: str, bits: int):
+    width = pa.float16() if kind == "<u2" else pa.float32()
+    raw = np.array([bits, 0, 0], kind)
+    values = pa.Array.from_buffers(width, 3, [None, pa.py_buffer(raw.tobytes())])
+    decoded = decode(ipc(table(value=values)))
+    assert [(r.row, r.reason) for r in decoded.rejected] == [(0, "missing_field")]
+    assert decoded.batch.values[:, 0].tolist() == [0, 0]

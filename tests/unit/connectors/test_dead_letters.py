@@ -58,6 +58,7 @@ def test_a_dead_letter_reads_back():
         stage="detect",
         time_ms=1_700_000_000_000,
         pointer=False,
+        key_pointer=False,
         key=b"k",
         value=b"{}",
         headers=(("traceparent", b"00-1"), ("Authorization", b"(redacted)"), ("empty", b"")),

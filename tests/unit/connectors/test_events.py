@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import jsonschema
 import orjson
 import pytest
 
 from connectors import cloudevents, schemas
-from streamad.records import Alert, Explanation, Finding, Rejected
+from connectors.typed_json import EARLIEST_MS, LATEST_MS
+from streamad.records import UNKNOWN_MS, Alert, Explanation, Finding, Rejected
 
 FINDING = Finding(
     id="f1",
@@ -144,6 +145,14 @@ def test_what_is_no_event_is_rejected_with_the_reason(value: bytes | None, reaso
     assert said in rejected.detail
 
 
+def test_an_event_too_large_to_be_read_is_rejected_without_its_payload():
+    rejected = cloudevents.decode(b"[" * (cloudevents.MAX_READ_BYTES + 1), [])
+    assert isinstance(rejected, Rejected)
+    assert rejected.reason == "oversized"
+    assert str(cloudevents.MAX_READ_BYTES) in rejected.detail
+    assert not rejected.payload
+
+
 def test_an_event_of_others_is_rejected():
     headers = [("ce_type", b"com.example.order.v1")]
     rejected = cloudevents.decode(cloudevents.encode(ALERT).value, headers)
@@ -168,3 +177,62 @@ def test_what_is_published_fits_its_schema(record: Finding | Alert):
     jsonschema.Draft202012Validator(schema).validate(body)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(schema).validate({**body, "state": 5})
+
+
+@pytest.mark.parametrize("alert_p", [0, 1, -0.5, 2, None])
+def test_a_finding_whose_alert_level_is_no_probability_is_rejected(alert_p: object):
+    event = cloudevents.encode(FINDING)
+    value = orjson.dumps({**orjson.loads(event.value), "alert_p": alert_p})
+    read = cloudevents.decode(value, event.headers)
+    assert isinstance(read, Rejected)
+    assert (read.reason, read.payload) == ("wrong_type", value)
+
+
+WHOLE = [field.name for field in fields(Finding) if field.type == "int"]
+
+
+def wire(record: Finding, **other: object) -> tuple[bytes, list[tuple[str, bytes | None]]]:
+    event = cloudevents.encode(record)
+    return orjson.dumps(orjson.loads(event.value) | other), list(event.headers)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("number", [2**62, -(2**62), 2**53 + 1])
+def test_a_whole_number_that_sums_would_overflow_with_is_rejected(name: str, number: int):
+    read = cloudevents.decode(*wire(FINDING, **{name: number}))
+    assert isinstance(read, Rejected)
+    assert name in read.detail
+    assert "a whole number from" in read.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "fine"),
+    [
+        ("window_end_ms", LATEST_MS, True),
+        ("window_end_ms", LATEST_MS + 1, False),
+        ("window_start_ms", EARLIEST_MS, True),
+        ("window_start_ms", EARLIEST_MS - 1, False),
+        ("until_ms", UNKNOWN_MS, True),
+        ("n_windows", 2**53, True),
+    ],
+)
+def test_times_are_read_from_1970_to_2200(name: str, number: int, *, fine: bool):
+    read = cloudevents.decode(*wire(FINDING, **{name: number}))
+    assert isinstance(read, Finding if fine else Rejected)
+
+
+def test_an_event_nested_too_deeply_to_be_shown_is_rejected():
+    event = cloudevents.encode(FINDING)
+    value = event.value.replace(b'"acme"', b"[" * 1000 + b"]" * 1000)
+    read = cloudevents.decode(value, event.headers)
+    assert isinstance(read, Rejected)
+    assert read.detail.startswith("tenant: expected str")
+
+
+def test_a_key_gives_no_orders_through_the_subject_header_and_comes_back_as_it_was():
+    finding = replace(FINDING, key="web\x1b[2J\u202e\n1")
+    event = cloudevents.encode(finding)
+    assert dict(event.headers)["ce_subject"] == b"web\\x1b[2J\\u202e\\n1"
+    read = cloudevents.decode(event.value, event.headers)
+    assert isinstance(read, Finding)
+    assert read.key == finding.key

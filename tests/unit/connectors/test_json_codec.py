@@ -127,7 +127,7 @@ def test_the_shape_of_the_last_batch_changes_nothing():
         (b'{"key":"a","ts":1,"value":1e999}', "not_finite", "infinity"),
         (b'{"key":"a","ts":1,"value":-2e30}', "too_large_value", "1e30"),
         (b'{"key":"","ts":1,"value":1}', "empty_key", "empty"),
-        (b'{"key":"' + b"k" * 513 + b'","ts":1,"value":1}', "key_too_long", "513 bytes"),
+        (b'{"key":"' + b"k" * 513 + b'","ts":1,"value":1}', "key_too_long", "more than 512 bytes"),
         (b'{"key":["a"],"ts":[1,2],"value":[1]}', "unequal_arrays", "'ts': 2"),
         (b"[]", "empty_message", "no rows"),
     ],
@@ -291,3 +291,16 @@ def test_limits_are_a_message_each():
 def test_fields_that_make_no_sense_are_refused_before_anything_starts(given: dict[str, object]):
     with pytest.raises(ConfigError, match="fields"):
         FieldMap(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("depth", [100, 900, 1_000, 1_020])
+def test_a_nested_element_reads_the_same_beside_a_bad_message(depth: int):
+    """Whichever way arrays are cut, and however deep the caller stands."""
+    nested = b'{"key":"n","ts":3,"value":3,"more":[["],["],' + b"[" * depth + b"]" * depth + b"]}"
+    message = b"[" + A + b"," + nested + b"]"
+    alone = rows(decode(message))
+    assert [row[0] for row in alone] == ["a", "n"]
+    bad = b'[{"key":"b","ts":2,bvalue":2.5}]'
+    beside = decode(message, bad)
+    assert rows(beside) == alone
+    assert {message for message, _, _ in reasons(beside)} == {1}

@@ -11,11 +11,12 @@ import pytest
 from google.protobuf.json_format import MessageToJson
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from connectors.codecs import FieldMap, make_codec
+from connectors.codecs import FieldMap, make_codec, otlp, prometheus
 from connectors.codecs.labels import canonical
 from connectors.codecs.prometheus import STALE, messages
 from streamad.errors import ConfigError
 from streamad.records import Decoded
+from tests.machine import least_cpu_s
 
 NOW_MS = 1_700_000_000_000
 NOW_NS = NOW_MS * 1_000_000
@@ -216,3 +217,136 @@ def test_several_values_a_point_are_refused_with_the_way_out(name: str):
 def test_canonical_names_sort_their_labels():
     assert canonical("m", [("b", "1"), ("a", "2")]) == 'm{a="2",b="1"}'
     assert canonical("m", []) == "m"
+
+
+def otlp_of_points(*points: dict[str, object]) -> bytes:
+    metrics = [{"name": "n", "gauge": {"dataPoints": list(points)}}]
+    return orjson.dumps({"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]})
+
+
+@pytest.mark.parametrize("depth", [260, 400, 900])
+def test_attributes_nested_deeper_than_the_writer_goes_name_no_series(depth: int):
+    good = {"timeUnixNano": NOW_NS, "asDouble": 1}
+    text = otlp_of_points(good, {**good, "attributes": ["DEEP"]})
+    text = text.replace(
+        b'"DEEP"', b'{"key":"a","value":{"arrayValue":%s}}' % (b"[" * depth + b"]" * depth)
+    )
+    decoded = decode("otlp_json", otlp_of_points(good), text)
+    assert decoded.batch.message.tolist() == [0, 1]
+    (rejected,) = decoded.rejected
+    assert (rejected.message, rejected.row, rejected.reason) == (1, 1, "missing_field")
+
+
+def test_a_resource_nested_too_deeply_rejects_its_message():
+    deep = b"[" * 300 + b"]" * 300
+    text = (
+        b'{"resourceMetrics":[{"resource":{"attributes":[{"key":"a","value":{"kvlistValue":%s}}]},'
+        b'"scopeMetrics":[]}]}' % deep
+    )
+    (rejected,) = decode("otlp_json", text).rejected
+    assert rejected.reason == "invalid_otlp"
+
+
+@pytest.mark.parametrize(
+    ("name", "payload"),
+    [("otlp_proto", b""), ("otlp_json", b'{"resourceMetrics":[]}'), ("prometheus", b"\0")],
+)
+def test_a_request_without_points_is_counted_and_no_error(name: str, payload: bytes):
+    (rejected,) = decode(name, payload or otlp_request_without_points()).rejected
+    assert (rejected.reason, rejected.payload) == ("no_rows", None)
+
+
+def otlp_request_without_points() -> bytes:
+    request = ExportMetricsServiceRequest()
+    request.resource_metrics.add().scope_metrics.add().metrics.add(name="nothing")
+    return request.SerializeToString()
+
+
+@OTLP
+def test_a_point_alone_keeps_what_its_metric_is(name: str):
+    request = ExportMetricsServiceRequest()
+    metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name="n", unit="s")
+    metric.sum.is_monotonic, metric.sum.aggregation_temporality = True, 1
+    for value in (1, NAN, 3):
+        metric.sum.data_points.add(time_unix_nano=NOW_NS, as_double=value)
+    decoded = decode(name, otlp_payload(name, request))
+    (rejected,) = decoded.rejected
+    fixed = rejected.payload
+    if name == "otlp_proto":
+        alone = ExportMetricsServiceRequest.FromString(rejected.payload)
+        alone.resource_metrics[0].scope_metrics[0].metrics[0].sum.data_points[0].as_double = 7
+        fixed = alone.SerializeToString()
+    else:
+        fixed = rejected.payload.replace(b'"NaN"', b"7")
+    assert seen(decode(name, fixed)) == [("n", 7, "delta")]
+
+
+def test_samples_are_found_in_time_that_grows_with_their_number():
+    def taken_s(n_series: int) -> float:
+        rows = [({"__name__": "q", "i": str(i)}, [(NAN, NOW_MS)]) for i in range(n_series)]
+        payload = write_request(*rows)
+        assert len(decode("prometheus", payload).rejected) == 101
+        return least_cpu_s(lambda: decode("prometheus", payload), allowed_s=0)
+
+    assert taken_s(40_000) < 20 * max(taken_s(4_000), 0.02)
+
+
+def test_every_rejected_sample_of_a_request_replays_as_itself():
+    rows = [({"__name__": "m", "i": str(i)}, [(1, NOW_MS + i)] * (i % 3)) for i in range(60)]
+    rows.insert(30, ({"__name__": "bad"}, [(1, NOW_MS), (NAN, NOW_MS + 1), (-NAN, NOW_MS + 2)]))
+    rows.append(({"__name__": "last"}, [(2, NOW_MS), (NAN, NOW_MS + 3)]))
+    decoded = decode("prometheus", write_request(*rows))
+    found = [decode("prometheus", r.payload).rejected[0].detail for r in decoded.rejected]
+    assert [text.split(": ")[1:] for text in found] == [
+        ["bad", f"nan at {NOW_MS + 1} ms"],
+        ["bad", f"nan at {NOW_MS + 2} ms"],
+        ["last", f"nan at {NOW_MS + 3} ms"],
+    ]
+
+
+def test_labels_that_read_alike_when_joined_are_two_series():
+    def payload(*labels: bytes) -> bytes:
+        request = messages()[0]()
+        request.timeseries.add(labels=labels).samples.add(value=1, timestamp=NOW_MS)
+        return bytes(cramjam.snappy.compress_raw(request.SerializeToString()))
+
+    whole = messages()[1](name="n", value="a\0b").SerializeToString()
+    parts = whole.split(b"\0")
+    good = decode("prometheus", payload(*parts), payload(whole))
+    assert good.batch.message.tolist() == [1]
+    assert good.batch.keys.to_list() == ['{n="a\0b"}']
+
+
+@pytest.mark.parametrize("name", ["otlp_proto", "otlp_json", "prometheus"])
+def test_series_are_remembered_within_a_bound_of_bytes(name: str, monkeypatch):
+    for module in (otlp, prometheus):
+        monkeypatch.setattr(module, "MAX_REMEMBERED_BYTES", 100_000)
+    fields = FieldMap(key=("i",), tags=("long",))
+    codec = make_codec(name, fields)
+    offsets = np.arange(1)
+    for number in range(60):
+        labels = {"i": str(number), "long": f"{number:09000d}"}
+        if name == "prometheus":
+            payload = write_request(({**labels, "__name__": "m"}, [(1, NOW_MS)]))
+        else:
+            request = ExportMetricsServiceRequest()
+            resource_metrics = request.resource_metrics.add()
+            resource_metrics.resource.attributes.add(key="r").value.string_value = f"{number:099d}"
+            metric = resource_metrics.scope_metrics.add().metrics.add(name="m")
+            point = metric.gauge.data_points.add(time_unix_nano=NOW_NS, as_double=1)
+            for label, text in labels.items():
+                point.attributes.add(key=label).value.string_value = text
+            payload = otlp_payload(name, request)
+        batch = codec.decode([payload], offsets, offsets).batch
+        assert batch.keys.to_list() == [str(number)]
+        assert batch.tags["long"].to_list() == [f"{number:09000d}"[:512]]
+    assert 0 < codec.inner._known_bytes <= 100_000
+    assert held(codec.inner) < 15
+
+
+def held(codec: object) -> int:
+    """Return how many series a codec remembers."""
+    if isinstance(codec, prometheus.RemoteWriteCodec):
+        return len(codec._known)
+    scopes = (r.scopes.values() for r in codec._resources.values())
+    return sum(len(origin.known) for each in scopes for origin in each)

@@ -1,11 +1,16 @@
 """An artifact comes back bit for bit, or says exactly what is wrong with it."""
 
+import functools
+import hashlib
 import json
+import math
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from streamad import artifact_files
 from streamad.artifacts import (
     MANIFEST,
     WEIGHTS,
@@ -162,3 +167,135 @@ def test_a_refusal_names_every_difference_at_once():
     text = "detector: pca\nwindows: {size: 32}\nseries: {kind: delta}\n"
     with pytest.raises(ArtifactError, match=r"detector\.name.*windows\.size.*series\.kind"):
         require_fit(manifest(), pipeline(text))
+
+
+# ---------------------------------------------------------------------- artifacts of others
+
+
+def forge(folder: Path, **changes: object) -> None:
+    """Change a manifest and seal it again, as a writer of the folder can."""
+    told = json.loads((folder / MANIFEST).read_text()) | changes
+    changed = Manifest.model_construct(**told)
+    body = {k: v for k, v in told.items() if k not in ("id", "created", "files")}
+    text = json.dumps([body, sorted(changed.files.items())], sort_keys=True, separators=(",", ":"))
+    told["id"] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    (folder / MANIFEST).write_text(json.dumps(told))
+
+
+HASH = "0" * 64
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"/etc/passwd": HASH},
+        {"../secret": HASH},
+        {"a/../../secret": HASH},
+        {"..": HASH},
+        {"": HASH},
+        {"x\ny": HASH},
+        {WEIGHTS: "short"},
+        {f"f{i}": HASH for i in range(33)},
+    ],
+)
+def test_a_manifest_names_files_of_its_folder_only(tmp_path: Path, files: dict[str, str]):
+    save_artifact(tmp_path / "m", fitted(), manifest())
+    (tmp_path / "secret").write_text("x")
+    forge(tmp_path / "m", files=files)
+    with pytest.raises(ArtifactError, match="damaged") as got:
+        load_artifact(tmp_path / "m")
+    assert "\n" not in str(got.value)
+
+
+def test_a_link_out_of_the_folder_is_refused_and_one_inside_is_followed(tmp_path: Path):
+    save_artifact(tmp_path / "m", fitted(), manifest())
+    weights = tmp_path / "m" / WEIGHTS
+    (tmp_path / "m" / "data").mkdir()
+    weights.rename(tmp_path / "m" / "data" / WEIGHTS)
+    weights.symlink_to(Path("data") / WEIGHTS)
+    load_artifact(tmp_path / "m")
+    (tmp_path / "m" / "data" / WEIGHTS).rename(tmp_path / "elsewhere")
+    weights.unlink()
+    weights.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match="link out of its folder"):
+        load_artifact(tmp_path / "m")
+
+
+def test_a_pipe_in_place_of_a_file_does_not_hold_the_job(tmp_path: Path):
+    os.mkfifo(tmp_path / MANIFEST)
+    with pytest.raises(ArtifactError, match="is no file"):
+        load_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://host/m",
+        "zip://m::https://host/a.zip",
+        "simplecache::s3://bucket/m",
+        "data:text/plain,x",
+        "github://o:r@/m",
+        "reference://m",
+        "ftp://user:hunter22@host/m",
+    ],
+)
+def test_a_store_that_is_not_known_is_refused_before_it_is_asked(url: str):
+    with pytest.raises(ArtifactError, match="expected a folder or a URL of") as got:
+        load_artifact(url)
+    assert "hunter22" not in str(got.value)
+
+
+def test_a_file_beyond_its_bound_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    save_artifact(tmp_path / "m", fitted(), manifest())
+    monkeypatch.setattr(artifact_files, "MAX_FILE_BYTES", 100)
+    with pytest.raises(ArtifactError, match="at most 100 bytes"):
+        load_artifact(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": 10**9},
+        {"size": -1},
+        {"stride": 0},
+        {"tail": [1, 2, 3, math.inf]},
+        {"variates": []},
+        {"params": {"k": "three"}},
+        {"params": {"size": 5}},
+        {"params": {"nothing": 5}},
+        {"params": {"history": 10**12}},
+    ],
+)
+def test_a_manifest_is_checked_before_a_detector_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+):
+    save_artifact(tmp_path / "m", fitted(), manifest())
+    forge(tmp_path / "m", **changes)
+    real, made = KNN.__init__, []
+
+    @functools.wraps(real)
+    def init(self: KNN, **given: object) -> None:
+        made.append(given)
+        real(self, **given)
+
+    monkeypatch.setattr(KNN, "__init__", init)
+    with pytest.raises(ArtifactError):
+        load_artifact(tmp_path / "m")
+    assert made == []
+
+
+def test_a_model_from_elsewhere_is_loaded_only_where_the_pipeline_names_it(tmp_path: Path):
+    save_artifact(tmp_path / "m", fitted(), manifest(detector="themis", params={"model": "o/hub"}))
+    with pytest.raises(ArtifactError, match=r"detector\.params\.model.*loaded from elsewhere"):
+        load_artifact(tmp_path / "m")
+    config = pipeline("detector: {name: themis, params: {model: shipped}}\n")
+    with pytest.raises(ArtifactError, match=r"detector\.params\.model"):
+        load_artifact(tmp_path / "m", config)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path):
+    detector = fitted()
+    detector._samples[0, 0] = np.nan
+    save_artifact(tmp_path / "m", detector, manifest())
+    with pytest.raises(ArtifactError, match="samples holds values that are not finite"):
+        load_artifact(tmp_path / "m")

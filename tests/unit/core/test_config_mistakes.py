@@ -1,8 +1,16 @@
 """Every mistake in a pipeline file is told in one line: where, what was expected, what is near."""
 
+import time
+
 import pytest
 
-from streamad.config import PipelineConfig, format_duration, parse_duration, parse_pipeline
+from streamad.config import (
+    PipelineConfig,
+    format_duration,
+    load_pipeline,
+    parse_duration,
+    parse_pipeline,
+)
 from streamad.errors import ConfigError
 
 
@@ -92,3 +100,76 @@ def test_settings_as_they_are_printed_can_be_read_back():
     printed = config.model_dump(mode="json")
     assert printed["series"]["lateness"] == "1500ms"
     assert PipelineConfig.model_validate(printed) == config
+
+
+HIDDEN_VALUE = "hunter22-secret"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: a\nflink: {options: '${PASSWORD}'}\n",
+        "name: a\nflink: {options: {s3.secret-key: [hunter22-secret]}}\n",
+        "name: a\nseries: {step: '${PASSWORD}'}\n",
+        "name: a\nseries: {max_keys: 'x${PASSWORD}'}\n",
+        "name: a\nseries: {step: 's3://key:hunter22-secret@bucket/x'}\n",
+    ],
+)
+def test_a_mistake_does_not_repeat_a_secret(text):
+    with pytest.raises(ConfigError) as told:
+        parse_pipeline(text, name="p.yaml", environment={"PASSWORD": HIDDEN_VALUE})
+    assert HIDDEN_VALUE not in str(told.value)
+    assert str(told.value).startswith("p.yaml:2: ")
+    assert told.value.__cause__ is None
+
+
+LAUGHS = "name: a\na: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{here}: &{here} [{', '.join([f'*{below}'] * 9)}]\n"
+    for below, here in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (LAUGHS, "p.yaml:6: expected at most 20000 names and values"),
+        (f"name: a # {'x' * 2_000_000}\n", "p.yaml: expected a pipeline file of at most 1048576"),
+        ("name: a\ninput: &a\n  fields: *a\n", "p.yaml:3: expected a value, got '*a'"),
+        ("name: a\ninput: " + "[" * 100_000, "p.yaml:2: expected at most 32 levels of nesting"),
+        ("name: a\ninput: " + "{a: " * 5_000, "p.yaml:2: expected at most 32 levels of nesting"),
+        (
+            "name: a\n"
+            + "a0: &a0 [[[[[[[x]]]]]]]\n"
+            + "".join(f"a{i}: &a{i} [[[[[[[*a{i - 1}]]]]]]]\n" for i in range(1, 9)),
+            "p.yaml:6: expected at most 32 levels of nesting",
+        ),
+        (f"name: a\ninput: [{'x, ' * 200_000}]\n", "expected at most 20000 names and values"),
+        ("name: a\ninput: *nothing\n", "p.yaml:2: not YAML: found undefined alias"),
+        ("name: a\ninput: 2026-13-45\n", "p.yaml: a value cannot be read"),
+        (f"name: a\nwindows: {{size: {'9' * 5000}}}\n", "p.yaml: a value cannot be read"),
+        (f"name: a\nseries: {{step: {'s' * 100_000}}}\n", "p.yaml:2: series.step: expected a dur"),
+        ("name: a\n? {a: b}\n: c\n", "p.yaml:2: not YAML"),
+    ],
+    ids=lambda given: given[:40],
+)
+def test_a_file_that_would_take_all_time_or_memory_is_refused_in_a_short_line(text, told):
+    began_s = time.monotonic()
+    with pytest.raises(ConfigError) as caught:
+        parse_pipeline(text, name="p.yaml")
+    assert time.monotonic() - began_s < 10
+    assert told in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_too_large_is_not_read_whole(tmp_path):
+    file = tmp_path / "p.yaml"
+    with file.open("wb") as out:
+        out.truncate(50 * 2**20)
+    with pytest.raises(ConfigError, match="expected a pipeline file of at most 1048576 bytes"):
+        load_pipeline(file, environment={})
+
+
+def test_an_alias_within_bounds_is_read():
+    config = parse_pipeline("name: a\nseries: {step: &s 10s, silence: *s}\n")
+    assert config.series.silence == config.series.step == 10_000

@@ -80,6 +80,7 @@ OTHERS: dict[str, Any] = {
     "series.silence": "20s",
     "series.ttl": "5m",
     "series.max_keys": 5,
+    "series.max_memory": "1MiB",
     "series.max_ahead": "2h",
     "series.select.include": ["h1*"],
     "series.select.exclude": [],
@@ -108,6 +109,9 @@ OTHERS: dict[str, Any] = {
     "alerts.tenant": "shop",
     "alerts.group": "host",
     "alerts.runbook": "https://example.org/runbook",
+    "alerts.limit.per_key": 1,
+    "alerts.limit.per_group": 1,
+    "alerts.limit.within": "1d",
     "delivery.commit_interval": "1s",
     "delivery.snapshot_interval": "5m",
     "delivery.snapshot_store": "snapshots",
@@ -256,6 +260,7 @@ def test_the_rows_show_all_that_the_operator_does():
         ("no_data", "began"),
         ("no_data", "ended"),
         ("error", "began"),
+        ("clock", "began"),
     }
     assert {one.reason for one in out.rejected} == {"key_limit", "time_ahead"}
     assert len(out.late) == 1

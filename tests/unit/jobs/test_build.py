@@ -100,3 +100,11 @@ def test_a_detector_that_can_do_without_judges_without_its_artifact():
 def test_strict_refuses_what_would_degrade(tmp_path: Path):
     with pytest.raises(ArtifactError, match=r"holds no manifest\.json"):
         build_detect(pipeline(f"detector: {{name: pca, artifact: {tmp_path}/x}}\n"), strict=True)
+
+
+def test_the_credentials_of_an_artifact_are_in_no_finding():
+    text = "detector: {name: pca, artifact: 'memory://key:hunter22@nowhere/m?sig=abcd'}"
+    operator = build_detect(pipeline(text))
+    assert "nowhere" in operator.degraded
+    assert "hunter22" not in operator.degraded
+    assert "abcd" not in operator.degraded

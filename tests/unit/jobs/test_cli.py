@@ -233,6 +233,8 @@ def test_validate_prints_what_would_run_without_secrets(
     code, out, err = run("validate", path)
     assert (code, err) == (0, f"{path}: valid\n")
     assert "hunter2" not in out
+    assert "keys_with_windows" in out
+    assert "series.max_memory (4GiB) holds" in " ".join(out.split())
     for expected in ("streamad.p.alerts", "metrics.dlq", "bytes_per_key", "lag: 20 samples"):
         assert expected in out
 
@@ -288,3 +290,20 @@ def test_help_starts_light_and_scoring_needs_no_torch(metrics: Path):
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert ended.returncode == 0, ended.stderr.decode()
+
+
+def test_no_command_repeats_a_secret_or_gives_orders_to_the_terminal(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", "hunter22")
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "name: a\ndetector: {name: pca, artifact: 'memory://k:s3cret@b/m?sig=abcd'}\n"
+        "flink: {options: {s3.access-key: AKIA1234, x: hunter22}}\n"
+    )
+    code, out, err = run("validate", file)
+    assert code == 0
+    code, _, refused = run("validate", tmp_path / "hunter22\x1b[2J.yaml")
+    assert code == 2
+    shown = out + err + refused
+    assert "memory://***@b/m?***" in shown
+    for secret in ("s3cret", "abcd", "AKIA1234", "hunter22", "\x1b"):
+        assert secret not in shown

@@ -134,7 +134,7 @@ def test_a_partition_the_plain_job_never_had_begins_anew(tmp_path):
     move.feed(engine, THERE, *points("b", N, N + 3))
     shard = engine.subtask(1).shards[1]
     engine.advance(END_MS + 1_000)
-    assert (shard.position, len(shard.state.keys)) == (3, 1)
+    assert (shard.position, shard.state.n_keys) == (3, 1)
 
 
 def test_what_was_taken_over_is_the_engines_from_its_first_checkpoint_on(tmp_path):
@@ -162,7 +162,7 @@ def test_state_of_other_settings_is_refused_or_forgotten_as_configured(tmp_path)
     engine = move.engine()
     engine.wake()
     shard = engine.subtask(0).shards[0]
-    assert (shard.position, len(shard.state.keys)) == (N, 0)
+    assert (shard.position, shard.state.n_keys) == (N, 0)
 
 
 def test_a_broker_that_does_not_know_the_partition_is_asked_again(tmp_path):

@@ -14,9 +14,10 @@ from jobs.build import build_detect
 from jobs.replay import codec_of
 from streamad.config import PipelineConfig
 from streamad.ports import NullTelemetry, Source
+from streamad.records import Rejected
 from streamad.runtime.detect import DetectLoop
 from streamad.runtime.journal import Entry
-from streamad.runtime.judging import Judging, OpenShard
+from streamad.runtime.judging import Judging, OpenShard, count_rejected
 from streamad.runtime.keyed import KeyedDetect
 from streamad.runtime.placing import Clock
 from streamad.testing.keyed_state import MemoryEngine
@@ -163,3 +164,22 @@ def test_the_wall_clock_counts_once_a_tick_and_only_where_it_is_quiet(
     one.state.partition_ms, one.ticked_ms = partition_s * 1000, ticked_s * 1000
     assert judging.tick_ms <= 100_000
     assert judging.is_due(one, quiet_ms=quiet_s * 1000, now_ms=now_s * 1000) is due
+
+
+def test_rejections_are_counted_with_all_they_stand_for():
+    telemetry = PrometheusTelemetry(strict=True)
+    count_rejected(
+        telemetry,
+        [
+            Rejected(message=0, reason="bad_time", detail="d"),
+            Rejected(
+                message=0, reason="more_rejected", detail="d", counts={"bad_time": 40, "x": 2}
+            ),
+            Rejected(message=1, reason="no_rows", detail="d"),
+        ],
+    )
+    value = telemetry.registry.get_sample_value
+    assert value("streamad_input_rejected_total", {"reason": "bad_time"}) == 41
+    assert value("streamad_input_rejected_total", {"reason": "x"}) == 2
+    assert value("streamad_input_rejected_total", {"reason": "no_rows"}) is None
+    assert value("streamad_input_empty_messages_total") == 1

@@ -1,0 +1,137 @@
+"""Keys without a window: which of them are known, wait, or get arrays of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamad.config import PipelineConfig, format_size
+from streamad.detectors.base import Detector
+from streamad.operators.call import Call
+from streamad.operators.shard import ShardState
+from streamad.records import Rejected, SignalBatch
+from streamad.windows.arrays import NEVER
+from streamad.windows.keys import NO_KEY, Hashes
+from streamad.windows.waiting_kernels import GOES, LATE, REFUSED
+
+
+class Newcomers:
+    """Take rows of keys that have no arrays yet; give arrays to those that earned them."""
+
+    def __init__(
+        self, config: PipelineConfig, detector: Detector, groups: Mapping[str, int]
+    ) -> None:
+        self._series, self._detector, self._groups = config.series, detector, groups
+
+    def take(
+        self,
+        call: Call,
+        batch: SignalBatch,
+        rows: NDArray[np.int64],
+        hashes: Hashes,
+        late: NDArray[np.bool_],
+    ) -> NDArray[np.int32]:
+        """Return the codes of rows, `NO_KEY` for those that need nothing more.
+
+        rows : of the batch, in order; hashes : of their keys; late : of the whole batch, is written
+        """
+        state, room = call.state, call.state.waiting
+        room.keys.max_keys = self._series.max_keys - len(state.keys)
+        waiting, created = room.keys.encode(batch.keys.gather(rows), hashes)
+        if created:
+            self._meet(call, batch, rows, waiting, created)
+        known = waiting != NO_KEY
+        for row in rows[~known].tolist():
+            detail = f"the shard holds series.max_keys = {self._series.max_keys} keys already"
+            call.out.rejected.append(reject(batch, row, "key_limit", detail))
+        rows, waiting = rows[known], waiting[known]
+        call.out.counts["deselected"] += int((~room.state["selected"][waiting]).sum())
+        limit = full_keys(self._series.max_memory, state)
+        became, goers = room.take(
+            waiting, batch.time_ms[rows], batch.values[rows], limit - len(state.keys)
+        )
+        late[rows[became == LATE]] = True
+        for row in rows[became == REFUSED].tolist():
+            detail = (
+                f"the shard holds {limit} keys with windows already, {state.bytes_per_key} bytes "
+                f"each; series.max_memory is {format_size(self._series.max_memory)}"
+            )
+            call.out.rejected.append(reject(batch, row, "key_limit", detail))
+        codes = np.full(len(known), NO_KEY, np.int32)
+        if len(goers):
+            place = np.full(room.keys.capacity, NO_KEY, np.int32)
+            place[goers] = self._settle(call, goers)
+            goes = became == GOES
+            codes[np.flatnonzero(known)[goes]] = place[waiting[goes]]
+        return codes
+
+    def _meet(
+        self,
+        call: Call,
+        batch: SignalBatch,
+        rows: NDArray[np.int64],
+        waiting: NDArray[np.int32],
+        created: list[int],
+    ) -> None:
+        call.state.due_ms = int(NEVER)
+        order = np.argsort(waiting, kind="stable")
+        firsts = rows[order[np.searchsorted(waiting[order], np.array(created, np.int32))]]
+        columns = {name: column.gather(firsts).to_list() for name, column in batch.tags.items()}
+        tags = [
+            {name: str(column[i]) for name, column in columns.items() if column[i] is not None}
+            for i in range(len(created))
+        ]
+        room = call.state.waiting
+        names = [str(room.keys.names[code]) for code in created]
+        chosen = [self._is_selected(name, tag) for name, tag in zip(names, tags, strict=True)]
+        room.add(created, chosen, tags)
+        call.out.met += names
+
+    def _settle(self, call: Call, goers: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Give keys arrays of their own, and feed these the rows that waited."""
+        state, room = call.state, call.state.waiting
+        owner, time_ms, values = room.leave(goers)
+        names = [str(room.keys.names[code]) for code in goers.tolist()]
+        tags = [room.tags.get(code, {}) for code in goers.tolist()]
+        silent, silent_ms = room.state["silent"][goers], room.state["silent_ms"][goers]
+        room.drop(goers)
+        codes = state.keys.add(names)
+        state.add(codes.tolist(), [True] * len(names), tags)
+        state.flags["silent"][codes], state.flags["silent_ms"][codes] = silent, silent_ms
+        for code, name in zip(codes.tolist(), names, strict=True):
+            group = self._groups.get(name)
+            if group is None:
+                continue
+            state.episodes.seed(code, group)
+            if state.memory is not None:
+                self._detector.seed_memory(state.memory, slot=code, group=group)
+                state.flags["seeded"][code] = True
+        late = np.zeros(len(owner), np.bool_)
+        n_windows = sum(map(len, state.windows.ingest(codes[owner], time_ms, values, late)))
+        if n_windows or late.any():
+            msg = f"{n_windows} windows and {late.sum()} late rows among rows that waited"
+            raise AssertionError(msg)
+        return codes
+
+    def _is_selected(self, key: str, tags: Mapping[str, str]) -> bool:
+        select = self._series.select
+        return (
+            any(fnmatchcase(key, pattern) for pattern in select.include)
+            and not any(fnmatchcase(key, pattern) for pattern in select.exclude)
+            and all(fnmatchcase(tags.get(name, ""), want) for name, want in select.tags.items())
+        )
+
+
+def full_keys(max_memory: int, state: ShardState) -> int:
+    """Return how many keys of a shard may have windows."""
+    return max(1, max_memory // state.bytes_per_key)
+
+
+def reject(batch: SignalBatch, row: int, reason: str, detail: str) -> Rejected:
+    """Return the rejection of a row of a batch."""
+    return Rejected(
+        message=int(batch.message[row]), row=int(batch.row[row]), reason=reason, detail=detail
+    )
