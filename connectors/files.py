@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from connectors.codecs import make_codec
 from connectors.codecs.fields import FieldMap, TimeUnit, look_up, times_to_ms
-from connectors.codecs.rows import Candidates, finish, settle, spread
+from connectors.codecs.rows import Candidates, finish, joined_key, pass_over, settle, spread
 from streamad.errors import ConfigError, SourceUnavailableError, nearest
 from streamad.records import Decoded
 
@@ -164,15 +164,14 @@ def _decode(series: _Series, start: int, stop: int) -> Decoded:
     keys = [texts[name] for name in fields.key]
     values = np.column_stack([_numbers(frame[name]) for name in fields.values])
     rows = Candidates(
-        keys=keys[0]
-        if len(keys) == 1
-        else pl.select(pl.concat_str(keys, separator="/")).to_series(),
+        keys=joined_key(keys),
         time_ms=_times(frame[fields.time], fields),
         values=values,
         message=np.arange(number, dtype=np.int32),
         row=np.zeros(number, np.int32),
         tags={name: texts[name].fill_null("") for name in fields.tags},
     )
+    pass_over(rows, texts, fields.where)
     if fields.variate is not None:
         spread(rows, values[:, 0], texts[fields.variate], fields.variates)
     for name in fields.values:

@@ -41,6 +41,8 @@ def field_map(config: PipelineConfig) -> FieldMap:
         variate=fields.variate,
         variates=fields.variates,
         tags=fields.tags,
+        where=tuple(fields.where.items()),
+        rows=fields.rows,
     )
 
 

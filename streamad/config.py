@@ -163,6 +163,12 @@ class FieldsConfig(Section):
     """Long form: the names of the variates, in order."""
     tags: tuple[str, ...] = ()
     """Fields kept beside the key, for ``series.select``, ``alerts.group`` and the alert."""
+    where: dict[str, str] = {}
+    """Only rows whose fields have these values are read (shell patterns): ``{name: cpu*}``, where
+    one topic carries several measurements. Others are counted."""
+    rows: str | None = None
+    """The array of a message that holds its rows, as Telegraf's batches do: ``metrics``. Fields
+    beside it belong to every row that has none of that name."""
 
     @model_validator(mode="before")
     @classmethod
@@ -170,6 +176,12 @@ class FieldsConfig(Section):
         if not isinstance(given, Mapping):
             return given
         made = {**given}
+        if isinstance(made.get("where"), Mapping):
+            # YAML reads ``status: 200`` as a number.
+            made["where"] = {
+                name: str(value) if type(value) is int else value
+                for name, value in made["where"].items()
+            }
         if "value" in made and "values" not in made:
             made["values"] = made.pop("value")
         for name in ("key", "values", "variates", "tags"):

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 
 SEPARATOR = "/"
 _TOKEN = re.compile(r"\\(.)|/|[^\\/]+", re.DOTALL)
-_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
 def join_key(parts: Iterable[str]) -> str:
@@ -48,14 +47,3 @@ def split_key(key: str, number: int) -> list[str] | None:
         else:
             parts[-1] += token[1] or token[0]
     return parts if len(parts) == number else None
-
-
-def shown_key(key: str) -> str:
-    r"""Return a key as people read it.
-
-    Examples
-    --------
-    >>> shown_key(r"payments\/checkout/latency")
-    'payments/checkout/latency'
-    """
-    return _ESCAPED.sub(r"\1", key) if "\\" in key else key

@@ -118,7 +118,7 @@ def numbers_to_ms(time: NDArray[Any], unit: TimeUnit) -> NDArray[np.int64]:
 
     Milliseconds, micro- and nanoseconds must be whole numbers; seconds may have a fraction. Finer
     units are rounded down, so that a point stays inside the millisecond it was taken in. Times of
-    these years in the next coarser unit (seconds under ``ms``) would be days of early 1970: they
+    these years in a coarser unit (seconds under ``ms``) would be hours or days of early 1970: they
     are no plausible times.
     """
     if unit == "s":
@@ -126,12 +126,15 @@ def numbers_to_ms(time: NDArray[Any], unit: TimeUnit) -> NDArray[np.int64]:
         fine = plausible(time) & (time < END_OF_TIME_MS / 1000)
         scaled: NDArray[Any] = np.rint(np.where(fine, time, 0) * 1000.0)
     else:
-        per_ms = {"ms": 1, "us": 1_000, "ns": 1_000_000}[unit]
+        per_ms = PER_SECOND[unit] // 1000
         scaled = time if per_ms == 1 else np.floor_divide(time, per_ms)
         fine = plausible(scaled)
         if time.dtype.kind == "f":
             fine &= time == np.floor(time)
-        fine &= ~((scaled >= FIRST_S) & (scaled < END_S))
+        smaller = 1
+        while smaller <= per_ms:
+            fine &= ~((scaled >= FIRST_S // smaller) & (scaled < END_S // smaller))
+            smaller *= 1000
     if fine.all():
         return scaled.astype(np.int64)
     return np.where(fine, np.where(fine, scaled, 0).astype(np.int64), BAD_TIME)

@@ -42,9 +42,9 @@ def framing(text: bytes) -> str | None:
         return None
     schema = int.from_bytes(text[1:PREFIX_BYTES], "big")
     return (
-        f"it begins as serializers with a schema registry write (schema {schema}), and what follows "
-        "is no JSON: Avro or Protobuf, which are not read; have the producer, or a connector, write "
-        "JSON"
+        f"it begins as serializers with a schema registry write (schema {schema}), and what "
+        "follows is no JSON: Avro or Protobuf, which are not read; have the producer, or a "
+        "connector, write JSON"
     )
 
 

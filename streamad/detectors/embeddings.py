@@ -120,14 +120,14 @@ class _Run(Protocol):
     def __call__(self, patches: Floats, /) -> Floats: ...
 
 
-def in_batches(patches: Floats, run: _Run) -> Floats:
+def in_batches(patches: Floats, run: _Run, shapes: tuple[int, ...] = BATCHES) -> Floats:
     """Run patches through ``run`` in batches of fixed shapes, and drop what filled them up."""
     n = len(patches)
     if n == 0:
-        return run(np.zeros((BATCHES[0], *patches.shape[1:]), dtype=np.float32))[:0]
+        return run(np.zeros((shapes[0], *patches.shape[1:]), dtype=np.float32))[:0]
     parts, start = [], 0
     while start < n:
-        room = next((b for b in BATCHES if n - start <= b), BATCHES[-1])
+        room = next((b for b in shapes if n - start <= b), shapes[-1])
         part = patches[start : start + room]
         if len(part) < room:
             padded = np.zeros((room, *patches.shape[1:]), dtype=np.float32)
@@ -190,7 +190,8 @@ class HubEncoder:
             embeddings: Floats = made[:, :-1].numpy()
             return embeddings
 
-        return in_batches(to_patches(series, patch_size=self.patch_size), run)
+        # One shape: torch sums a small batch in another order than a large one on some processors.
+        return in_batches(to_patches(series, patch_size=self.patch_size), run, BATCHES[-1:])
 
     def _other(self, series: Floats) -> Floats:
         """Embed by the pipeline; samples of a T5-Chronos are averaged to patches."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from streamad.config import PipelineConfig
 from streamad.detectors.base import WindowExplanations
+from streamad.names import split_key
 from streamad.operators.call import Call
 from streamad.records import Explanation, Finding, FindingKind, FindingState, stable_id
 

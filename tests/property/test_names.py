@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamad.names import join_key, shown_key, split_key
+from streamad.names import join_key, split_key
 
 parts = st.lists(
     st.text(alphabet="a/\\\n", max_size=6) | st.text(max_size=6), min_size=2, max_size=4
@@ -23,9 +23,3 @@ def test_a_key_is_taken_apart_as_it_was_made(given_):
 def test_other_fields_make_another_key(one, other):
     if len(one) == len(other) and one != other:
         assert join_key(one) != join_key(other)
-
-
-@settings(max_examples=200, deadline=None, derandomize=True)
-@given(parts)
-def test_people_read_it_without_escapes(given_):
-    assert shown_key(join_key(given_)) == "/".join(given_)

@@ -64,6 +64,8 @@ OTHERS: dict[str, Any] = {
     "input.fields.variate": "which",
     "input.fields.variates": ["memory"],
     "input.fields.tags": ["region"],
+    "input.fields.where": {"kind": "load*"},
+    "input.fields.rows": "metrics",
     "input.start": "earliest",
     "input.on_out_of_range": "latest",
     "input.repartition": True,
