@@ -48,10 +48,12 @@ from streamad.records import Decoded, Rejected
 
 
 class JsonCodec:
-    """Decoder of JSON messages of any of the four shapes, mixed freely.
+    """Decoder of JSON: an object, an array or lines of them, or columns; a dot is a step or a dot.
 
     A message holds one object, an array of objects, one object a line, or an object whose fields
     are arrays of equal length (columnar: the fastest; its keys and tags may also be single texts).
+    A field ``host.name`` is read from ``{"host": {"name": ...}}`` and from ``{"host.name": ...}``;
+    numbers and epoch times may stand as texts.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import orjson
 import polars as pl
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from connectors import cloudevents, scores_log
@@ -137,6 +137,8 @@ def test_a_damaged_message_takes_no_neighbour_with_it(rows, data):
 @given(times, st.sampled_from([("s", 1e-3), ("us", 1_000), ("ns", 1_000_000)]))
 def test_times_are_the_same_in_every_unit(time_ms: int, unit):
     name, factor = unit
+    # Before, a number may as well be a time of these years in a coarser unit.
+    assume(time_ms >= END_S)
     assert numbers_to_ms(np.array([time_ms * factor]), name).tolist() == [time_ms]
 
 
