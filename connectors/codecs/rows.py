@@ -38,7 +38,7 @@ REASONS: Mapping[str, str] = {
     "wrong_type": "a field holds another type than it must",
     "missing_field": "a field that must be there is absent or null",
     "unequal_arrays": "the arrays of a columnar message differ in length",
-    "bad_time": "the time cannot be read, lies outside 1970 to 2200, or is of these years in another unit",
+    "bad_time": "the time cannot be read, lies outside 1970 to 2200, or has another unit",
     "not_finite": "a value is NaN or infinite",
     "too_large_value": "a value's magnitude is above 1e30",
     "empty_key": "the key is an empty text",
