@@ -109,7 +109,7 @@ class DetectOperator:
         call = Call(state=state, at=at, out=DetectOutput(), recorded=recorded)
         call.out.counts["points"] += len(batch)
         hashes = hashes_of(batch.keys)
-        usable = self._not_from_the_future(call, batch, hashes[0])
+        usable, shown = self._not_from_the_future(call, batch, hashes[0])
         late = np.zeros(len(batch), np.bool_)
         parts, state.last_tick = cut_at_ticks(
             np.where(usable, batch.time_ms, NEVER),
@@ -120,12 +120,16 @@ class DetectOperator:
         for start, stop, tick in parts:
             if tick is not None:
                 pass_tick(call, tick, series=self.config.series, make=self._make)
-            self._rows(call, batch, slice(start, stop), hashes, usable, late)
+            part = slice(start, stop)
+            codes = self._rows(call, batch, part, hashes, usable, late)
+            self._report_late(call, batch, part, codes, late[part], shown[part])
         if usable.any():
             state.partition_ms = max(state.partition_ms, int(batch.time_ms[usable].max()))
         call.out.late = np.flatnonzero(late)
         call.out.counts["late"] += len(call.out.late)
-        call.out.findings.sort(key=lambda f: (f.window_end_ms, f.key, f.sequence))
+        call.out.findings.sort(
+            key=lambda f: (f.window_end_ms, f.key, f.sequence, f.input["offset"])
+        )
         return call.out
 
     def tick(self, state: ShardState, now_ms: int, *, at: Position = NOWHERE) -> DetectOutput:
@@ -140,8 +144,10 @@ class DetectOperator:
 
     def _not_from_the_future(
         self, call: Call, batch: SignalBatch, hashes: NDArray[np.uint64]
-    ) -> NDArray[np.bool_]:
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Refuse rows too far ahead: one would silence and forget its neighbours.
+
+        Returns which rows are usable, and the partition time that those before each had shown.
 
         Ahead of the broker's timestamp, which under LogAppendTime is the broker's clock; and ahead
         of what the other records show, since under CreateTime it is the producer's.
@@ -168,7 +174,7 @@ class DetectOperator:
                     call, key, at_ms=max(shown_ms, 0), offset=int(offsets[row]), reason=why
                 )
                 call.out.findings.append(told)
-        return usable
+        return usable, shown
 
     def _rows(
         self,
@@ -178,9 +184,10 @@ class DetectOperator:
         hashes: Hashes,
         usable: NDArray[np.bool_],
         late: NDArray[np.bool_],
-    ) -> None:
+    ) -> NDArray[np.int32]:
+        """Take some rows in; return the code of each one's key."""
         if part.stop == part.start:
-            return
+            return np.empty(0, np.int32)
         state = call.state
         hashes = hashes[0][part], hashes[1][part]
         codes = state.keys.find(hashes)
@@ -194,7 +201,7 @@ class DetectOperator:
         for block in blocks:
             offsets = batch.offsets[batch.message[part.start + block.row]]
             self._judge.judge(call, block, offsets)
-        self._report_late(call, batch, part, codes, late[part])
+        return codes
 
     def _report_late(
         self,
@@ -203,8 +210,13 @@ class DetectOperator:
         part: slice,
         codes: NDArray[np.int32],
         late: NDArray[np.bool_],
+        shown: NDArray[np.int64],
     ) -> None:
-        """Report keys all of whose rows are late: a jump of their own time leaves them blind."""
+        """Report keys all of whose rows are late: a jump of their own time leaves them blind.
+
+        They bear partition time, not the late rows' own, which lies before what was reported in an
+        earlier call: findings of one key come in the order of their times, however rows are cut.
+        """
         run = call.state.flags["late_run"]
         if not len(run):
             return
@@ -214,9 +226,9 @@ class DetectOperator:
                 f"the last {LATE_RUN} records are late: one before them was ahead of its time, or "
                 "the producer's clock was set back; correct the producer's clock"
             )
-            time_ms, offset = int(batch.time_ms[at]), int(batch.offsets[batch.message[at]])
+            at_ms, offset = max(int(shown[row]), 0), int(batch.offsets[batch.message[at]])
             told = self._make.off_clock(
-                call, call.key(int(codes[row])), at_ms=time_ms, offset=offset, reason=why
+                call, call.key(int(codes[row])), at_ms=at_ms, offset=offset, reason=why
             )
             call.out.findings.append(told)
 

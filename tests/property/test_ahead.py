@@ -129,6 +129,28 @@ def test_neither_batches_nor_restarts_change_what_is_refused(seed, cuts):
     assert run(cuts) == run([])
 
 
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), cuts=st.lists(st.integers(0, 600), max_size=10))
+def test_batches_do_not_change_the_order_of_findings_on_the_clock_of_a_key(seed, cuts):
+    # The alert stage opens an alert for the first of them, and names it after that one.
+    rng = np.random.default_rng(seed)
+    times = NOW + 1_000 * np.arange(600)
+    behind = int(rng.integers(100, 400))
+    times[behind : behind + 100] -= HOUR
+    times[rng.integers(0, 600, 3)] = Y2199
+
+    def run(cuts):
+        op = operator()
+        state, made = op.new_state(), []
+        for start, stop in pairwise([0, *sorted(cuts), 600]):
+            batch = make_columns(["a"] * 600, times, np.ones(600)).take(start, stop)
+            made += [f.id for f in op.process(state, batch).findings if f.kind == "clock"]
+        return made
+
+    assert len(run([])) == 2
+    assert run(cuts) == run([])
+
+
 def test_a_key_that_is_only_late_is_reported_once():
     op = operator()
     state = op.new_state()
