@@ -20,9 +20,10 @@ import polars as pl
 
 from jobs.build import build_detect
 from jobs.console import Tell, bar, say
+from jobs.judged import Account
 from jobs.moments import parse_moment
 from jobs.readiness import beyond_memory, still_learning
-from jobs.replay import Part, between, is_file, n_rejected, read_file, read_topic
+from jobs.replay import Part, between, is_file, read_file, read_topic
 from jobs.score import key_spans
 from jobs.settings import environment, kafka_settings
 from jobs.tables import check_output, write_table
@@ -51,6 +52,7 @@ class Backtest:
     first_ms: int | None = None
     last_ms: int | None = None
     window_ms: int = 0
+    account: Account = field(default_factory=Account)
     points: list[SignalBatch] = field(default_factory=list)
 
     @property
@@ -90,10 +92,11 @@ def replay(
         if part.source not in shards:
             shards[part.source] = operator.new_state()
         batch = between(part.decoded.batch, begin_ms, end_ms)
-        made.counts["rejected"] += n_rejected(part.decoded.rejected)
+        made.account.reject(part.decoded.rejected)
         at = Position(topic=part.source.topic, partition=part.source.partition)
         out = operator.process(shards[part.source], batch, at=at)
-        made.counts["rejected"] += n_rejected(out.rejected)
+        made.account.reject(out.rejected)
+        made.account.take(batch, out)
         made.counts.update({name: n for name, n in out.counts.items() if name != "rejected"})
         made.findings += out.findings
         spacing += [_spacing(scores.keys, scores.end_ms) for scores in out.scores]
@@ -165,7 +168,7 @@ def count_flaps(found: list[Span], *, within_ms: int) -> int:
 # ------------------------------------------------------------------ the command
 
 
-def backtest_pipeline(
+def backtest_pipeline(  # noqa: PLR0913 - one argument an option, all by keyword
     pipeline: Path,
     source: str,
     *,
@@ -173,6 +176,7 @@ def backtest_pipeline(
     end: str | None,
     out: str,
     plot: Path | None,
+    joint: bool = False,
 ) -> None:
     """Replay, write the alerts, print the report."""
     _check_outputs(out, plot)
@@ -181,8 +185,9 @@ def backtest_pipeline(
     begin_ms = None if begin is None else parse_moment(begin, now_ms=now_ms)
     end_ms = None if end is None else parse_moment(end, now_ms=now_ms)
     operator = build_detect(config, strict=True)
+    notes: list[str] = []
     with bar(f"replaying {source}") as tell:
-        parts = _told(_parts(source, config, begin_ms=begin_ms), tell)
+        parts = _told(_parts(source, config, begin_ms=begin_ms, joint=joint, notes=notes), tell)
         made = replay(
             operator, parts, begin_ms=begin_ms, end_ms=end_ms, keep_points=plot is not None
         )
@@ -191,7 +196,7 @@ def backtest_pipeline(
         from jobs.plot import draw
 
         plot.write_text(draw(made, config, as_html=plot.suffix == ".html"), encoding="utf-8")
-    _report(made, config, operator)
+    _report(made, config, operator, notes)
 
 
 def _check_outputs(out: str, plot: Path | None) -> None:
@@ -204,9 +209,11 @@ def _check_outputs(out: str, plot: Path | None) -> None:
         raise ConfigError(msg)
 
 
-def _parts(source: str, config: PipelineConfig, *, begin_ms: int | None) -> Iterator[Part]:
+def _parts(
+    source: str, config: PipelineConfig, *, begin_ms: int | None, joint: bool, notes: list[str]
+) -> Iterator[Part]:
     if is_file(source):
-        yield from read_file(Path(source), config)
+        yield from read_file(Path(source), config, joint=joint, notes=notes)
         return
     from connectors.kafka_log import KafkaLog
 
@@ -259,7 +266,7 @@ def facts(made: Backtest, operator: DetectOperator) -> list[tuple[str, str]]:
         ("points", f"{made.counts['points']:,} of {len(made.keys):,} keys"),
         ("from, to", _range(made)),
         ("windows", f"{made.counts['windows']:,}, {made.counts['incomplete']:,} incomplete"),
-        ("rejected, late", f"{made.counts['rejected']:,}, {made.counts['late']:,}"),
+        ("rejected, late", f"{made.account.rejected.total():,}, {made.counts['late']:,}"),
         ("alerts", f"{len(found):,}: {per_day:.2f} per day"),
         *([("not sent", f"{withheld:,} (alerts.limit)")] if withheld else []),
         ("flaps", f"{count_flaps(found, within_ms=FLAP_WINDOWS * made.window_ms):,}"),
@@ -284,7 +291,9 @@ def _longest(found: list[Span]) -> str:
     return f"{hours:.2f} h, {longest.key} at {clock(longest.opened_ms, dated=True)}"
 
 
-def _report(made: Backtest, config: PipelineConfig, operator: DetectOperator) -> None:
+def _report(
+    made: Backtest, config: PipelineConfig, operator: DetectOperator, notes: list[str]
+) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -294,8 +303,11 @@ def _report(made: Backtest, config: PipelineConfig, operator: DetectOperator) ->
     for name, value in facts(made, operator):
         table.add_row(name, value)
     Console(stderr=True).print(table)
-    if made.counts["points"] == 0:
-        say("nothing was replayed: see --from, --to and input.fields")
+    for line in notes:
+        say(line)
+    made.account.require(operator)
+    for line in made.account.notes(operator):
+        say(line)
     spans_ms = [
         last - first for key, (first, last) in made.keys.items() if not operator.covers(key)
     ]

@@ -1,7 +1,8 @@
 """The ``streamad`` command: arguments in, one call out; whatever is heavy is imported on the way.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 it failed
-while running, 2 the command or a configuration is wrong and nothing was started.
+while running or nothing was judged, 2 the command or a configuration is wrong and nothing was
+started.
 """
 
 from __future__ import annotations
@@ -40,7 +41,12 @@ def _examples(*lines: str) -> str:
 # --- scoring and fitting ------------------------------------------------------------------------
 
 _File = Annotated[
-    Path, typer.Argument(help="CSV, Parquet or JSON lines; one row per sample.", metavar="FILE")
+    Path,
+    typer.Argument(
+        help="CSV of any kind, JSON lines, Parquet, or JSON as a monitoring tool answers; gzipped "
+        "or not.",
+        metavar="FILE",
+    ),
 ]
 _Columns = Annotated[
     str, typer.Option(help="Columns to score, as a,b,c. Default: all numeric ones except labels.")
@@ -51,7 +57,19 @@ _Time = Annotated[
         help="Column of times, or 'row' for the row number. Default: a column with a usual name."
     ),
 ]
-_Key = Annotated[str | None, typer.Option(help="Column that names the series of a row.")]
+_Key = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Column that names the series of a row. Repeatable: several name it together. "
+        "Default: a column with a usual name, or those of texts where times repeat."
+    ),
+]
+_Joint = Annotated[
+    bool,
+    typer.Option(
+        "--joint", help="Take all columns for one series, not each for a series of its own."
+    ),
+]
 _Size = Annotated[
     int | None, typer.Option(help="Samples per window. Default: the period of the training part.")
 ]
@@ -80,6 +98,7 @@ def score(  # noqa: PLR0913 - one argument an option
     columns: _Columns = "",
     time: _Time = None,
     key: _Key = None,
+    joint: _Joint = False,
     train_end: Annotated[
         int | None,
         typer.Option(help="Fit on the rows before this one; later rows are scored as a stream."),
@@ -92,9 +111,10 @@ def score(  # noqa: PLR0913 - one argument an option
 ) -> None:
     """Score a file, row by row, exactly as it would be scored live.
 
-    The output has one row for every input row, in the same order: row, time, score (higher is
-    more anomalous), p_value (how rare such a score is), severity (1.0 and more alerts), alert (an
-    alert was open), incomplete (no window scored this row: it has its series' last score).
+    The output has one row for every input row (and column, where each is a series), in the same
+    order: row, time, score (higher is more anomalous), p_value (how rare such a score is), severity
+    (1.0 and more alerts), alert (an alert was open), incomplete (no window scored this row: it has
+    its series' last score). Where nothing could be scored, the exit code is 1.
 
     No score uses the future: the score of row t uses no row after t + lag. The lag (at most one
     window; 'streamad detectors' lists it) is printed.
@@ -108,7 +128,8 @@ def score(  # noqa: PLR0913 - one argument an option
         artifact=artifact,
         columns=_listed(columns),
         time=time,
-        key=key,
+        key=_names(key),
+        joint=joint,
         train_end=train_end,
         size=size,
         params=_parameters(params),
@@ -130,6 +151,7 @@ def fit(  # noqa: PLR0913 - one argument an option
     columns: _Columns = "",
     time: _Time = None,
     key: _Key = None,
+    joint: _Joint = False,
     size: _Size = None,
     params: _Params = None,
     pipeline: Annotated[
@@ -152,7 +174,8 @@ def fit(  # noqa: PLR0913 - one argument an option
         out=out,
         columns=_listed(columns),
         time=time,
-        key=key,
+        key=_names(key),
+        joint=joint,
         size=size,
         params=_parameters(params),
         pipeline=pipeline,
@@ -213,10 +236,11 @@ def validate(
         "streamad backtest pipeline.yaml metrics --from 2026-03-01 --to 2026-03-08 -o alerts.jsonl",
     ),
 )
-def backtest(
+def backtest(  # noqa: PLR0913 - one argument an option
     pipeline: _Pipeline,
     source: Annotated[
-        str, typer.Argument(help="A file (CSV, Parquet, JSON lines) or a topic.", metavar="SOURCE")
+        str,
+        typer.Argument(help="A file of any kind that 'score' reads, or a topic.", metavar="SOURCE"),
     ],
     *,
     begin: Annotated[
@@ -230,6 +254,7 @@ def backtest(
     plot: Annotated[
         Path | None, typer.Option(help="Draw the series and the alerts: .html or .svg.")
     ] = None,
+    joint: _Joint = False,
 ) -> None:
     """Replay a file or a topic through a pipeline, and report which alerts would have fired.
 
@@ -239,7 +264,7 @@ def backtest(
     """
     from jobs.backtest import backtest_pipeline
 
-    backtest_pipeline(pipeline, source, begin=begin, end=end, out=out, plot=plot)
+    backtest_pipeline(pipeline, source, begin=begin, end=end, out=out, plot=plot, joint=joint)
 
 
 @app.command(
@@ -432,6 +457,11 @@ def version() -> None:
 
 
 # --- the door -----------------------------------------------------------------------------------
+
+
+def _names(given: list[str] | None) -> list[str]:
+    """Return the names of an option that may be repeated, or hold several with commas between."""
+    return list(dict.fromkeys(name for text in given or [] for name in _listed(text)))
 
 
 def _listed(text: str) -> list[str]:

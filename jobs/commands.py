@@ -11,7 +11,8 @@ from typing import Any
 
 from jobs.build import check_detector, make
 from jobs.console import bar, say, status
-from jobs.replay import joined, n_rejected, read_file
+from jobs.judged import Account
+from jobs.replay import joined, read_file
 from jobs.score import describe, fit_table, pipeline_for, score_table
 from jobs.settings import environment, kafka_settings
 from jobs.tables import Table, check_output, read_table, write_table
@@ -21,6 +22,7 @@ from streamad.errors import ConfigError
 from streamad.training.fit import Fitted, fit_detector
 
 DEFAULT_DETECTOR = "knn_fused"
+MAX_SHOWN = 12
 
 
 def score_file(  # noqa: PLR0913 - one argument an option, all by keyword
@@ -31,7 +33,8 @@ def score_file(  # noqa: PLR0913 - one argument an option, all by keyword
     artifact: str | None,
     columns: Sequence[str],
     time: str | None,
-    key: str | None,
+    key: Sequence[str],
+    joint: bool,
     train_end: int | None,
     size: int | None,
     params: Mapping[str, Any],
@@ -46,7 +49,8 @@ def score_file(  # noqa: PLR0913 - one argument an option, all by keyword
     if artifact is not None:
         manifest = load_manifest(artifact)
         name, columns = manifest.detector, columns or _known_columns(manifest.variates, file, key)
-    table = read_table(file, columns=columns, time=time, key=key)
+        joint = joint or len(manifest.variates) > 1
+    table = read_table(file, columns=columns, time=time, key=key, joint=joint)
     _tell_reading(table, file)
     config = pipeline_for(table, detector=name, params=params, size=size, artifact=artifact)
     with bar("scoring") as tell:
@@ -60,18 +64,23 @@ def score_file(  # noqa: PLR0913 - one argument an option, all by keyword
         say(note)
     if scored.n_errors:
         say(f"{scored.n_errors} windows could not be scored: the detector failed on them")
+    scored.account.require(scored.operator)
 
 
-def _known_columns(variates: Sequence[str], file: Path, key: str | None) -> Sequence[str]:
+def _known_columns(variates: Sequence[str], file: Path, key: Sequence[str]) -> Sequence[str]:
     """Return the artifact's own columns where the file has them all."""
-    held = read_table(file, key=key).columns
+    held = read_table(file, key=key).measured
     return variates if set(variates) <= set(held) else ()
 
 
 def _tell_reading(table: Table, file: Path) -> None:
     time = f"time {table.time}" if table.time else "the row number as time"
-    key = f", keys {table.key}" if table.key else ""
-    say(f"{file.name}: {len(table)} rows of {', '.join(table.columns)}; {time}{key}")
+    key = f", keys {' and '.join(table.key)}" if table.key else ""
+    shown = ", ".join(table.measured[:MAX_SHOWN])
+    more = f" and {len(table.measured) - MAX_SHOWN} more" if len(table.measured) > MAX_SHOWN else ""
+    say(f"{file.name}: {table.n_rows} rows of {shown}{more}; {time}{key}")
+    for note in table.notes:
+        say(note)
     if table.n_unreadable:
         say(f"{table.n_unreadable} cells are not finite numbers and count as missing")
     lost = int((~table.usable).sum())
@@ -86,7 +95,8 @@ def fit_file(  # noqa: PLR0913 - one argument an option, all by keyword
     out: str,
     columns: Sequence[str],
     time: str | None,
-    key: str | None,
+    key: Sequence[str],
+    joint: bool,
     size: int | None,
     params: Mapping[str, Any],
     pipeline: Path | None,
@@ -99,12 +109,12 @@ def fit_file(  # noqa: PLR0913 - one argument an option, all by keyword
         "detector_version": version("streamad-pipeline"),
     }
     if pipeline is not None:
-        if columns or time or key or size or params:
-            msg = "--pipeline sets columns, time, key, size and params; give it alone"
+        if columns or time or key or joint or size or params:
+            msg = "--pipeline sets columns, time, key, joint, size and params; give it alone"
             raise ConfigError(msg)
         fitted = _fit_for_pipeline(detector, train, pipeline, facts)
     else:
-        table = read_table(train, columns=columns, time=time, key=key)
+        table = read_table(train, columns=columns, time=time, key=key, joint=joint)
         _tell_reading(table, train)
         config = pipeline_for(table, detector=detector, params=params, size=size)
         check_detector(config)
@@ -126,10 +136,13 @@ def _fit_for_pipeline(
         msg = f"{pipeline} names the detector {config.detector.name!r}, not {detector!r}"
         raise ConfigError(msg)
     check_detector(config)
-    parts = [part.decoded for part in read_file(train, config)]
-    lost = sum(n_rejected(part.rejected) for part in parts)
-    if lost:
-        say(f"{lost} rows could not be read and are skipped")
+    notes: list[str] = []
+    parts = [part.decoded for part in read_file(train, config, notes=notes)]
+    account = Account()
+    for part in parts:
+        account.reject(part.rejected)
+    for note in (*notes, *([account.rejections()] if account.rejected else [])):
+        say(note)
     with status(f"fitting {detector}") as tell:
         return fit_detector(
             lambda chosen: make(detector, size=chosen, params=config.detector.params),

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from connectors.codecs import Codec, FieldMap, make_codec
-from connectors.files import SUFFIXES, one_series, read_series
+from connectors.files import read_series
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
 from streamad.ports import Log, Source
-from streamad.records import Decoded, Rejected, SignalBatch
+from streamad.records import Decoded, SignalBatch
 from streamad.training.fit import rows_of
 
-LINES = 20_000
+SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".gz")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,52 +56,23 @@ def codec_of(config: PipelineConfig) -> Codec:
 
 def is_file(source: str) -> bool:
     """Say whether a source is meant as a file; else it is a topic."""
-    return source.removesuffix(".gz").endswith(SUFFIXES) or Path(source).exists()
+    return source.lower().removesuffix(".gz").endswith(SUFFIXES) or Path(source).exists()
 
 
-def read_file(path: Path, config: PipelineConfig) -> Iterator[Part]:
+def read_file(
+    path: Path, config: PipelineConfig, *, joint: bool = False, notes: list[str] | None = None
+) -> Iterator[Part]:
     """Read a file through the pipeline's own field map: columns by name, lines as messages.
 
-    A CSV or Parquet file without the pipeline's key column is one series, named after the file.
+    A table without the pipeline's key column is one series, named after the file, unless its times
+    repeat; see `connectors.files.read_series`. ``notes`` are added to: how the file was read.
     """
     source = Source(path.name, 0)
-    fields = field_map(config)
-    if path.name.removesuffix(".gz").endswith((".csv", ".parquet")):
-        batches = read_series(path, _with_key(path, fields))
-    else:
-        batches = _read_messages(path, codec_of(config))
-    for decoded in batches:
+    made = read_series(path, field_map(config), codec=codec_of(config), joint=joint)
+    if notes is not None:
+        notes += made.notes
+    for decoded in made.batches:
         yield Part(source=source, decoded=decoded)
-
-
-def _with_key(path: Path, fields: FieldMap) -> FieldMap:
-    if len(fields.key) > 1 or fields.key[0] in _columns(path):
-        return fields
-    return one_series(fields)
-
-
-def _columns(path: Path) -> list[str]:
-    try:
-        if path.suffix == ".parquet":
-            return list(pl.read_parquet_schema(path))
-        return pl.read_csv(path, n_rows=0).columns
-    except (OSError, pl.exceptions.PolarsError) as error:
-        msg = f"{path}: cannot be read ({str(error).splitlines()[0]})"
-        raise ConfigError(msg) from error
-
-
-def _read_messages(path: Path, codec: Codec) -> Iterator[Decoded]:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            lines = (line.rstrip(b"\r\n") for line in file if line.strip())
-            start = 0
-            while batch := list(islice(lines, LINES)):
-                offsets = np.arange(start, start + len(batch), dtype=np.int64)
-                yield codec.decode(batch, offsets, np.full(len(batch), -1, np.int64))
-                start += len(batch)
-    except OSError as error:
-        msg = f"{path}: cannot be read ({error.strerror or error})"
-        raise ConfigError(msg) from error
 
 
 def read_topic(
@@ -123,11 +92,6 @@ def read_topic(
         for part in log.read(source, start, stop):
             decoded = codec.decode(part.payloads, part.offsets, part.broker_ms)
             yield Part(source=source, decoded=decoded)
-
-
-def n_rejected(rejected: Sequence[Rejected]) -> int:
-    """Return how many rejections these stand for: one may stand for many of a message."""
-    return sum(sum(one.by_reason.values()) for one in rejected)
 
 
 def between(batch: SignalBatch, begin_ms: int | None, end_ms: int | None) -> SignalBatch:

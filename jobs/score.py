@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from connectors.files import ROW_MS
 from jobs.build import (
     check_detector,
     detector_info,
@@ -24,8 +25,9 @@ from jobs.build import (
     require_trained,
     settled,
 )
+from jobs.judged import Account
 from jobs.readiness import samples, still_learning
-from jobs.tables import ROW_MS, Table
+from jobs.tables import Table
 from streamad.artifacts import load_artifact, load_seeds
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError, TrainingError
@@ -49,8 +51,9 @@ Progress = Callable[[int, int], None]
 class Scored:
     """Scores of a table.
 
-    frame : one row a row of the table; size, lag : samples; alerts : what would have been sent;
-    n_incomplete : rows from ``train_end`` on that carry an earlier score;
+    frame : one row a point of the table; size, lag : samples; alerts : what would have been sent;
+    n_points : points from ``train_end`` on; n_incomplete : those of them that carry an earlier
+    score; account : what became of them in the operator;
     step_ms : time between rows, None where the file has no times; notes : what else must be said.
     """
 
@@ -59,8 +62,11 @@ class Scored:
     size: int
     lag: int
     alerts: list[Alert]
+    n_points: int
     n_incomplete: int
     n_errors: int
+    account: Account
+    operator: DetectOperator
     step_ms: int | None = None
     notes: tuple[str, ...] = ()
 
@@ -77,7 +83,7 @@ def pipeline_for(
     return PipelineConfig.model_validate(
         {
             "name": "score",
-            "input": {"fields": {"values": table.columns, "key": (table.key or "key",)}},
+            "input": {"fields": {"values": table.columns, "key": table.key or ("key",)}},
             "series": {"ttl": FOREVER, "max_ahead": FOREVER},
             "windows": {"size": "auto" if size is None else size},
             "detector": {"name": detector, "params": dict(params or {}), "artifact": artifact},
@@ -94,7 +100,7 @@ def fit_table(
     progress: Callable[[str], None] = lambda _step: None,
 ) -> Fitted:
     """Fit the configured detector on the rows before ``train_end`` (None: on all)."""
-    stop = len(table) if train_end is None else train_end
+    stop = len(table) if train_end is None else train_end * table.width
     rows = np.flatnonzero(table.usable[:stop])
     config = settled(config)
     return fit_detector(
@@ -115,9 +121,10 @@ def score_table(
 ) -> Scored:
     """Score every row of a table in its order; see the module for what a score may know."""
     check_detector(config)
-    if train_end is not None and not 0 < train_end < len(table):
-        msg = f"--train-end must lie in 1 .. {len(table) - 1} (the file has {len(table)} rows)"
+    if train_end is not None and not 0 < train_end < table.n_rows:
+        msg = f"--train-end must lie in 1 .. {table.n_rows - 1} (the file has {table.n_rows} rows)"
         raise ConfigError(msg)
+    begun = (train_end or 0) * table.width
     operator, begin, note = _operator(table, config, train_end)
     rows = _streamed_rows(operator, table, begin)
     batch = rows_of(table.batch, rows)
@@ -135,15 +142,18 @@ def score_table(
     judged = _judged_rows(table.batch, accepted, heard.scores, operator.detector.lag)
     frame = _frame(table, judged, alerts)
     return Scored(
-        frame=frame,
+        frame=frame.sort("row", maintain_order=True),
         detector=operator.detector.info.name,
         size=operator.detector.size,
         lag=operator.detector.lag,
         alerts=alerts,
-        n_incomplete=int(frame["incomplete"][train_end or 0 :].sum()),
+        n_points=len(frame) - begun,
+        n_incomplete=int(frame["incomplete"][begun:].sum()),
         n_errors=heard.n_errors,
         step_ms=None if table.time is None else _step(batch),
-        notes=tuple(one for one in (note, young) if one),
+        account=heard.account,
+        operator=operator,
+        notes=tuple(one for one in (note, young, *heard.account.notes(operator)) if one),
     )
 
 
@@ -175,7 +185,8 @@ def _operator(
     if config.detector.artifact is not None:
         detector, manifest = load_artifact(config.detector.artifact, config)
         seeds = load_seeds(config.detector.artifact, manifest)
-        return from_artifact(config, detector, manifest, seeds=seeds), train_end or 0, ""
+        operator = from_artifact(config, detector, manifest, seeds=seeds)
+        return operator, (train_end or 0) * table.width, ""
     note = ""
     if train_end is not None:
         try:
@@ -186,7 +197,7 @@ def _operator(
             note = f"started without training: {error}"
         else:
             operator = from_artifact(config, fitted.detector, fitted.manifest, seeds=fitted.seeds)
-            return operator, train_end, ""
+            return operator, train_end * table.width, ""
     require_trained(config)
     return DetectOperator(config, make_detector(config)), 0, note
 
@@ -221,16 +232,20 @@ class _Heard:
     scores: list[ScoreBatch]
     findings: list[Finding]
     late: NDArray[np.int64]
+    account: Account
     n_errors: int
 
 
 def _stream(operator: DetectOperator, batch: SignalBatch, progress: Progress) -> _Heard:
     state = operator.new_state()
-    heard = _Heard(scores=[], findings=[], late=np.empty(0, np.int64), n_errors=0)
+    heard = _Heard(
+        scores=[], findings=[], late=np.empty(0, np.int64), account=Account(), n_errors=0
+    )
     late = []
     for start in range(0, len(batch), CHUNK):
         part = batch.take(start, min(start + CHUNK, len(batch)))
         out = operator.process(state, part)
+        heard.account.take(part, out)
         heard.scores += out.scores
         heard.findings += out.findings
         heard.n_errors += out.counts["detector_errors"]
@@ -251,7 +266,7 @@ def _alerts(config: PipelineConfig, findings: list[Finding]) -> list[Alert]:
 def _judged_rows(
     batch: SignalBatch, accepted: NDArray[np.int64], scores: list[ScoreBatch], lag: int
 ) -> pl.DataFrame:
-    """Return ``row``, ``key``, ``end_ms``, ``score``, ``p_value`` of each row a window judged.
+    """Return ``point``, ``key``, ``end_ms``, ``score``, ``p_value`` of each row a window judged.
 
     A window is known by its key and its last sample's time, which no two samples of a key share.
     """
@@ -259,9 +274,9 @@ def _judged_rows(
         {
             "key": batch.keys.gather(accepted),
             "end_ms": batch.time_ms[accepted],
-            "row": accepted.astype(np.int64),
+            "point": accepted.astype(np.int64),
         }
-    ).with_columns(pl.col("row").shift(lag).over("key"))
+    ).with_columns(pl.col("point").shift(lag).over("key"))
     parts = [
         pl.DataFrame(
             {
@@ -283,7 +298,7 @@ def _judged_rows(
             "severity": pl.Float32,
         }
         parts = [pl.DataFrame(schema=empty)]
-    return pl.concat(parts).join(rows, on=["key", "end_ms"], how="inner").drop_nulls("row")
+    return pl.concat(parts).join(rows, on=["key", "end_ms"], how="inner").drop_nulls("point")
 
 
 def _frame(table: Table, judged: pl.DataFrame, alerts: list[Alert]) -> pl.DataFrame:
@@ -291,17 +306,19 @@ def _frame(table: Table, judged: pl.DataFrame, alerts: list[Alert]) -> pl.DataFr
     judged = judged.with_columns(
         pl.col("severity").cast(pl.Float64),
         alert=pl.Series(_in_alert(judged, alerts), dtype=pl.Int8),
-    ).select("row", "score", "p_value", "severity", "alert")
+    ).select("point", "score", "p_value", "severity", "alert")
     names = _names(table)
-    head = {"row": np.arange(n, dtype=np.int64), names[0]: _time(table)}
-    if table.key is not None:
-        head[names[1]] = table.frame[table.key]
+    columns = [table.frame[name].alias(shown) for name, shown in names.items()]
+    if table.time is None:
+        columns.insert(0, pl.Series("time", table.batch.time_ms))
+    row = pl.Series("row", table.row, dtype=pl.Int64)
+    head = [pl.Series("_point", np.arange(n, dtype=np.int64)), row, *columns]
     frame = pl.DataFrame(head).with_columns(_key=table.batch.keys)
     carried = [
         pl.col(c).forward_fill().over("_key") for c in ("score", "p_value", "severity", "alert")
     ]
     return (
-        frame.join(judged, on="row", how="left", maintain_order="left")
+        frame.join(judged, left_on="_point", right_on="point", how="left", maintain_order="left")
         .with_columns(incomplete=pl.col("score").is_null().cast(pl.Int8))
         .with_columns(carried)
         .with_columns(
@@ -310,22 +327,20 @@ def _frame(table: Table, judged: pl.DataFrame, alerts: list[Alert]) -> pl.DataFr
             pl.col("severity").fill_null(0.0),
             pl.col("alert").fill_null(0),
         )
-        .drop("_key")
+        .drop("_key", "_point")
     )
 
 
 _OURS = ("row", "score", "p_value", "severity", "alert", "incomplete")
 
 
-def _names(table: Table) -> tuple[str, str]:
-    """Return the names time and key have in the output: their own, where those are free."""
-    time = table.time or "time"
-    key = table.key or "key"
-    return ("time" if time in _OURS else time, "key" if key in (*_OURS, time) else key)
-
-
-def _time(table: Table) -> Any:
-    return table.batch.time_ms if table.time is None else table.frame[table.time]
+def _names(table: Table) -> dict[str, str]:
+    """Return the names that time and key have in the output: their own, where those are free."""
+    names: dict[str, str] = {}
+    for name in dict.fromkeys((*([table.time] if table.time else []), *table.key)):
+        free = "time" if name == table.time else "key"
+        names[name] = name if name not in _OURS else f"{name}_" if free in names.values() else free
+    return names
 
 
 def _in_alert(judged: pl.DataFrame, alerts: list[Alert]) -> NDArray[np.int8]:
@@ -367,6 +382,6 @@ def describe(scored: Scored, *, train_end: int | None) -> str:
     return (
         f"{scored.detector}: windows of {scored.size} samples, "
         f"lag {samples(scored.lag, scored.step_ms)} ({look}); "
-        f"{len(scored.frame) - begun} rows scored from row {begun} on, {scored.n_incomplete} "
+        f"{scored.n_points} rows scored from row {begun} on, {scored.n_incomplete} "
         f"incomplete, {n_alerts} alert{'' if n_alerts == 1 else 's'}"
     )

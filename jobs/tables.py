@@ -1,4 +1,4 @@
-"""Series in files: CSV, Parquet or JSON lines as one batch of rows, every row kept in its place."""
+"""Series in files as one batch of points, and tables as files."""
 
 from __future__ import annotations
 
@@ -10,40 +10,45 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from connectors.codecs.fields import BAD_TIME, texts_to_ms
-from connectors.files import LABEL_NAMES, MAX_SHARE_UNREAD, TIME_NAMES
-from streamad.errors import ConfigError, nearest
+from connectors.codecs.fields import BAD_TIME
+from connectors.files import find_roles, points_of, read_sheet
+from streamad.errors import ConfigError
 from streamad.records import MAX_ABS_VALUE, SignalBatch
 
-BY_ROW = "row"
-ONE_KEY = "series"
-# Times up to these magnitudes are seconds, milliseconds, microseconds; beyond, nanoseconds.
-_MAGNITUDES = ((1e11, 1_000.0), (1e14, 1.0), (1e17, 1e-3))
-_SMALLEST_SECONDS = 1e8
-ROW_MS = 300_000
-"""What a row counts for where there is no time: five minutes, so that days mean something."""
+SERIES = "series"
+"""The name of a series where no column names any, and of the column that names a column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A file as rows of series.
+    """A file as points of series, in the order of time.
 
-    frame : the columns that matter, as they stand in the file; batch : the same, typed, one row a
-    row of the file; usable : rows with a key and a time that can be read; columns : the variates;
-    time, key : names of columns (None: the row number; one series); n_unreadable : cells that are
-    no finite number and count as missing.
+    frame : a row a point: its time as it stands in the file, and what names its series; row : where
+    that stands in the file; batch : the same, typed; usable : points with a key and a time that can
+    be read; columns : the variates; measured : columns of the file that were read; time : name of a
+    column (None: the row number); key : columns that name the series; n_rows : rows of the file;
+    n_unreadable : cells that are no finite number and count as missing; notes : how it was read.
     """
 
     frame: pl.DataFrame
+    row: NDArray[np.int64]
     batch: SignalBatch
     usable: NDArray[np.bool_]
     columns: tuple[str, ...]
+    measured: tuple[str, ...]
     time: str | None
-    key: str | None
+    key: tuple[str, ...]
+    n_rows: int
     n_unreadable: int
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.batch)
+
+    @property
+    def width(self) -> int:
+        """Return how many points a row of the file has."""
+        return len(self) // self.n_rows
 
 
 def read_table(
@@ -51,41 +56,50 @@ def read_table(
     *,
     columns: Sequence[str] = (),
     time: str | None = None,
-    key: str | None = None,
+    key: Sequence[str] = (),
+    joint: bool = False,
 ) -> Table:
-    """Read a file; by default all numeric columns are variates, labels excepted.
+    """Read a file; by default every numeric column is a series, labels excepted.
 
-    time : a column, or ``row`` for the row number; by default a column with a usual name
+    time : a column, or ``row`` for the row number; by default the one with a usual name or with
+        times in it; key : columns that together name the series; by default those with a usual name
+        or, where times repeat, those with texts; joint : take the columns for the variates of one
+        series
     """
-    frame = _read(path)
-    found_time = _time_column(frame, time)
-    if key is not None:
-        _require(frame, key, "--key")
-    chosen = _value_columns(frame, columns, taken={found_time, key})
-    values, n_unreadable = _values(frame, chosen)
-    time_ms = _times(frame, found_time)
-    keys = pl.Series(ONE_KEY, [ONE_KEY], dtype=pl.String).new_from_index(0, len(frame))
-    if key is not None:
-        keys = frame[key].cast(pl.String)
-    usable = (time_ms != BAD_TIME) & keys.is_not_null().to_numpy()
-    n = len(frame)
+    sheet = read_sheet(path)
+    roles = find_roles(sheet, time=time, key=key, values=columns)
+    points = points_of(roles, one=SERIES, joint=joint)
+    values = points.values.copy()
+    bad = ~(np.abs(values) <= MAX_ABS_VALUE)
+    values[bad] = np.nan
+    usable = (points.ms != BAD_TIME) & points.keys.is_not_null().to_numpy()
+    n = len(points.ms)
     batch = SignalBatch(
-        keys=keys.fill_null(""),
-        time_ms=time_ms,
+        keys=points.keys.fill_null(""),
+        time_ms=points.ms,
         values=values,
         message=np.zeros(n, np.int32),
         row=np.arange(n, dtype=np.int32),
         offsets=np.zeros(1, np.int64),
         broker_ms=np.full(1, -1, np.int64),
     )
+    own = [name for name in (roles.time, *roles.key) if name is not None]
+    shown = [roles.frame[name].gather(points.row) for name in own]
+    if points.separate:
+        names = pl.Series(SERIES, list(roles.values), dtype=pl.String)
+        shown.append(names.gather(np.tile(np.arange(len(names)), n // len(names))))
     return Table(
-        frame=frame,
+        frame=pl.DataFrame(shown),
+        row=points.row,
         batch=batch,
         usable=usable,
-        columns=tuple(chosen),
-        time=found_time,
-        key=key,
-        n_unreadable=n_unreadable,
+        columns=points.variates,
+        measured=tuple(roles.values),
+        time=roles.time,
+        key=(*roles.key, *((SERIES,) if points.separate else ())),
+        n_rows=roles.frame.height,
+        n_unreadable=int(bad.sum()),
+        notes=(*sheet.notes, *points.notes),
     )
 
 
@@ -106,123 +120,3 @@ def check_output(path: Path) -> None:
     if path.suffix not in {".csv", ".parquet", ".jsonl", ".ndjson"}:
         msg = f"{path}: the output must end with .csv, .parquet or .jsonl"
         raise ConfigError(msg)
-
-
-def _read(path: Path) -> pl.DataFrame:
-    readers = {
-        ".csv": lambda: pl.read_csv(path, infer_schema_length=None, try_parse_dates=False),
-        ".parquet": lambda: pl.read_parquet(path),
-        ".jsonl": lambda: pl.read_ndjson(path, infer_schema_length=None),
-        ".ndjson": lambda: pl.read_ndjson(path, infer_schema_length=None),
-    }
-    if path.suffix not in readers:
-        msg = f"{path}: expected a .csv, .parquet or .jsonl file"
-        raise ConfigError(msg)
-    try:
-        frame = readers[path.suffix]()
-    except (OSError, pl.exceptions.PolarsError) as error:
-        msg = f"{path}: cannot be read ({str(error).splitlines()[0]})"
-        raise ConfigError(msg) from error
-    if frame.width == 0 or len(frame) == 0:
-        msg = f"{path}: has no rows"
-        raise ConfigError(msg)
-    return frame
-
-
-def _require(frame: pl.DataFrame, name: str, option: str) -> None:
-    if name not in frame.columns:
-        near = nearest(name, frame.columns)
-        hint = f"did you mean {near!r}?" if near else f"it has: {', '.join(frame.columns)}"
-        msg = f"{option}: the file has no column {name!r}; {hint}"
-        raise ConfigError(msg)
-
-
-def _time_column(frame: pl.DataFrame, given: str | None) -> str | None:
-    if given is not None:
-        if given == BY_ROW and given not in frame.columns:
-            return None
-        _require(frame, given, "--time")
-        return given
-    lowered = {name.lower(): name for name in reversed(frame.columns)}
-    return next((lowered[name] for name in TIME_NAMES if name in lowered), None)
-
-
-def _value_columns(
-    frame: pl.DataFrame, given: Sequence[str], *, taken: set[str | None]
-) -> list[str]:
-    for name in given:
-        _require(frame, name, "--columns")
-        if not _is_numeric(frame[name]):
-            held = "texts" if frame[name].dtype == pl.String else str(frame[name].dtype)
-            msg = f"--columns: {name!r} holds {held}, and a variate must be numeric"
-            raise ConfigError(msg)
-    if given:
-        return list(dict.fromkeys(given))
-    chosen = [
-        name
-        for name in frame.columns
-        if name not in taken and name.lower() not in LABEL_NAMES and _is_numeric(frame[name])
-    ]
-    if not chosen:
-        msg = f"the file has no numeric column to score; it has: {', '.join(frame.columns)}"
-        raise ConfigError(msg)
-    return chosen
-
-
-def _is_numeric(column: pl.Series) -> bool:
-    if column.dtype != pl.String:
-        return column.dtype.is_numeric() or column.dtype == pl.Boolean
-    # A few bad cells are missing values; they do not make a column of measurements one of texts.
-    given = column.drop_nulls()
-    bad = given.cast(pl.Float64, strict=False).null_count()
-    return not given.is_empty() and bad <= MAX_SHARE_UNREAD * len(given)
-
-
-def _values(frame: pl.DataFrame, columns: list[str]) -> tuple[NDArray[np.float64], int]:
-    parts = [frame[name].cast(pl.Float64, strict=False).to_numpy() for name in columns]
-    values = np.column_stack(parts).astype(np.float64)
-    bad = ~(np.abs(values) <= MAX_ABS_VALUE)
-    values[bad] = np.nan
-    return values, int(bad.sum())
-
-
-def _times(frame: pl.DataFrame, name: str | None) -> NDArray[np.int64]:
-    """Return milliseconds; `BAD_TIME` where a cell holds no time.
-
-    The unit of plain numbers is told from the first of them alone, so that no row depends on a
-    later one.
-    """
-    if name is None:
-        return np.arange(len(frame), dtype=np.int64) * ROW_MS
-    column = frame[name]
-    if column.dtype == pl.String:
-        numbers = column.str.strip_chars().cast(pl.Float64, strict=False)
-        whole = column.str.strip_chars().cast(pl.Int64, strict=False)
-        first = column.is_not_null().arg_max() or 0
-        if len(column) == 0 or numbers[first] is None:
-            return texts_to_ms(column)
-        column = whole if whole.null_count() == numbers.null_count() else numbers
-    if column.dtype.is_temporal():
-        physical = column.cast(pl.Datetime("ms")).to_physical()
-        return physical.fill_null(BAD_TIME).to_numpy().astype(np.int64)
-    if not column.dtype.is_numeric():
-        msg = f"--time: column {name!r} holds {column.dtype}, which is not a time; try --time row"
-        raise ConfigError(msg)
-    return _numbers(column)
-
-
-def _numbers(column: pl.Series) -> NDArray[np.int64]:
-    known = column.cast(pl.Float64).fill_null(np.nan).to_numpy()
-    finite = np.isfinite(known)
-    first = float(np.abs(known[finite][0])) if finite.any() else 0.0
-    factor = next((factor for limit, factor in _MAGNITUDES if first < limit), 1e-6)
-    if column.dtype.is_integer() and first < _SMALLEST_SECONDS:
-        # Steps of 1 count rows; of other numbers the order is all that matters.
-        steps = np.diff(known[finite])
-        factor = ROW_MS if len(steps) == 0 or np.median(steps) == 1.0 else 1.0
-    result = np.full(len(column), BAD_TIME, np.int64)
-    if column.dtype.is_integer() and factor >= 1.0:
-        result[finite] = column.drop_nulls().to_numpy().astype(np.int64) * int(factor)
-        return result
-    result[finite] = np.floor(known[finite] * factor).astype(np.int64)
-    return result

@@ -101,7 +101,7 @@ def test_bad_lines_are_counted_and_the_rest_is_read(config: PipelineConfig, tmp_
     lines[5] = json.dumps({"key": "a", "ts": "noon", "value": 1})
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     made = run(config, read_file(tmp_path / "in.jsonl", config))
-    assert (made.counts["points"], made.counts["rejected"]) == (98, 2)
+    assert (made.counts["points"], made.account.rejected.total()) == (98, 2)
 
 
 def test_a_file_without_the_key_column_is_one_series_named_after_it(
@@ -209,3 +209,36 @@ def test_the_picture_shows_series_and_alerts_and_escapes_names():
 
 def test_a_picture_of_nothing_is_drawn_as_well(config: PipelineConfig):
     assert draw(Backtest(), config, as_html=False).startswith("<svg")
+
+
+def wide(path: Path, *, time: str = "Time") -> None:
+    times = pl.from_epoch(pl.Series([T0 // 1000 + 60 * i for i in range(200)]))
+    pl.DataFrame({time: times, "cpu": [1.0] * 200, "mem": [2.0] * 200}).write_csv(path)
+
+
+def test_a_wide_file_gives_a_series_a_column_to_a_pipeline_that_names_none(
+    config: PipelineConfig, tmp_path: Path
+):
+    wide(tmp_path / "in.csv")
+    notes: list[str] = []
+    made = run(config, read_file(tmp_path / "in.csv", config, notes=notes))
+    assert set(made.keys) == {"cpu", "mem"}
+    assert made.counts["points"] == 400
+    assert "the time is Time" in notes
+
+
+def test_a_query_of_prometheus_is_replayed_by_any_pipeline(config: PipelineConfig, tmp_path: Path):
+    samples = [[T0 // 1000 + 60 * i, "1.5"] for i in range(50)]
+    results = [{"metric": {"__name__": "up", "job": job}, "values": samples} for job in "ab"]
+    document = {"status": "success", "data": {"resultType": "matrix", "result": results}}
+    (tmp_path / "in.json").write_text(json.dumps(document))
+    made = run(config, read_file(tmp_path / "in.json", config))
+    assert set(made.keys) == {'up{job="a"}', 'up{job="b"}'}
+    assert made.counts["points"] == 100
+
+
+def test_a_column_that_the_pipeline_names_itself_must_be_there(tmp_path: Path):
+    config = parse_pipeline("{name: t, input: {fields: {time: at}}, detector: robust_z}")
+    wide(tmp_path / "in.csv")
+    with pytest.raises(ConfigError, match=r"in\.csv has no column 'at'"):
+        run(config, read_file(tmp_path / "in.csv", config))

@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 import jobs.score
+from connectors.files import ROW_MS
 from jobs.score import Scored, pipeline_for, score_table
-from jobs.tables import ROW_MS, read_table
+from jobs.tables import read_table
 from streamad.artifacts import save_artifact
 from streamad.errors import ConfigError
 
@@ -29,13 +30,14 @@ def score(  # noqa: PLR0913 - all by keyword
     detector: str = "knn",
     train_end: int | None = TRAIN,
     time: str | None = None,
-    key: str | None = None,
+    key: Sequence[str] = (),
     columns: Sequence[str] = (),
+    joint: bool = False,
     size: int | None = SIZE,
     artifact: str | None = None,
 ) -> Scored:
     frame.write_parquet(folder / "in.parquet")
-    table = read_table(folder / "in.parquet", columns=columns, time=time, key=key)
+    table = read_table(folder / "in.parquet", columns=columns, time=time, key=key, joint=joint)
     config = pipeline_for(table, detector=detector, size=size, artifact=artifact)
     return score_table(table, config, train_end=train_end)
 
@@ -115,31 +117,59 @@ def test_alerts_cover_the_anomaly_and_agree_with_severity(tmp_path: Path):
     assert [alert.state for alert in made.alerts].count("opened") == 1
 
 
-def test_late_rows_carry_the_last_score_and_say_so(tmp_path: Path):
+def test_a_second_row_of_a_time_carries_the_score_of_the_first(tmp_path: Path):
     frame = series(wave())
     times = frame["timestamp"].to_numpy().copy()
-    times[500] = times[499]  # a duplicate
-    times[510:513] = times[300:303]  # back in time
+    times[500] = times[499]
+    times[510:513] = times[520:523]
     made = score(frame.with_columns(timestamp=times), tmp_path)
-    late = [500, 510, 511, 512]
+    double = [500, 520, 521, 522]
     assert len(made.frame) == N
-    assert made.frame["incomplete"].to_numpy()[late].all()
+    assert made.frame["row"].to_list() == list(range(N))
+    assert made.frame["incomplete"].to_numpy()[double].all()
     scores = made.frame["score"].to_numpy()
-    assert scores[500] == scores[499]
-    assert (scores[510:513] == scores[509]).all()
-    assert made.n_incomplete == made.lag + len(late)
+    assert (scores[double] == scores[[499, 510, 511, 512]]).all()
+    assert made.n_incomplete == made.lag + len(double)
+    assert "4 of 331 rows come after later ones" in " ".join(made.notes)
 
 
-def test_rows_judge_their_own_samples_though_late_rows_lie_between(tmp_path: Path):
+def test_rows_judge_their_own_samples_though_doubles_lie_between(tmp_path: Path):
     """What is late is as if it were not there: all other rows score as without it."""
     values = wave()
     values[600] += 8
     clean = score(series(values), tmp_path).frame["score"].to_numpy()
     marred = np.insert(values, 500, 99.0)
-    times = np.insert(T0 + np.arange(N) * 60_000, 500, T0)
+    times = np.insert(T0 + np.arange(N) * 60_000, 500, T0 + 499 * 60_000)
     frame = pl.DataFrame({"timestamp": times, "v0": marred})
     found = score(frame, tmp_path).frame["score"].to_numpy()
     assert (np.delete(found, 500)[TRAIN:] == clean[TRAIN:]).all()
+
+
+@pytest.mark.parametrize("order", ["newest first", "mixed"])
+def test_the_order_of_rows_in_the_file_changes_no_score(tmp_path: Path, order: str):
+    values = wave()
+    values[550] += 8
+    frame = series(values)
+    place = (
+        np.arange(N)[::-1] if order == "newest first" else np.random.default_rng(1).permutation(N)
+    )
+    wanted = score(frame, tmp_path).frame
+    found = score(frame[place], tmp_path)
+    assert found.frame["row"].to_list() == list(range(N))
+    assert found.frame["score"].to_list() == wanted["score"].gather(place).to_list()
+
+
+def test_every_column_is_a_series_of_its_own(tmp_path: Path):
+    frame = series(wave()).with_columns(v1=wave(seed=5) * 3)
+    values = frame["v1"].to_numpy().copy()
+    values[600] += 60
+    made = score(frame.with_columns(v1=values), tmp_path).frame
+    alone = score(series(values).rename({"v0": "v1"}), tmp_path).frame
+    assert made.columns[:3] == ["row", "timestamp", "series"]
+    own = made.filter(pl.col("series") == "v1")
+    # Both series fit one detector.
+    assert abs(int(own["score"][TRAIN:].arg_max() or 0) + TRAIN - 600) <= SIZE // 2
+    assert own["row"].to_list() == alone["row"].to_list()
 
 
 def test_missing_cells_are_filled_and_too_many_of_them_are_incomplete(tmp_path: Path):
@@ -162,10 +192,10 @@ def test_keys_are_scored_as_if_each_were_alone(tmp_path: Path):
             "v": np.stack([one, two], axis=1).ravel(),
         }
     )
-    made = score(both, tmp_path, key="host", train_end=None, detector="robust_z").frame
+    made = score(both, tmp_path, key=["host"], train_end=None, detector="robust_z").frame
     for name, values in (("one", one), ("two", two)):
         alone = pl.DataFrame({"ts": np.arange(N), "host": [name] * N, "v": values})
-        single = score(alone, tmp_path, key="host", train_end=None, detector="robust_z").frame
+        single = score(alone, tmp_path, key=["host"], train_end=None, detector="robust_z").frame
         assert made.filter(pl.col("host") == name)["score"].to_list() == single["score"].to_list()
 
 
@@ -177,7 +207,7 @@ def test_each_key_is_judged_from_its_first_row_after_the_training_part(tmp_path:
             "v": np.stack([wave(seed=1), 100 * wave(seed=2)], axis=1).ravel(),
         }
     )
-    made = score(both, tmp_path, key="host", train_end=2 * TRAIN)
+    made = score(both, tmp_path, key=["host"], train_end=2 * TRAIN)
     judged = made.frame[2 * TRAIN : 2 * (N - made.lag)]
     assert judged["incomplete"].sum() == 0
 
@@ -189,7 +219,7 @@ def test_a_key_unknown_to_the_training_part_is_learned_before_it_is_judged(tmp_p
             series(wave(seed=3)).with_columns(host=pl.lit("new")),
         ]
     )
-    made = score(frame, tmp_path, key="host", train_end=TRAIN).frame
+    made = score(frame, tmp_path, key=["host"], train_end=TRAIN).frame
     new = made.filter(pl.col("host") == "new")
     warm = SIZE - 1 + 32 - SIZE // 2
     assert new["incomplete"][:warm].sum() == warm
@@ -243,7 +273,7 @@ def test_several_columns_are_one_multivariate_series(tmp_path: Path):
     frame = series(wave()).with_columns(v1=wave(seed=5) * 3)
     values = frame["v1"].to_numpy().copy()
     values[600] += 60
-    made = score(frame.with_columns(v1=values), tmp_path, columns=("v0", "v1")).frame
+    made = score(frame.with_columns(v1=values), tmp_path, columns=("v0", "v1"), joint=True).frame
     assert abs(int(made["score"][TRAIN:].arg_max() or 0) + TRAIN - 600) <= SIZE // 2
 
 
@@ -290,7 +320,7 @@ def test_rows_are_the_time_where_there_is_none(tmp_path: Path):
 def test_a_row_without_a_time_or_a_key_stays_in_its_place(tmp_path: Path):
     text = "ts,host,v\n1,a,1\nnever,a,2\n3,,3\n4,a,inf\n"
     (tmp_path / "a.csv").write_text(text)
-    table = read_table(tmp_path / "a.csv", time="ts", key="host", columns=["v"])
+    table = read_table(tmp_path / "a.csv", time="ts", key=["host"], columns=["v"])
     assert table.usable.tolist() == [True, False, False, True]
     assert table.n_unreadable == 1
 

@@ -1,0 +1,23 @@
+"""Files of any common tool: as tables, as points of series, and as batches like a topic's."""
+
+from connectors.files.moments import ROW_MS
+from connectors.files.points import Points, points_of
+from connectors.files.roles import LABEL_NAMES, Roles, find_roles
+from connectors.files.series import SeriesFile, is_lines, read_series
+from connectors.files.sheet import Sheet, read_sheet
+from connectors.files.times import BY_ROW
+
+__all__ = [
+    "BY_ROW",
+    "LABEL_NAMES",
+    "ROW_MS",
+    "Points",
+    "Roles",
+    "SeriesFile",
+    "Sheet",
+    "find_roles",
+    "is_lines",
+    "points_of",
+    "read_series",
+    "read_sheet",
+]
