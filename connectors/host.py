@@ -19,6 +19,7 @@ import polars as pl
 import psutil
 
 from streamad.errors import ConfigError
+from streamad.names import join_key
 from streamad.records import SignalBatch
 
 Readings = dict[str, float]
@@ -119,7 +120,7 @@ class HostSource:
         n = len(readings)
         self._offset += 1
         return SignalBatch(
-            keys=pl.Series("key", [f"{self.host}/{name}" for name in readings], pl.String),
+            keys=pl.Series("key", [join_key((self.host, name)) for name in readings], pl.String),
             time_ms=np.full(n, now_ms, np.int64),
             values=np.array(list(readings.values()), np.float64).reshape(n, 1),
             message=np.zeros(n, np.int32),
@@ -273,7 +274,8 @@ def _cpu_times() -> dict[psutil.Process, float]:
 
 def _name(process: psutil.Process) -> str:
     try:
-        return "-".join(process.name().split()) or "process"
+        # A thread of the kernel is called `kworker/0:1`; a slash would part its key.
+        return "-".join(process.name().replace("/", " ").split()) or "process"
     except _UNREADABLE:
         return "process"
 

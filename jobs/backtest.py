@@ -20,7 +20,7 @@ import polars as pl
 
 from jobs.build import build_detect
 from jobs.console import Tell, bar, say
-from jobs.judged import Account
+from jobs.judged import Account, with_dates
 from jobs.moments import parse_moment
 from jobs.readiness import beyond_memory, still_learning
 from jobs.replay import Part, between, is_file, read_file, read_topic
@@ -100,9 +100,9 @@ def replay(
         made.counts.update({name: n for name, n in out.counts.items() if name != "rejected"})
         made.findings += out.findings
         spacing += [_spacing(scores.keys, scores.end_ms) for scores in out.scores]
-        _enlarge(made, batch)
+        _enlarge(made, with_dates(batch))
         if keep_points:
-            made.points.append(batch)
+            made.points.append(with_dates(batch))
     known = [ms for ms in spacing if ms > 0]
     made.window_ms = int(np.median(known)) * operator.detector.size if known else 0
     made.findings.sort(key=lambda f: (f.window_end_ms, f.key, f.kind, f.sequence))

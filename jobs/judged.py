@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from connectors.codecs.budget import COUNTED
 from jobs.readiness import readiness, samples
 from streamad.errors import StreamadError
 from streamad.operators.call import DetectOutput
 from streamad.operators.detect import DetectOperator
-from streamad.operators.wording import clock
 from streamad.records import Rejected, SignalBatch
+from streamad.training.fit import rows_of
 
 MAX_REASONS = 3
 MAX_SAMPLE_CHARS = 160
@@ -31,26 +32,29 @@ class NothingJudgedError(StreamadError):
 class Account:
     """What became of rows and windows.
 
-    rejected : rows by reason; details : the first detail of each reason; rows : that could be read;
-    late : of these, those that came at or before a time their series had shown; windows,
-    incomplete, judged : of windows; lengths : rows of each series
+    rejected, passed : rows by reason: of those that are at fault, and of those that the pipeline
+    does not ask for; details : the first detail of each reason; rows : that could be read; late :
+    those of them that came at or before a time their series had shown; undated : those of 1970;
+    windows, incomplete, judged : of windows; lengths : rows of each series
     """
 
     rejected: Counter[str] = field(default_factory=Counter)
+    passed: Counter[str] = field(default_factory=Counter)
     details: dict[str, str] = field(default_factory=dict)
     rows: int = 0
     late: int = 0
+    undated: int = 0
     windows: int = 0
     incomplete: int = 0
     judged: int = 0
     lengths: Counter[str] = field(default_factory=Counter)
-    first_ms: int | None = None
-    last_ms: int | None = None
 
     def reject(self, rejected: Iterable[Rejected]) -> None:
         """Count rejections, and keep the first detail of each reason."""
         for one in rejected:
-            self.rejected.update(one.by_reason)
+            for reason, number in one.by_reason.items():
+                where = self.passed if reason in COUNTED else self.rejected
+                where[reason] += number
             if one.detail:
                 self.details.setdefault(one.reason, one.detail[:MAX_SAMPLE_CHARS])
 
@@ -62,21 +66,26 @@ class Account:
         self.incomplete += out.counts["incomplete"]
         self.judged += sum(int(np.isfinite(scores.score).sum()) for scores in out.scores)
         self.lengths.update(dict(batch.keys.value_counts().rows()))
-        if len(batch):
-            first, last = int(batch.time_ms.min()), int(batch.time_ms.max())
-            self.first_ms = first if self.first_ms is None else min(self.first_ms, first)
-            self.last_ms = last if self.last_ms is None else max(self.last_ms, last)
+        self.undated += int((batch.time_ms < YEAR_MS).sum())
 
-    def notes(self, operator: DetectOperator) -> list[str]:
-        """Return what a reader must know of input that was not judged, a line each."""
+    def notes(self, operator: DetectOperator, *, dated: bool = True) -> list[str]:
+        """Return what a reader must know of input that was not judged, a line each.
+
+        dated : times are moments, not numbers of rows
+        """
         found = [self.rejections()] if self.rejected else []
+        if self.passed:
+            parts = [f"{number:,} {reason}" for reason, number in self.passed.most_common()]
+            found.append(f"rows that the pipeline does not ask for: {', '.join(parts)}")
         if self.late:
             found.append(self._late())
         if self.windows and self.incomplete > MUCH * self.windows:
             found.append(self._incomplete(operator))
-        if self.last_ms is not None and self.last_ms < YEAR_MS:
-            begin = clock(self.first_ms or 0, dated=True)
-            found.append(f"all times lie in 1970 (from {begin}): check the column and its unit")
+        if dated and self.undated:
+            found.append(
+                f"{self.undated:,} of {self.rows:,} rows have a time in 1970: check the column of "
+                "times and its unit"
+            )
         return found
 
     def require(self, operator: DetectOperator) -> None:
@@ -88,7 +97,9 @@ class Account:
 
     def _why(self, operator: DetectOperator) -> str:
         if not self.rows:
-            return self.rejections() if self.rejected else "there are no rows to read"
+            if self.rejected or not self.passed:
+                return self.rejections() if self.rejected else "there are no rows to read"
+            return f"the pipeline asks for none of its rows ({', '.join(self.passed)})"
         if self.late > MUCH * self.rows:
             return self._late()
         need, longest = readiness(operator).scored, max(self.lengths.values(), default=0)
@@ -128,3 +139,12 @@ class Account:
             f"{self.incomplete:,} of {self.windows:,} windows are incomplete and not judged: more "
             f"than {share:.0%} of {every} is absent (series.gaps)"
         )
+
+
+def with_dates(batch: SignalBatch) -> SignalBatch:
+    """Return the rows of a batch that are not of 1970, or all if all are: a clock that was not set.
+
+    A single such row must not stretch a span or a drawing by half a century.
+    """
+    known = batch.time_ms >= YEAR_MS
+    return batch if known.all() or not known.any() else rows_of(batch, np.flatnonzero(known))

@@ -153,7 +153,9 @@ def score_table(
         step_ms=None if table.time is None else _step(batch),
         account=heard.account,
         operator=operator,
-        notes=tuple(one for one in (note, young, *heard.account.notes(operator)) if one),
+        notes=tuple(
+            one for one in (note, young, *heard.account.notes(operator, dated=table.dated)) if one
+        ),
     )
 
 

@@ -27,7 +27,8 @@ class Table:
     that stands in the file; batch : the same, typed; usable : points with a key and a time that can
     be read; columns : the variates; measured : columns of the file that were read; time : name of a
     column (None: the row number); key : columns that name the series; n_rows : rows of the file;
-    n_unreadable : cells that are no finite number and count as missing; notes : how it was read.
+    n_unreadable : cells that are no finite number and count as missing; dated : times are moments,
+    not numbers of rows; notes : how it was read.
     """
 
     frame: pl.DataFrame
@@ -40,6 +41,7 @@ class Table:
     key: tuple[str, ...]
     n_rows: int
     n_unreadable: int
+    dated: bool
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -99,6 +101,7 @@ def read_table(
         key=(*roles.key, *((SERIES,) if points.separate else ())),
         n_rows=roles.frame.height,
         n_unreadable=int(bad.sum()),
+        dated=roles.moments is not None and roles.moments.unit != "row",
         notes=(*sheet.notes, *points.notes),
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from itertools import product
 
 import numpy as np
@@ -41,6 +43,22 @@ CLOCKS = (
 )  # fmt: skip
 ZONES = ("", " %z", "%z")
 
+_LOOKS = {
+    "%.f": r"(\.\d+)?", "%Y": r"\d{4}", "%y": r"\d{2}", "%b": r"[A-Za-z]{3,4}", "%B": r"[A-Za-z]+",
+    "%p": "[AaPp][Mm]", "%z": r"[+-]\d{2}:?\d{2}",
+    **dict.fromkeys(("%m", "%d", "%H", "%I", "%M", "%S"), r"\d{1,2}"),
+}  # fmt: skip
+
+MIN_DIGITS = 3
+"""Of a date: 1/1/6 has as many."""
+
+FEW = 5
+"""Cells that are looked at before a whole column is."""
+
+_BEGINS = re.compile(
+    r"(?i)[0-9]|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mon|tue|wed|thu|fri|sat|sun"
+)
+
 CLOCK = r"^[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?(?: ?[AaPp][Mm])?$"
 """A time of day alone, as it stands beside a column of dates."""
 
@@ -57,6 +75,7 @@ class Moments:
     unit: str
 
 
+@lru_cache(maxsize=4096)
 def is_time(text: str) -> bool:
     """Say whether a cell alone is a time of these years: no name of a column is one.
 
@@ -70,7 +89,7 @@ def is_time(text: str) -> bool:
         return unit_of(float(text)) is not None
     except ValueError:
         pass
-    if not any(letter.isdigit() for letter in text) or len(text) < len("1.1.26"):
+    if sum(letter.isdigit() for letter in text) < MIN_DIGITS or not _BEGINS.match(text):
         return False
     cell = pl.Series([text])
     return bool(texts_to_ms(cell)[0] != BAD_TIME) or next(_fitting(_tidy(cell)), None) is not None
@@ -173,15 +192,22 @@ def _dates(texts: pl.Series) -> Moments | None:
 def _fitting(tidy: pl.Series) -> Iterator[str]:
     """Yield the patterns that most of a column's cells follow."""
     sample = tidy.drop_nulls().head(SAMPLE)
-    few = sample.head(3)
-    for date, clock, zone in product(DATES, CLOCKS, ZONES if len(few) else ()):
-        pattern = f"{date}{clock}{zone if clock else ''}"
-        if zone and not clock:
-            continue
-        if len(few) <= 3 and _parse_texts(few, pattern).null_count() == len(few):
+    few = [cell for cell in sample.head(FEW).to_list() if _BEGINS.match(cell)]
+    for date, clock, zone in product(DATES, CLOCKS, ZONES) if few else ():
+        pattern = f"{date}{clock}{zone}"
+        if (zone and not clock) or not any(map(_shape(pattern).fullmatch, few)):
             continue
         if _parse_texts(sample, pattern).null_count() <= (1 - MIN_SHARE_READ) * len(sample):
             yield pattern
+
+
+@cache
+def _shape(pattern: str) -> re.Pattern[str]:
+    """Return what cells of a pattern look like: far quicker to try than to read a column."""
+    shape = re.escape(pattern)
+    for code, look in _LOOKS.items():
+        shape = shape.replace(re.escape(code), look)
+    return re.compile(shape)
 
 
 def _tidy(texts: pl.Series) -> pl.Series:

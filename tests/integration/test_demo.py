@@ -31,7 +31,9 @@ def test_the_demo_raises_an_alert_for_a_real_disturbance_and_ends_in_two_minutes
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert time.monotonic() - began < 120
     alerts = [json.loads(line) for line in out.read_text().splitlines()]
-    of_it = [alert for alert in alerts if alert["entity"]["metric"] == "disturbance.cpu_percent"]
+    of_it = [
+        alert for alert in alerts if alert["entity"].get("metric") == "disturbance.cpu_percent"
+    ]
     assert [of_it[0]["state"], of_it[-1]["state"]] == ["opened", "resolved"]
     assert of_it[0]["observed"]["value"] > of_it[0]["expected"]["value"]
     assert "The disturbance raised an alert after" in ended.stdout

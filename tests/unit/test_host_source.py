@@ -11,6 +11,7 @@ import pytest
 import connectors.host as host_module
 from connectors.host import HostSource
 from streamad.errors import ConfigError
+from streamad.names import split_key
 
 
 class Machine:
@@ -120,6 +121,33 @@ def test_a_process_is_followed_until_it_ends(machine: Machine, monkeypatch: pyte
     assert source.unreadable["process"] == 1
     readings(source)
     assert source.unreadable["process"] == 1, "it is not asked for again"
+
+
+def test_a_name_with_a_slash_makes_a_key_of_two_fields_all_the_same(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+):
+    class Thread:
+        pid, seconds = 9, 0.0
+
+        def name(self):
+            return "kworker/0:1 evts"
+
+        def oneshot(self):
+            return pytest.MonkeyPatch.context()
+
+        def cpu_times(self):
+            self.seconds += 1
+            return SimpleNamespace(user=self.seconds, system=0.0)
+
+        def memory_info(self):
+            return SimpleNamespace(rss=4096)
+
+    thread = Thread()
+    monkeypatch.setattr(host_module.psutil, "process_iter", lambda: [thread])
+    monkeypatch.setattr(host_module.psutil, "Process", lambda _: thread)
+    found = readings(machine.source(processes=1))
+    assert found["h/kworker-0:1-evts.9.rss_bytes"] == 4096
+    assert all(len(split_key(key, 2) or ()) == 2 for key in found)
 
 
 def test_a_process_that_never_was_is_not_followed(machine: Machine):

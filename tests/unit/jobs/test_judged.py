@@ -1,0 +1,113 @@
+"""Whoever reads a report learns why little of the input was judged."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jobs.backtest import replay
+from jobs.build import build_detect
+from jobs.judged import NothingJudgedError
+from jobs.replay import Part
+from streamad.config import PipelineConfig, parse_pipeline
+from streamad.ports import Source
+from streamad.records import Decoded, Rejected, SignalBatch
+from streamad.testing.batches import make_columns
+
+T0 = 1_772_366_400_000
+STEP = 60_000
+CONFIG = parse_pipeline("{name: t, windows: {size: 16}, detector: robust_z}")
+
+
+def rejected(number: int, reason: str, detail: str = "") -> list[Rejected]:
+    return [Rejected(message=i, reason=reason, detail=detail) for i in range(number)]
+
+
+def run(
+    batch: SignalBatch, lost: list[Rejected] | None = None, config: PipelineConfig = CONFIG
+) -> tuple[list[str], str]:
+    """Return the notes on a replay, and the error where nothing was judged."""
+    operator = build_detect(config)
+    part = Part(source=Source("t", 0), decoded=Decoded(batch=batch, rejected=lost or []))
+    made = replay(operator, [part])
+    notes = made.account.notes(operator)
+    try:
+        made.account.require(operator)
+    except NothingJudgedError as error:
+        return notes, str(error)
+    return notes, ""
+
+
+def calm(n: int, *, start: int = T0, step: int = STEP) -> SignalBatch:
+    values = np.random.default_rng(0).normal(size=n)
+    return make_columns(["a"] * n, start + step * np.arange(n), values)
+
+
+def test_there_is_nothing_to_report_of_input_that_was_judged():
+    assert run(calm(200)) == ([], "")
+
+
+def test_the_commonest_reasons_stand_first_with_an_example():
+    lost = [
+        *rejected(3, "bad_time", "ts is 'noon'"),
+        *rejected(5, "wrong_type", "value is 'x'"),
+        *rejected(2, "empty_key"),
+        *rejected(1, "not_finite"),
+    ]
+    ((note,), error) = run(calm(200), lost)
+    assert note == (
+        "11 rows are not used: 5 wrong_type (value is 'x'); 3 bad_time (ts is 'noon'); "
+        "2 empty_key; and 1 other reasons"
+    )
+    assert error == ""
+    assert run(calm(0), lost)[1] == f"nothing was judged: {note}"
+
+
+def test_what_is_not_asked_for_is_no_fault():
+    others = Rejected(
+        message=0, reason="other_measurement", detail="", counts={"other_measurement": 7}
+    )
+    ((note,), _) = run(calm(200), [others])
+    assert note == "rows that the pipeline does not ask for: 7 other_measurement"
+    assert run(calm(0), [others])[1].endswith("asks for none of its rows (other_measurement)")
+
+
+def test_a_series_that_is_too_short_is_told_what_it_takes():
+    _, error = run(calm(10))
+    assert "a series is scored after 16 samples, and the longest has 10" in error
+
+
+def test_several_series_in_one_are_told_by_their_late_rows():
+    batch = calm(200)
+    batch.time_ms[:] = np.repeat(T0 + STEP * np.arange(4), 50)
+    notes, error = run(batch)
+    assert "196 of 200 rows come after later ones" in notes[0]
+    assert "name their column as the key" in error
+
+
+def test_windows_that_are_not_full_are_told_with_the_step():
+    config = parse_pipeline(
+        "{name: t, windows: {size: 16}, detector: robust_z, series: {step: 10s, silence: 30m}}"
+    )
+    notes, error = run(calm(200, step=60_000), config=config)
+    assert "windows are incomplete and not judged" in notes[0]
+    assert "series.step" in error
+
+
+def test_rows_of_1970_are_counted_and_do_not_stretch_the_span():
+    batch = calm(200)
+    batch.time_ms[0] = 1_000
+    operator = build_detect(CONFIG)
+    part = Part(source=Source("t", 0), decoded=Decoded(batch=batch, rejected=[]))
+    made = replay(operator, [part], keep_points=True)
+    assert made.account.notes(operator)[-1].startswith("1 of 200 rows have a time in 1970")
+    assert made.days < 1
+    assert min(int(points.time_ms.min()) for points in made.points) > T0
+    assert run(calm(200, start=0))[0] == [
+        "200 of 200 rows have a time in 1970: check the column of times and its unit"
+    ]
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_nothing_to_read_is_an_error(n: int):
+    assert run(calm(n))[1].startswith("nothing was judged: ")
