@@ -47,10 +47,11 @@ def find_roles(
     key: Sequence[str] = (),
     values: Sequence[str] = (),
     taken: Sequence[str] = (),
+    measure: bool = True,
 ) -> Roles:
     """Find the roles that are not given.
 
-    taken : columns that have another role already; where there are some, no values are looked for
+    taken : columns that have another role already; measure : look for measurements
 
     Raises
     ------
@@ -68,13 +69,13 @@ def find_roles(
     numbers = {
         name: read_numbers(frame[name], commas=commas)
         for name in frame.columns
-        if name not in (found, *key)
+        if name not in (found, *key, *taken)
     }
     names, notes = tuple(key), []
     if not names:
         names, note = _find_key(sheet, frame, moments, numbers)
         notes = [note] if note else []
-    measured = _measured(sheet, numbers, values, names, needed=not taken)
+    measured = _measured(sheet, numbers, values, names) if measure else {}
     return Roles(
         frame=frame,
         time=found,
@@ -96,8 +97,6 @@ def _measured(
     numbers: Mapping[str, Numbers],
     given: Sequence[str],
     key: Sequence[str],
-    *,
-    needed: bool,
 ) -> dict[str, Numbers]:
     for name in given:
         if name not in numbers or not numbers[name].fits:
@@ -112,7 +111,7 @@ def _measured(
         for name, read in numbers.items()
         if read.fits and name not in key and name.strip().lower() not in LABEL_NAMES
     }
-    if needed and not measured:
+    if not measured:
         shown = ", ".join(sheet.frame.columns)
         msg = f"{sheet.name} has no numeric column to score; it has: {shown}"
         raise ConfigError(msg)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from connectors.codecs import Codec, make_codec
 from connectors.codecs.fields import PER_SECOND, FieldMap, TimeUnit, look_up, times_to_ms, unit_of
-from connectors.codecs.rows import Candidates, finish, pass_over, settle, spread
+from connectors.codecs.json_diagnosis import unit_hint
+from connectors.codecs.rows import Candidates, finish, pass_over, settle, shorten, spread
 from connectors.files.documents import table_of
 from connectors.files.moments import Moments, read_moments
 from connectors.files.numbers import read_numbers
@@ -103,6 +104,8 @@ class _Rows:
     row: NDArray[np.int64]
     texts: dict[str, pl.Series]
     fields: FieldMap
+    time: str
+    measured: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.ms)
@@ -129,18 +132,18 @@ class _Rows:
         def explain(index: int, reason: str) -> tuple[str, str, bytes | None]:
             at = int(self.row[start + index])
             cells = {name: self.frame[name][at] for name in self.frame.columns}
-            detail = f"{self.name}, row {at}: {_why(cells, reason, fields)}"
+            detail = f"{self.name}, row {at}: {self._why(cells, reason)}"
             return reason, detail, orjson.dumps(cells, default=str)
 
         good, rejected = settle(rows, explain)
         offsets = np.arange(start, stop, dtype=np.int64)
         return finish(good, rejected, offsets=offsets, broker_ms=np.full(number, -1, np.int64))
 
-
-def _why(cells: dict[str, object], reason: str, fields: FieldMap) -> str:
-    named = {"bad_time": (fields.time,), "wrong_type": fields.values}.get(reason, ())
-    held = [f"{name} is {cells[name]!r}" for name in named[:3] if name in cells]
-    return f"{reason} ({', '.join(held)})" if held else reason
+    def _why(self, cells: dict[str, object], reason: str) -> str:
+        named = {"bad_time": (self.time,), "wrong_type": self.measured}.get(reason, ())
+        held = [f"{name} is {shorten(repr(cells[name]), 60)}" for name in named[:3]]
+        hint = unit_hint(cells[self.time], self.fields.time_unit) if reason == "bad_time" else ""
+        return (f"{reason} ({', '.join(held)})" if held else reason) + hint
 
 
 def _roles(sheet: Sheet, fields: FieldMap) -> Roles:
@@ -164,7 +167,8 @@ def _roles(sheet: Sheet, fields: FieldMap) -> Roles:
             sheet,
             time=None if fields.time in lost else fields.time,
             key=() if lost & {*fields.key} else fields.key,
-            taken=fields.values if named else (),
+            taken=(*(fields.values if named else ()), *_conditions(fields)),
+            measure=not named,
         )
     if found.time is None:
         msg = f"{sheet.name} has no column of times; it has {', '.join(frame.columns)}"
@@ -200,13 +204,9 @@ def _rows(sheet: Sheet, fields: FieldMap, *, joint: bool, notes: list[str]) -> _
         unread=points.unread,
         row=points.row,
         texts=texts,
-        fields=replace(
-            fields,
-            key=("key",),
-            time=roles.time or "",
-            values=tuple(roles.values),
-            tags=fields.tags,
-        ),
+        fields=fields,
+        time=str(roles.time),
+        measured=tuple(roles.values),
     )
 
 

@@ -128,3 +128,28 @@ def test_a_damaged_file_is_unavailable(tmp_path: Path, name: str, raw: bytes):
     (tmp_path / name).write_bytes(raw)
     with pytest.raises(SourceUnavailableError, match="cannot be read"):
         list(read_series(tmp_path / name).batches)
+
+
+def test_names_of_columns_may_hold_anything(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text("time,cpu,cpu.user,a..b,value.\n2026-03-02,1,2,3,4\n2026-03-03,1,2,3,4\n")
+    (decoded,) = read_series(path).batches
+    assert set(decoded.batch.keys) == {"cpu", "cpu.user", "a..b", "value."}
+
+
+def test_a_column_that_a_condition_reads_is_no_measurement(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text("time,status,load\n2026-03-02,200,1\n2026-03-03,500,2\n")
+    (decoded,) = read_series(path, FieldMap(where=(("status", "200"),))).batches
+    assert decoded.batch.values.tolist() == [[1]]
+    assert [r.counts for r in decoded.rejected] == [{"not_wanted": 1}]
+
+
+def test_a_time_in_another_unit_is_named_with_its_unit(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text("key,ts,value\na,1772409600,1\n")
+    for unit in ("ms", "iso"):
+        (decoded,) = read_series(path, FieldMap(time_unit=unit)).batches
+        assert decoded.rejected[0].detail == (
+            "a.csv, row 0: bad_time (ts is '1772409600'); time_unit: s reads it"
+        )
