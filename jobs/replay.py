@@ -10,12 +10,15 @@ import numpy as np
 import polars as pl
 
 from connectors.codecs import Codec, FieldMap, make_codec
-from connectors.files import read_series
+from connectors.files import read_messages, read_series
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
 from streamad.ports import Log, Source
 from streamad.records import Decoded, SignalBatch
 from streamad.training.fit import rows_of
+
+TABLES = (".csv", ".tsv", ".parquet")
+"""Files with these names are tables whatever the format of the pipeline's messages."""
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".gz")
 
@@ -62,16 +65,21 @@ def is_file(source: str) -> bool:
 def read_file(
     path: Path, config: PipelineConfig, *, joint: bool = False, notes: list[str] | None = None
 ) -> Iterator[Part]:
-    """Read a file through the pipeline's own field map: columns by name, lines as messages.
+    """Read a file through the pipeline's own field map: columns by name, or as messages.
 
     A table without the pipeline's key column is one series, named after the file, unless its times
     repeat; see `connectors.files.read_series`. ``notes`` are added to: how the file was read.
     """
-    source = Source(path.name, 0)
-    made = read_series(path, field_map(config), codec=codec_of(config), joint=joint)
-    if notes is not None:
-        notes += made.notes
-    for decoded in made.batches:
+    source, codec = Source(path.name, 0), codec_of(config)
+    table = path.name.lower().removesuffix(".gz").endswith(TABLES)
+    if table or config.input.format in ("json", "arrow"):
+        made = read_series(path, field_map(config), codec=codec, joint=joint)
+        batches = made.batches
+        if notes is not None:
+            notes += made.notes
+    else:
+        batches = read_messages(path, codec)
+    for decoded in batches:
         yield Part(source=source, decoded=decoded)
 
 

@@ -3,7 +3,7 @@
 from connectors.files.moments import ROW_MS
 from connectors.files.points import Points, points_of
 from connectors.files.roles import LABEL_NAMES, Roles, find_roles
-from connectors.files.series import SeriesFile, is_lines, read_series
+from connectors.files.series import SeriesFile, is_lines, read_messages, read_series
 from connectors.files.sheet import Sheet, read_sheet
 from connectors.files.times import BY_ROW
 
@@ -18,6 +18,7 @@ __all__ = [
     "find_roles",
     "is_lines",
     "points_of",
+    "read_messages",
     "read_series",
     "read_sheet",
 ]

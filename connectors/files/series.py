@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,14 @@ from connectors.files.moments import Moments, read_moments
 from connectors.files.numbers import read_numbers
 from connectors.files.points import points_of
 from connectors.files.roles import KEY_NAMES, Roles, decimal_commas, find_roles
-from connectors.files.sheet import GZIP, READER_ERRORS, Sheet, read_sheet, unreadable
+from connectors.files.sheet import (
+    GZIP,
+    READER_ERRORS,
+    Sheet,
+    read_bytes,
+    read_sheet,
+    unreadable,
+)
 from streamad.errors import ConfigError, nearest
 from streamad.records import Decoded
 
@@ -81,6 +88,25 @@ def read_series(
         for start in range(0, len(made), batch_rows)
     )
     return SeriesFile(batches, notes)
+
+
+def read_messages(path: Path, codec: Codec) -> Iterator[Decoded]:
+    """Read a file of messages: one a line where each line is JSON, else the file is one."""
+    raw = read_bytes(path)
+    messages = [line for line in raw.split(b"\n") if line.strip()]
+    if not _are_records(messages):
+        messages = [raw]
+    for start in range(0, len(messages), LINES):
+        batch = messages[start : start + LINES]
+        offsets = np.arange(start, start + len(batch), dtype=np.int64)
+        yield codec.decode(batch, offsets, np.full(len(batch), -1, np.int64))
+
+
+def _are_records(lines: Sequence[bytes]) -> bool:
+    try:
+        return isinstance(orjson.loads(lines[0]), dict)
+    except (ValueError, IndexError):
+        return False
 
 
 def is_lines(path: Path) -> bool:

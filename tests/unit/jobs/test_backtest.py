@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -242,3 +243,19 @@ def test_a_column_that_the_pipeline_names_itself_must_be_there(tmp_path: Path):
     wide(tmp_path / "in.csv")
     with pytest.raises(ConfigError, match=r"in\.csv has no column 'at'"):
         run(config, read_file(tmp_path / "in.csv", config))
+
+
+def otlp(ms: int, value: float) -> dict[str, Any]:
+    point = {"timeUnixNano": str(ms * 1_000_000), "asDouble": value}
+    metric = {"name": "load", "gauge": {"dataPoints": [point]}}
+    return {"resourceMetrics": [{"scopeMetrics": [{"metrics": [metric]}]}]}
+
+
+@pytest.mark.parametrize("one", [False, True])
+def test_messages_in_a_file_are_read_by_the_pipelines_own_decoder(tmp_path: Path, *, one: bool):
+    config = parse_pipeline("{name: t, input: {format: otlp_json}, detector: robust_z}")
+    messages = [otlp(T0 + i * 1000, i) for i in range(1 if one else 5)]
+    text = "\n".join(json.dumps(m, indent=2 if one else None) for m in messages)
+    (tmp_path / "in.json").write_text(text)
+    made = run(config, read_file(tmp_path / "in.json", config))
+    assert (made.counts["points"], set(made.keys)) == (len(messages), {"load"})
