@@ -26,12 +26,12 @@ from jobs.readiness import beyond_memory, still_learning
 from jobs.replay import Part, between, is_file, read_file, read_topic
 from jobs.score import key_spans
 from jobs.settings import environment, kafka_settings
-from jobs.tables import check_output, write_table
+from jobs.tables import check_output, check_plot, write_table
 from streamad.config import PipelineConfig, load_pipeline
 from streamad.operators.alert import AlertOperator
 from streamad.operators.detect import DetectOperator, Position
 from streamad.operators.wording import clock
-from streamad.records import Alert, Finding, SignalBatch
+from streamad.records import Alert, Finding, ScoreBatch, SignalBatch
 
 DAY_MS = 86_400_000
 FLAP_WINDOWS = 2
@@ -42,7 +42,8 @@ FLAP_WINDOWS = 2
 class Backtest:
     """What a replay found.
 
-    keys : first and last time of each; points : rows as they were used, kept only to be drawn
+    keys : first and last time of each; points, scores : what was judged and how, kept only to be
+    drawn
     """
 
     alerts: list[Alert] = field(default_factory=list)
@@ -54,6 +55,7 @@ class Backtest:
     window_ms: int = 0
     account: Account = field(default_factory=Account)
     points: list[SignalBatch] = field(default_factory=list)
+    scores: list[ScoreBatch] = field(default_factory=list)
 
     @property
     def days(self) -> float:
@@ -103,6 +105,7 @@ def replay(
         _enlarge(made, with_dates(batch))
         if keep_points:
             made.points.append(with_dates(batch))
+            made.scores += out.scores
     known = [ms for ms in spacing if ms > 0]
     made.window_ms = int(np.median(known)) * operator.detector.size if known else 0
     made.findings.sort(key=lambda f: (f.window_end_ms, f.key, f.kind, f.sequence))
@@ -193,20 +196,31 @@ def backtest_pipeline(  # noqa: PLR0913 - one argument an option, all by keyword
         )
     _write(made, out)
     if plot is not None:
-        from jobs.plot import draw
-
-        plot.write_text(draw(made, config, as_html=plot.suffix == ".html"), encoding="utf-8")
+        plot.write_text(drawn(made, config, as_html=plot.suffix == ".html"), encoding="utf-8")
     _report(made, config, operator, notes)
 
 
-def _check_outputs(out: str, plot: Path | None) -> None:
-    from streamad.errors import ConfigError
+def drawn(made: Backtest, config: PipelineConfig, *, as_html: bool) -> str:
+    """Return a picture of the series that raised alerts."""
+    from jobs.pictures import Picture, draw, panels_of
 
+    panels, left_out = panels_of(made.points, made.scores, made.alerts)
+    n_alerts = len(spans(made.alerts))
+    title = f"{config.name}: {n_alerts} alert{'' if n_alerts == 1 else 's'}, {config.detector.name}"
+    picture = Picture(
+        title=title,
+        panels=panels,
+        variates=config.input.fields.variate_names,
+        n_alerts=n_alerts,
+        left_out=left_out,
+    )
+    return draw(picture, as_html=as_html)
+
+
+def _check_outputs(out: str, plot: Path | None) -> None:
     if out != "-":
         check_output(Path(out))
-    if plot is not None and plot.suffix not in {".html", ".svg"}:
-        msg = f"--plot {plot}: drawings are written as .html or .svg"
-        raise ConfigError(msg)
+    check_plot(plot)
 
 
 def _parts(

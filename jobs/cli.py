@@ -70,6 +70,10 @@ _Joint = Annotated[
         "--joint", help="Take all columns for one series, not each for a series of its own."
     ),
 ]
+_Plot = Annotated[
+    Path | None,
+    typer.Option(help="Draw the series, their severity and alerts: .html or .svg."),
+]
 _Size = Annotated[
     int | None, typer.Option(help="Samples per window. Default: the period of the training part.")
 ]
@@ -81,7 +85,7 @@ _Params = Annotated[
 
 @app.command(
     epilog=_examples(
-        "streamad score cpu.csv -o scores.csv",
+        "streamad score cpu.csv -o scores.csv --plot cpu.html",
         "streamad score cpu.parquet --detector knn --columns v0 --train-end 2000 -o scores.parquet",
         "streamad score hosts.csv --key host --time ts --artifact models/hosts -o scores.jsonl",
     )
@@ -108,6 +112,7 @@ def score(  # noqa: PLR0913 - one argument an option
     out: Annotated[
         str, typer.Option("--out", "-o", help="CSV, Parquet or JSON lines by suffix; '-': CSV out.")
     ] = "-",
+    plot: _Plot = None,
 ) -> None:
     """Score a file, row by row, exactly as it would be scored live.
 
@@ -133,6 +138,7 @@ def score(  # noqa: PLR0913 - one argument an option
         train_end=train_end,
         size=size,
         params=_parameters(params),
+        plot=plot,
     )
 
 
@@ -251,9 +257,7 @@ def backtest(  # noqa: PLR0913 - one argument an option
         str,
         typer.Option("--out", "-o", help="Alerts, as JSON lines, CSV or Parquet; '-': JSON out."),
     ] = "-",
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw the series and the alerts: .html or .svg.")
-    ] = None,
+    plot: _Plot = None,
     joint: _Joint = False,
 ) -> None:
     """Replay a file or a topic through a pipeline, and report which alerts would have fired.

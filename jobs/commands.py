@@ -9,17 +9,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
+
+from connectors.files import ROW_MS
 from jobs.build import check_detector, make
 from jobs.console import bar, say, status
 from jobs.judged import Account
 from jobs.replay import joined, read_file
-from jobs.score import describe, fit_table, pipeline_for, score_table
+from jobs.score import Scored, describe, fit_table, pipeline_for, score_table
 from jobs.settings import environment, kafka_settings
-from jobs.tables import Table, check_output, read_table, write_table
+from jobs.tables import Table, check_output, check_plot, read_table, write_table
 from streamad.artifacts import load_manifest, save_artifact
 from streamad.config import load_pipeline
 from streamad.errors import ConfigError
-from streamad.training.fit import Fitted, fit_detector
+from streamad.training.fit import Fitted, fit_detector, rows_of
 
 DEFAULT_DETECTOR = "knn_fused"
 MAX_SHOWN = 12
@@ -38,8 +42,10 @@ def score_file(  # noqa: PLR0913 - one argument an option, all by keyword
     train_end: int | None,
     size: int | None,
     params: Mapping[str, Any],
+    plot: Path | None = None,
 ) -> None:
     """Score a file and write the scores."""
+    check_plot(plot)
     if detector is not None and artifact is not None:
         msg = "give --detector or --artifact, not both: an artifact names its detector"
         raise ConfigError(msg)
@@ -59,12 +65,40 @@ def score_file(  # noqa: PLR0913 - one argument an option, all by keyword
         sys.stdout.write(scored.frame.write_csv())
     else:
         write_table(scored.frame, Path(out))
+    if plot is not None:
+        plot.write_text(drawn(table, scored, file.name, as_html=plot.suffix == ".html"), "utf-8")
     say(describe(scored, train_end=train_end))
     for note in scored.notes:
         say(note)
     if scored.n_errors:
         say(f"{scored.n_errors} windows could not be scored: the detector failed on them")
     scored.account.require(scored.operator)
+
+
+def drawn(table: Table, scored: Scored, name: str, *, as_html: bool) -> str:
+    """Return a picture of the series with alerts or labels."""
+    from jobs.pictures import Picture, draw, panels_of
+    from jobs.pictures.panels import spans_of
+
+    known = rows_of(table.batch, np.flatnonzero(table.usable))
+    labels = {}
+    if table.labelled is not None:
+        marked = table.labelled[table.usable]
+        for key in known.keys.filter(pl.Series(marked)).unique():
+            own = (known.keys == key).to_numpy()
+            labels[str(key)] = spans_of(known.time_ms[own], marked[own])
+    panels, left_out = panels_of([known], scored.scores, scored.alerts, labels=labels)
+    n_alerts = sum(alert.state == "opened" for alert in scored.alerts)
+    title = f"{name}: {n_alerts} alert{'' if n_alerts == 1 else 's'}, {scored.detector}"
+    picture = Picture(
+        title=title,
+        panels=panels,
+        variates=table.columns,
+        n_alerts=n_alerts,
+        left_out=left_out,
+        row_ms=ROW_MS if table.time is None else 0,
+    )
+    return draw(picture, as_html=as_html)
 
 
 def _known_columns(variates: Sequence[str], file: Path, key: Sequence[str]) -> Sequence[str]:

@@ -53,7 +53,7 @@ class Scored:
 
     frame : one row a point of the table; size, lag : samples; alerts : what would have been sent;
     n_points : points from ``train_end`` on; n_incomplete : those of them that carry an earlier
-    score; account : what became of them in the operator;
+    score; account, scores : what became of them in the operator;
     step_ms : time between rows, None where the file has no times; notes : what else must be said.
     """
 
@@ -67,6 +67,7 @@ class Scored:
     n_errors: int
     account: Account
     operator: DetectOperator
+    scores: list[ScoreBatch]
     step_ms: int | None = None
     notes: tuple[str, ...] = ()
 
@@ -153,6 +154,7 @@ def score_table(
         step_ms=None if table.time is None else _step(batch),
         account=heard.account,
         operator=operator,
+        scores=heard.scores,
         notes=tuple(
             one for one in (note, young, *heard.account.notes(operator, dated=table.dated)) if one
         ),

@@ -11,9 +11,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from connectors.codecs.fields import BAD_TIME
-from connectors.files import find_roles, points_of, read_sheet
+from connectors.files import LABEL_NAMES, Roles, find_roles, points_of, read_sheet
 from streamad.errors import ConfigError
 from streamad.records import MAX_ABS_VALUE, SignalBatch
+
+LABELLED = ("1", "1.0", "true", "anomaly", "anomalous", "yes")
+"""What marks a row in a column of labels, in lower case."""
 
 SERIES = "series"
 """The name of a series where no column names any, and of the column that names a column."""
@@ -28,7 +31,8 @@ class Table:
     be read; columns : the variates; measured : columns of the file that were read; time : name of a
     column (None: the row number); key : columns that name the series; n_rows : rows of the file;
     n_unreadable : cells that are no finite number and count as missing; dated : times are moments,
-    not numbers of rows; notes : how it was read.
+    not numbers of rows; labelled : points that a column of the file marks as anomalies; notes : how
+    it was read.
     """
 
     frame: pl.DataFrame
@@ -42,6 +46,7 @@ class Table:
     n_rows: int
     n_unreadable: int
     dated: bool
+    labelled: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -101,9 +106,20 @@ def read_table(
         key=(*roles.key, *((SERIES,) if points.separate else ())),
         n_rows=roles.frame.height,
         n_unreadable=int(bad.sum()),
+        labelled=_labelled(roles, points.row),
         dated=roles.moments is not None and roles.moments.unit != "row",
         notes=(*sheet.notes, *points.notes),
     )
+
+
+def _labelled(roles: Roles, row: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+    """Return which points a column of the file labels an anomaly, None where there is none."""
+    for name in roles.frame.columns:
+        if name.strip().lower() in LABEL_NAMES:
+            texts = roles.frame[name].cast(pl.String).str.to_lowercase().str.strip_chars()
+            marked = texts.is_in(LABELLED).fill_null(value=False).to_numpy()
+            return np.asarray(marked[row])
+    return None
 
 
 def write_table(frame: pl.DataFrame, path: Path) -> None:
@@ -122,4 +138,11 @@ def check_output(path: Path) -> None:
     """Refuse a suffix nothing is written for, before any work is done."""
     if path.suffix not in {".csv", ".parquet", ".jsonl", ".ndjson"}:
         msg = f"{path}: the output must end with .csv, .parquet or .jsonl"
+        raise ConfigError(msg)
+
+
+def check_plot(path: Path | None) -> None:
+    """Refuse a suffix nothing is drawn for, before any work is done."""
+    if path is not None and path.suffix not in {".html", ".svg"}:
+        msg = f"--plot {path}: drawings are written as .html or .svg"
         raise ConfigError(msg)

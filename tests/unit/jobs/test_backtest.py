@@ -1,18 +1,19 @@
 """A replay gives the alerts there would have been: twice the same, in whatever batches."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import orjson
 import polars as pl
 import pytest
 
-from jobs.backtest import Backtest, Span, count_flaps, facts, replay, spans
+from jobs.backtest import Backtest, Span, count_flaps, drawn, facts, replay, spans
 from jobs.build import build_detect
-from jobs.plot import draw
 from jobs.replay import Part, between, joined, read_file, read_topic
 from streamad.config import PipelineConfig, parse_pipeline
 from streamad.errors import ConfigError
@@ -52,7 +53,7 @@ def parts(*sizes: int) -> Iterator[Part]:
         yield Part(source=SOURCE, decoded=Decoded(batch=piece, rejected=[]))
 
 
-def run(config: PipelineConfig, pieces: Iterator[Part], **options: object) -> Backtest:
+def run(config: PipelineConfig, pieces: Iterable[Part], **options: object) -> Backtest:
     return replay(build_detect(config), pieces, **options)  # type: ignore[arg-type]
 
 
@@ -197,19 +198,24 @@ def test_the_report_names_what_matters(config: PipelineConfig):
 
 def test_the_picture_shows_series_and_alerts_and_escapes_names():
     config = parse_pipeline(TEXT)
-    made = run(config, parts(), keep_points=True)
-    drawn = draw(made, config, as_html=False)
-    assert drawn.startswith("<svg")
-    assert "<polyline" in drawn
-    assert drawn.count('fill-opacity="0.3"') == 1
-    made.keys["<script>"] = (0, 1)
-    page = draw(made, config, as_html=True)
+    batches = batch()
+    named = replace(batches, keys=batches.keys.replace("a", "<script>"))
+    made = run(
+        config, [Part(source=SOURCE, decoded=Decoded(batch=named, rejected=[]))], keep_points=True
+    )
+    picture = drawn(made, config, as_html=False)
+    ElementTree.fromstring(picture)  # noqa: S314 our own
+    assert picture.startswith("<svg")
+    assert picture.count("<polyline") == 1
+    assert "1 other series are not drawn" in picture
+    assert picture.count('class="band"') == 2, "one, and its place in the legend"
+    page = drawn(made, config, as_html=True)
     assert page.startswith("<!doctype html>")
     assert "<script>" not in page
 
 
 def test_a_picture_of_nothing_is_drawn_as_well(config: PipelineConfig):
-    assert draw(Backtest(), config, as_html=False).startswith("<svg")
+    ElementTree.fromstring(drawn(Backtest(), config, as_html=False))  # noqa: S314 our own
 
 
 def wide(path: Path, *, time: str = "Time") -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import polars as pl
@@ -133,6 +134,26 @@ def test_score_writes_one_row_a_row_and_tells_the_lag(run: Run, metrics: Path, t
     ]  # fmt: skip
     assert len(frame) == 700
     assert "uses no row after t + 20" in err
+
+
+def test_score_draws_series_alerts_and_labels(run: Run, tmp_path: Path):
+    rng = np.random.default_rng(0)
+    calm = [50 + np.sin(np.arange(900) / 6) + 0.05 * rng.normal(size=900) for _ in range(3)]
+    calm[1][600:604] += 40
+    label = (np.arange(900) // 4 == 150).astype(int)
+    times = 1_772_366_400_000 + 60_000 * np.arange(900)
+    columns = {"ts": times, "a": calm[0], "b<i>": calm[1], "c": calm[2], "label": label}
+    pl.DataFrame(columns).write_csv(tmp_path / "in.csv")
+    plot = tmp_path / "in.svg"
+    code, _, err = run(
+        "score", tmp_path / "in.csv", "--size", 38, "-o", tmp_path / "o.csv", "--plot", plot
+    )
+    assert code == 0, err
+    drawn = ElementTree.parse(plot).getroot()  # noqa: S314 our own
+    texts = ["".join(node.itertext()) for node in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"a", "b<i>", "c", "labelled"} <= set(texts), "each has the label of its rows"
+    assert texts.index("b<i>") < texts.index("a"), "what raised alerts comes first"
+    assert len(list(drawn.iter("{http://www.w3.org/2000/svg}polyline"))) == 3
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])

@@ -119,10 +119,11 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path, name: str):
     [
         ("a.parquet", b"damaged"),
         ("a.parquet", b"PAR1damaged"),
-        ("a.csv.gz", gzip.compress(b"ts,value\n1,1\n" * 1000)[:-20]),
-        ("a.jsonl.gz", gzip.compress(b'{"key":"a","ts":1,"value":1}\n' * 1000)[:-20]),
+        ("a.csv.gz", gzip.compress(b"ts,value\n1,1\n" * 1000, mtime=0)[:-20]),
+        ("a.jsonl.gz", gzip.compress(b'{"key":"a","ts":1,"value":1}\n' * 1000, mtime=0)[:-20]),
         ("a.csv", b"\x1f\x8bdamaged"),
     ],
+    ids=range(5),
 )
 def test_a_damaged_file_is_unavailable(tmp_path: Path, name: str, raw: bytes):
     (tmp_path / name).write_bytes(raw)
