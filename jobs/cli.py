@@ -28,6 +28,7 @@ app = typer.Typer(
         "Start here:\n\n\b\n"
         "  streamad demo                                    see an alert in a minute, no broker\n"
         "  streamad score metrics.csv -o scores.csv         score a file you have\n"
+        "  streamad init metrics -o pipeline.yaml           write a pipeline for a topic or file\n"
         "  streamad validate pipeline.yaml                  check a pipeline before you run it\n"
         "  streamad run pipeline.yaml                       run it"
     ),
@@ -206,6 +207,37 @@ def detectors(
 # --- pipelines ----------------------------------------------------------------------------------
 
 _Pipeline = Annotated[Path, typer.Argument(help="The pipeline file, YAML.", metavar="PIPELINE")]
+
+
+@app.command(
+    short_help="Write a first pipeline for a file or a topic.",
+    epilog=_examples(
+        "streamad init metrics.csv -o pipeline.yaml",
+        "streamad init metrics -o pipeline.yaml       # a topic of KAFKA_BOOTSTRAP_SERVERS",
+    ),
+)
+def init(
+    source: Annotated[
+        str,
+        typer.Argument(help="A file of any kind that 'score' reads, or a topic.", metavar="SOURCE"),
+    ],
+    *,
+    out: Annotated[
+        str,
+        typer.Option("--out", "-o", help="The file to write; it must not exist. '-': print it."),
+    ] = "-",
+    name: Annotated[
+        str | None, typer.Option(help="The pipeline's name. Default: that of the source.")
+    ] = None,
+) -> None:
+    """Look at a file or a topic, and write a pipeline for it.
+
+    The format, the fields, the unit of times, the time between readings and what repeats are
+    found in the data; comments in the file give the reasons. Read it before you run it.
+    """
+    from jobs.init import init_pipeline
+
+    init_pipeline(source, out=out, name=name)
 
 
 @app.command(

@@ -57,6 +57,29 @@ def test_a_topic_and_a_file_of_the_same_rows_give_the_same_alerts(kafka, pipelin
     assert found == (tmp_path / "file.csv").read_text()
 
 
+def test_a_first_pipeline_of_a_topic_needs_no_edit(
+    kafka, pipeline, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    _, name = pipeline
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
+    for row in rows():
+        made = {"host": {"name": row["key"]}, "@timestamp": row["ts"], "load": str(row["value"])}
+        producer.send(name, key=str(row["key"]).encode(), value=orjson.dumps(made))
+    producer.flush()
+    producer.close()
+    first = tmp_path / "first.yaml"
+    assert cli.main(["init", name, "-o", str(first)]) == 0
+    assert "1,800 readings of 3 series" in capfd.readouterr().err
+    assert cli.main(["validate", str(first), "--online"]) == 0
+    plot = tmp_path / "alerts.html"
+    out = str(tmp_path / "alerts.csv")
+    assert cli.main(["backtest", str(first), name, "-o", out, "--plot", str(plot)]) == 0
+    assert ",b," in Path(out).read_text()
+    assert "<svg" in plot.read_text()
+    assert cli.main(["init", name, "-o", str(first)]) == 2
+    assert cli.main(["init", "no-such-topic"]) == 2
+
+
 def test_a_pipeline_is_checked_against_its_cluster(pipeline, capfd: pytest.CaptureFixture[str]):
     path, name = pipeline
     assert cli.main(["validate", str(path), "--online"]) == 0

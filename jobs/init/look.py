@@ -1,0 +1,264 @@
+"""What messages or a table hold: their format, and which field is what."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import orjson
+import polars as pl
+
+from connectors.codecs import FieldMap, make_codec
+from connectors.codecs.fields import PER_SECOND, TimeUnit
+from connectors.codecs.json_wrappers import bare, framing
+from connectors.files import find_roles, is_lines, read_sheet
+from connectors.files.documents import table_of
+from connectors.files.roles import Roles
+from connectors.files.sheet import Sheet, read_bytes
+from streamad.errors import ConfigError
+
+MAX_RECORDS = 20_000
+MAX_VALUES = 8
+"""Fields of one series that are worth judging together; of more the first are taken."""
+
+MAX_KEYS = 3
+IDENTITY = frozenset({
+    "host", "hostname", "instance", "node", "pod", "container", "device", "sensor", "machine",
+    "server", "service", "app", "application", "job", "name", "metric", "id", "entity", "source",
+})  # fmt: skip
+"""Names of fields that usually name a series."""
+
+ARROW_STARTS = (b"ARROW1", b"\xff\xff\xff\xff")
+BINARY = ("prometheus", "otlp_proto")
+
+
+@dataclass(slots=True, kw_only=True)
+class Look:
+    """What was found.
+
+    format : of the messages; fields : None where the codec's own names serve; table : the fields
+    are columns of a file, and every numeric one may be a series; notes : what else a reader must
+    know
+    """
+
+    format: str
+    fields: FieldMap | None = None
+    table: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def look_at_file(path: Path) -> tuple[Look, list[bytes]]:
+    """Return what a file holds, and its messages where it holds some."""
+    if not is_lines(path):
+        start = read_bytes(path)[:64].lstrip()
+        if not (start.startswith(b"{") and path.suffix != ".json"):
+            return _of_table(read_sheet(path)), []
+    lines = [line for line in read_bytes(path).split(b"\n") if line.strip()][:MAX_RECORDS]
+    return look_at(lines, path.name), lines
+
+
+def look_at(payloads: Sequence[bytes | None], name: str) -> Look:
+    """Return what the messages of a topic hold.
+
+    Raises
+    ------
+    ConfigError
+        where their format is none that is read, or no field can be the time, the key or a value
+    """
+    given = [payload for payload in payloads if payload]
+    if not given:
+        msg = f"{name} holds no message to look at"
+        raise ConfigError(msg)
+    first = bare(given[0])
+    if first.startswith((b"{", b"[")):
+        records = _records(given)
+        if any("resourceMetrics" in record for record in records[:10]):
+            return Look(format="otlp_json")
+        return _of_records(records, name)
+    if first.startswith(ARROW_STARTS):
+        sheet = read_arrow(given[0], name)
+        return _of_sheet(sheet, "arrow", [])
+    if (known := framing(given[0])) is not None:
+        msg = f"{name}: {known}"
+        raise ConfigError(msg)
+    for codec in BINARY:
+        n = len(given[:20])
+        decoded = make_codec(codec, FieldMap()).decode(given[:20], np.arange(n), np.full(n, -1))
+        if len(decoded.batch):
+            return Look(format=codec)
+    msg = (
+        f"{name}: its messages begin with {given[0][:8]!r}, which is none of the formats that are "
+        "read (JSON, Arrow, OTLP, Prometheus remote write)"
+    )
+    raise ConfigError(msg)
+
+
+def read_arrow(payload: bytes, name: str) -> Sheet:
+    """Return the table of an Arrow message."""
+    reader = pl.read_ipc if payload.startswith(b"ARROW1") else pl.read_ipc_stream
+    try:
+        return Sheet(name=name, frame=reader(payload))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        msg = f"{name}: is no Arrow message ({str(error).splitlines()[0]})"
+        raise ConfigError(msg) from error
+
+
+def _records(payloads: Sequence[bytes]) -> list[dict[str, Any]]:
+    records: list[Any] = []
+    for payload in payloads:
+        for text in _texts(bare(payload)):
+            try:
+                record = orjson.loads(text)
+            except orjson.JSONDecodeError:
+                continue
+            records += record if isinstance(record, list) else [record]
+            if len(records) >= MAX_RECORDS:
+                return [one for one in records if isinstance(one, dict)]
+    return [one for one in records if isinstance(one, dict)]
+
+
+def _texts(text: bytes) -> list[bytes]:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text.split(b"\n")
+    return [text]
+
+
+def _of_records(records: list[dict[str, Any]], name: str) -> Look:
+    if not records:
+        msg = f"{name}: no message is a JSON object"
+        raise ConfigError(msg)
+    rows = _rows_in(records)
+    if rows is not None:
+        shared = [{k: v for k, v in one.items() if k != rows} for one in records]
+        inner = [(s, one.get(rows)) for s, one in zip(shared, records, strict=True)]
+        records = [{**s, **r} for s, part in inner for r in part or [] if isinstance(r, dict)]
+    columnar = {key: value for key, value in records[0].items() if isinstance(value, list)}
+    if len(columnar) > 1 and len({len(value) for value in columnar.values()}) == 1:
+        size = len(next(iter(columnar.values())))
+        one = records[0]
+        records = [
+            {k: v[i] if isinstance(v, list) else v for k, v in one.items()} for i in range(size)
+        ]
+    look = _of_sheet(Sheet(name=name, frame=table_of(records)), "json", [])
+    if rows is not None and look.fields is not None:
+        look.fields = FieldMap(**{**_as_dict(look.fields), "rows": rows})
+    return look
+
+
+def _as_dict(fields: FieldMap) -> dict[str, Any]:
+    return {name: getattr(fields, name) for name in FieldMap.__dataclass_fields__}
+
+
+def _rows_in(records: Sequence[dict[str, Any]]) -> str | None:
+    """Return the name of the array of objects that most records hold."""
+    names = Counter(
+        name
+        for record in records
+        for name, value in record.items()
+        if isinstance(value, list) and value and isinstance(value[0], dict)
+    )
+    most = names.most_common(1)
+    return most[0][0] if most and most[0][1] * 2 > len(records) else None
+
+
+def _of_sheet(sheet: Sheet, codec: str, notes: list[str]) -> Look:
+    """Find the fields of records, of the commonest measurement where there are several."""
+    frame = sheet.frame
+    where: tuple[tuple[str, str], ...] = ()
+    found = _measurements(frame)
+    if found is not None:
+        column, value, others = found
+        where = ((column, value),)
+        notes.append(f"other measurements of the topic are left out: {', '.join(others[:5])}")
+        frame = frame.filter(pl.col(column) == value)
+        frame = frame.select(c for c in frame.columns if frame[c].null_count() < len(frame))
+    roles = find_roles(Sheet(name=sheet.name, frame=frame))
+    if roles.time is None or roles.moments is None:
+        msg = f"{sheet.name}: no field holds times; it has: {', '.join(frame.columns)}"
+        raise ConfigError(msg)
+    key = roles.key or _only_text(frame, roles, taken=[asked for asked, _ in where])
+    if not key:
+        msg = (
+            f"{sheet.name}: no field of texts names the series; it has: {', '.join(frame.columns)}"
+        )
+        raise ConfigError(msg)
+    values = [name for name in roles.values if name not in key]
+    if len(values) > MAX_VALUES:
+        notes.append(f"{len(values) - MAX_VALUES} other numeric fields are left out")
+    fields = FieldMap(
+        key=tuple(key),
+        time=roles.time,
+        time_unit=_unit(roles, sheet.name),
+        values=tuple(values[:MAX_VALUES]),
+        where=where,
+    )
+    return Look(format=codec, fields=fields, notes=[*notes, *roles.notes])
+
+
+def _unit(roles: Roles, name: str) -> TimeUnit:
+    unit = "" if roles.moments is None else roles.moments.unit
+    if unit in PER_SECOND or unit == "iso":
+        return cast("TimeUnit", unit)
+    msg = (
+        f"{name}: the times of {roles.time!r} are no epochs and not ISO 8601; have the producer "
+        "write either"
+    )
+    raise ConfigError(msg)
+
+
+def _only_text(frame: pl.DataFrame, roles: Roles, taken: Sequence[str]) -> tuple[str, ...]:
+    """Return what there is to name series by: texts in every record that few values have."""
+    texts: list[str] = []
+    for name in frame.columns:
+        column = frame[name]
+        if column.dtype != pl.String or name in (roles.time, *roles.values, *taken):
+            continue
+        few = column.null_count() == 0 and column.n_unique() <= max(2, len(frame) // 4)
+        if few and not any(column.equals(frame[other]) for other in texts):
+            texts.append(name)
+    telling = [name for name in texts if name.lower().split(".")[-1] in IDENTITY]
+    return tuple((telling or texts)[:MAX_KEYS])
+
+
+def _measurements(frame: pl.DataFrame) -> tuple[str, str, list[str]] | None:
+    """Return the column that tells measurements apart, its commonest value, and the others.
+
+    Each value of it stands with the same numeric fields, and not all with the same; None where
+    there is no such column.
+    """
+    numeric = [c for c in frame.columns if frame[c].dtype.is_numeric()]
+    partly = [c for c in numeric if 0 < frame[c].null_count() < len(frame)]
+    if not partly:
+        return None
+    shapes = frame.select(pl.concat_str([pl.col(c).is_null() for c in partly]).alias("shape"))
+    for column in frame.columns:
+        if frame[column].dtype != pl.String or frame[column].null_count():
+            continue
+        both = frame.select(pl.col(column).alias("name")).with_columns(shapes["shape"])
+        names, pairs = both["name"].n_unique(), both.n_unique()
+        if 1 < names == pairs <= MAX_VALUES * 4 and both["shape"].n_unique() > 1:
+            order = both["name"].value_counts(sort=True)["name"].to_list()
+            return column, str(order[0]), [str(name) for name in order[1:]]
+    return None
+
+
+def _of_table(sheet: Sheet) -> Look:
+    roles = find_roles(sheet)
+    if roles.time is None or roles.moments is None:
+        msg = f"{sheet.name}: no column holds times; it has: {', '.join(sheet.frame.columns)}"
+        raise ConfigError(msg)
+    unit = roles.moments.unit if roles.moments.unit in PER_SECOND else "iso"
+    own = roles.time in sheet.frame.columns
+    fields = FieldMap(
+        key=roles.key or FieldMap().key,
+        time=roles.time if own else FieldMap().time,
+        time_unit=cast("TimeUnit", unit) if own else FieldMap().time_unit,
+        values=tuple(roles.values) if len(roles.values) == 1 else FieldMap().values,
+    )
+    return Look(format="json", fields=fields, table=True, notes=[*sheet.notes, *roles.notes])

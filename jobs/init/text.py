@@ -1,0 +1,113 @@
+"""The pipeline as a commented file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from connectors.codecs import FieldMap
+from jobs.init.look import Look
+from jobs.init.measure import Measure
+from streamad.config import format_duration
+from streamad.operators.wording import duration
+
+SILENT_STEPS = 10
+"""A series is silent after so many readings that did not come."""
+LEAST_SILENCE_MS = 60_000
+HEADER_WIDTH = 96
+
+
+def pipeline_text(name: str, source: str, topic: str, look: Look, found: Measure) -> str:
+    """Return the text of a pipeline file for what was found in a source."""
+    lines = [
+        f"# Made by `streamad init` from {found.n_rows:,} readings of {found.n_keys:,} series in "
+        f"{_plain(source)}.",
+        *(f"# {_plain(note)}" for note in look.notes),
+        f"name: {json.dumps(name)}",
+        "",
+        "input:",
+        f"  topics: {json.dumps(topic)}",
+        f"  format: {look.format}",
+        *_fields(look),
+        "",
+        "series:",
+        *_series(found),
+        "",
+        "windows:",
+        *_windows(found),
+        "",
+        "detector: knn_fused",
+        "",
+        "alerts:",
+        "  # An ordinary series shows something as rare about once in this time.",
+        "  level: 5d",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())[:HEADER_WIDTH]
+
+
+def _fields(look: Look) -> list[str]:
+    fields, default = look.fields, FieldMap()
+    if fields is None:
+        return ["  # Series are named by the metric and its labels; fields.key names others."]
+    lines = ["  fields:"]
+    if not look.table or fields.key != default.key:
+        lines += ["    # What names a series; alerts show it.", f"    key: {_listed(fields.key)}"]
+    if not look.table or fields.time != default.time:
+        lines.append(f"    time: {json.dumps(fields.time)}")
+    lines.append(f"    time_unit: {fields.time_unit}")
+    if look.table and fields.values == default.values:
+        lines.append(
+            "    # Every numeric column is a series; `values: [a, b]` makes one of several."
+        )
+    else:
+        if len(fields.values) > 1:
+            lines.append("    # Judged together, as one series; leave out what has no bearing.")
+        lines.append(f"    values: {_listed(fields.values)}")
+    if fields.rows is not None:
+        lines += [
+            "    # A message holds its rows in this array.",
+            f"    rows: {json.dumps(fields.rows)}",
+        ]
+    if fields.where:
+        named = ", ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in fields.where)
+        lines += ["    # Only these rows; others are counted.", f"    where: {{{named}}}"]
+    return lines
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"[{', '.join(json.dumps(name, ensure_ascii=False) for name in names)}]"
+
+
+def _series(found: Measure) -> list[str]:
+    lines = []
+    if found.step_ms:
+        how = "nearly always" if found.even else "usually, but not always,"
+        lines.append(f"  # Readings of a series are {how} {duration(found.step_ms)} apart. Without")
+        lines.append("  # `step` each is a sample; with it, those of one step are put together.")
+        lines.append(f"  # step: {format_duration(found.step_ms)}")
+        silence = max(SILENT_STEPS * found.step_ms, LEAST_SILENCE_MS)
+        if silence < 86_400_000:
+            lines += [
+                f"  # No data for {SILENT_STEPS} readings is a finding (`no_data`).",
+                f"  silence: {format_duration(silence)}",
+            ]
+            return lines
+    return [
+        *lines,
+        "  # Keep what is known of a series that sends nothing for a month.",
+        "  ttl: 30d",
+    ]
+
+
+def _windows(found: Measure) -> list[str]:
+    if found.period and found.step_ms:
+        after = duration(found.period * found.step_ms)
+        lines = [f"  # Most series repeat after {found.period:,} samples ({after})."]
+    else:
+        lines = ["  # Nothing was found that repeats."]
+    return [*lines, f"  size: {found.size}"]
