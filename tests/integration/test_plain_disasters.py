@@ -170,7 +170,7 @@ def test_findings_deleted_while_running_open_no_alert_again(pipeline, rows):
         client.delete_topics([job.config.topic("findings")])
     time.sleep(12)
     job.send(series[300:])
-    job.until(job.done, what="it works on")
+    job.until(job.done, what="it works on", timeout_s=150)
     process.terminate()
     process.join(20)
     assert process.exitcode == 0

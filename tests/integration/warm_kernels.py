@@ -5,6 +5,8 @@ No polars here: its threads would not live on in a fork.
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
 import jobs.run  # noqa: F401 - what the processes will run
@@ -40,3 +42,8 @@ def warm() -> None:
 
 
 warm()
+
+# What a failing test shows of its processes: who joined, what was placed, which commit was put off.
+logging.basicConfig(format="%(asctime)s %(process)d %(name)s %(levelname)s %(message)s")
+for name in ("streamad", "jobs", "connectors", "kafka.coordinator"):
+    logging.getLogger(name).setLevel(logging.INFO)
