@@ -31,8 +31,9 @@ UNITS: Mapping[str, Mapping[str, float]] = {
 }  # fmt: skip
 """Units that dashboards mix in one column as the size of a value wants it, and their factors."""
 
-_NUMBER = r"^([+\-\x{2212}]?(?:[0-9][0-9.,' \x{a0}\x{202f}]*)?[0-9](?:[eE][+\-]?[0-9]+)?)"
-_CELL = _NUMBER + r"[\s\x{a0}]*([^0-9\s].*)?$"
+_WHOLE = r"(?:[0-9]{1,3}(?:[.,' \x{a0}\x{202f}][0-9]{3})+|[0-9]+)"
+_NUMBER = r"^([+\-\x{2212}]?(?:" + _WHOLE + r"(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eE][+\-]?[0-9]+)?)"
+_CELL = _NUMBER + r"[\s\x{a0}]*([\p{L}%°$€£].*)?$"
 _POINTS = (
     r"^[+\-]?(?:[0-9]+\.(?:[0-9]{1,2}|[0-9]{4,})|0\.[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+\.[0-9]+)\D*$"
 )

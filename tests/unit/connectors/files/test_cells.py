@@ -51,7 +51,16 @@ def test_units_and_what_stands_for_nothing(cells, values, unit):
 
 
 @pytest.mark.parametrize(
-    "cells", [["web-1", "web-2"], ["1 apple", "2 pears"], ["10.0.0.1"], [None]]
+    "cells",
+    [
+        ["web-1", "web-2"],
+        ["1 apple", "2 pears"],
+        ["10.0.0.1"],
+        ["10 20"],
+        ["10:00"],
+        ["1/2/26"],
+        [None],
+    ],
 )
 def test_texts_are_no_numbers(cells):
     assert not read_numbers(pl.Series(cells, dtype=pl.String)).fits
