@@ -203,6 +203,9 @@ class Chaos:
                 next_s = now_s + self._random.uniform(0.5, 3.0)
             tell((now_s - began_s) / length_s, f"{self.acts.total()} acts")
             time.sleep(0.1)
+        # The feeder ends by handing over what it holds, which takes a broker that is there.
+        self._broker_back_s = 0.0
+        self._supervise(time.monotonic())
 
     def _calm(self) -> None:
         """Undo what is done, and wait for all input to be committed."""
