@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 FENCED_S = 3.0
 """A member of the group without heartbeats for so long is none: another one has its name."""
+REFUSED_S = 15.0
+"""A client whose every commit is refused for so long, as of no member, joins the group again."""
 MAX_DAMAGED = 10
 """A batch whose checksum is wrong is fetched so often."""
 
@@ -97,6 +99,7 @@ class KafkaMember:
         self._failure: BaseException | None = None
         self._membership: str | None = None
         self._quiet_since_s: float | None = None
+        self._refused_since_s: float | None = None
         self._n_damaged = 0
         self._life, self._number = uuid.uuid4().hex[:8], 0
         try:
@@ -170,6 +173,23 @@ class KafkaMember:
         self._take(parts)
         self._raise_failure()
         return True
+
+    def _join_again_if_unknown(self) -> None:
+        """Leave a membership that only the client believes in.
+
+        Heartbeats find that out, as a rule. Where they do not, each commit would be refused, and
+        the same messages read again, without end. The next poll joins as somebody new.
+        """
+        now_s = time.monotonic()
+        if self._refused_since_s is None:
+            self._refused_since_s = now_s
+        if now_s - self._refused_since_s < REFUSED_S:
+            return
+        self._refused_since_s = None
+        logger.warning("no commit was taken for %.0f s: joining the group again", REFUSED_S)
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - the client offers no way
+        coordinator._join_task = None  # noqa: SLF001 - it may be the one that never ends
+        coordinator.reset_generation()
 
     def _give_up_on_damage(self, error: KafkaError) -> None:
         """Raise StreamadError where a batch fails its checksum again and again.
@@ -259,7 +279,12 @@ class KafkaMember:
         Tries again until it is known to be done. Raises MembershipError where the group has moved
         on: nothing was written.
         """
-        written = self._commit(records, progress)
+        try:
+            written = self._commit(records, progress)
+        except MembershipError:
+            self._join_again_if_unknown()
+            raise
+        self._refused_since_s = None
         self._say_uncommitted(at_hand=False)
         return written
 

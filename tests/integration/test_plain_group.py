@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from kafka.errors import UnknownMemberIdError
 
 from jobs.plain import detect_loop
 from streamad.errors import MembershipError
@@ -106,6 +107,32 @@ def test_a_member_that_comes_back_as_somebody_new_writes_nothing_of_its_old_life
         job.turn(loop, "detect")
         (new,) = loop.shards.values()
         assert new is not old
+        loop.drain()
+    job.run()
+    job.check()
+
+
+def test_a_membership_only_the_client_believes_in_is_left(pipeline, rows, monkeypatch):
+    """Seen once under load: heartbeats pass, and every commit is refused as of a stranger."""
+    monkeypatch.setattr("connectors.kafka_member.REFUSED_S", 1.0)
+    job = pipeline(partitions=1)
+    job.create()
+    series = rows(keys=2)
+    job.send(series[:300])
+    loop, kafka = detect_loop(job.config, job.settings, member="a")
+    with contextlib.closing(kafka):
+        job.turn(loop, "detect")
+        stranger, write = kafka._consumer.group_metadata().member_id, kafka._output.write
+
+        def refuse(records, offsets, membership):
+            if membership.member_id == stranger:
+                raise UnknownMemberIdError
+            return write(records, offsets, membership)
+
+        monkeypatch.setattr(kafka._output, "write", refuse)
+        job.send(series[300:])
+        job.turn(loop, "detect")
+        assert kafka._consumer.group_metadata().member_id != stranger
         loop.drain()
     job.run()
     job.check()
