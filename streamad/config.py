@@ -247,8 +247,9 @@ class SelectConfig(Section):
 class GapsConfig(Section):
     """How missing samples are filled, and when a window is not scored."""
 
-    fill: Literal["none", "previous", "linear"] = "previous"
-    """How a missing sample is filled."""
+    fill: Literal["none", "previous", "linear", "zero"] | None = None
+    """How a missing sample is filled; unset: ``zero`` for ``kind: delta``, else ``previous``. With
+    ``zero``, no record in a step means that nothing happened: the sample is not missing."""
     max_share: float = Field(default=0.2, ge=0, le=1)
     """A window with a larger share of missing samples is not scored (``incomplete``)."""
 

@@ -243,7 +243,7 @@ def _window_plan(config: PipelineConfig, detector: Detector) -> WindowPlan:
         lateness_ms=series.lateness,
         kind=series.kind,
         aggregate="sum" if series.kind == "delta" else series.aggregate,
-        fill=series.gaps.fill,
+        fill=series.gaps.fill or ("zero" if series.kind == "delta" else "previous"),
         max_missing=series.gaps.max_share,
         nan_limit=detector.info.nan_ok,
         reorder=series.reorder,

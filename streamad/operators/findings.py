@@ -114,6 +114,31 @@ class FindingMaker:
             reason=reason,
         )
 
+    def end(self, call: Call, code: int, *, at_ms: int, until_ms: int, reason: str) -> None:
+        """End a key's open episode without a window that ends it: an alert must not stay open.
+
+        at_ms : when that was decided; until_ms : the last time the event is known of
+        """
+        left = call.state.episodes.open_episode(code)
+        episode = Episode(
+            kind="anomaly",
+            state="ended",
+            opened_ms=left.opened_ms,
+            opened_ordinal=int(call.state.flags["opened_ordinal"][code]),
+            began_ms=int(call.state.flags["event_ms"][code, 0]),
+            until_ms=until_ms,
+            sequence=left.sequence + 1,
+            window_start_ms=at_ms,
+            window_end_ms=at_ms,
+        )
+        measured = Measured(
+            peak_score=left.peak, peak_p_value=left.peak_p, n_windows=left.n_windows, p_value=1.0
+        )
+        call.out.findings.append(
+            self.make(call, code, episode=episode, measured=measured, reason=reason)
+        )
+        call.out.counts["findings_ended"] += 1
+
     def plain(  # noqa: PLR0913 - all by keyword
         self,
         call: Call,

@@ -13,7 +13,7 @@ from typing import Any
 
 from streamad.errors import StateError
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 """Of the arrays of a shard and of its header."""
 
 MAX_DIFFERENCES = 5

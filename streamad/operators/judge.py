@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamad.compiled import compiled
 from streamad.config import PipelineConfig, ScoringConfig
 from streamad.detectors.base import Detector, WindowExplanations
 from streamad.operators.call import Call
 from streamad.operators.findings import Episode, FindingMaker, Measured, sample_time
+from streamad.operators.kernels import blind_runs, marked_before, numbered
 from streamad.operators.wording import ADOPTED as ADOPTED_TEXT
 from streamad.operators.wording import frozen
 from streamad.records import (
@@ -36,6 +36,11 @@ FAILURES_AGAIN_MS = 300_000
 """Of a run of failing windows of a key these make findings: the first few, every so-manieth, and
 one that comes so long after the last that did, or the alert would be taken for over. The others are
 counted only. All of it is by the key's own windows, so it depends on no batch."""
+
+BLIND_SPANS = 2
+"""An open episode ends once so many windows' lengths of a key were incomplete. A hole leaves one
+length of incomplete windows behind it, after which they are judged again."""
+BLIND = "not watched: most of its samples are missing (series.gaps)"
 
 FAILURES_APART_MS = 600_000
 """A failure so long after the one before begins a new run."""
@@ -75,7 +80,7 @@ class WindowJudge:
     def judge(self, call: Call, block: WindowBlock, offsets: NDArray[np.int64]) -> None:
         """Judge a block; ``offsets`` ``(n,)`` are those of the rows that closed its windows."""
         n = len(block)
-        ordinal = _numbered(block.codes, call.state.flags["ordinal"])
+        ordinal = numbered(block.codes, call.state.flags["ordinal"])
         log = ScoreBatch(
             keys=call.state.keys.decode(block.codes),
             end_ms=block.end_ms.copy(),
@@ -92,23 +97,42 @@ class WindowJudge:
         if call.recorded is not None:
             logged = call.recorded.lookup(log.keys, log.end_ms, ordinal)
             log.score[:], log.newest[:] = logged[:, 0], logged[:, 1]
-        for part in self._rounds(call, block, ordinal):
+        ends = np.zeros(n, np.bool_)
+        limit = BLIND_SPANS * max(self._detector.size // self._stride, 1)
+        blind_runs(block.codes, block.incomplete, call.state.flags["blind"], limit, ends)
+        for part in self._rounds(call, block, ordinal, ends):
             self._judge_round(call, part, log, offsets)
+            self._abandon(call, part, ends)
         call.out.scores.append(log)
         call.out.counts["windows"] += n
         call.out.counts["incomplete"] += int(block.incomplete.sum())
 
+    def _abandon(self, call: Call, part: _Round, ends: NDArray[np.bool_]) -> None:
+        """End episodes of keys that were blind for long: nothing else would end their alerts."""
+        for place in np.flatnonzero(ends[part.rows]).tolist():
+            codes = part.codes[place : place + 1]
+            if not call.state.episodes.is_open(codes)[0]:
+                continue
+            code, end_ms = int(codes[0]), int(part.end_ms[place])
+            until_ms = int(call.state.flags["event_ms"][code, 1])
+            self._make.end(call, code, at_ms=end_ms, until_ms=until_ms, reason=BLIND)
+            call.state.episodes.abandon(codes)
+
     def _rounds(
-        self, call: Call, block: WindowBlock, ordinal: NDArray[np.int64]
+        self,
+        call: Call,
+        block: WindowBlock,
+        ordinal: NDArray[np.int64],
+        ends: NDArray[np.bool_],
     ) -> Iterator[_Round]:
         """Cut a block at the windows where a key's memory may change, counted per key.
 
-        The cuts depend on a key's own count of windows, not on the block, so that a window is
+        Also after those that ``ends`` marks, at which an open episode is given up. The cuts depend on a key's own count of windows, not on the block, so that a window is
         judged by the same memory however its batch was cut.
         """
         state, info = call.state, self._detector.info
         flags = np.where(block.incomplete, FLAG_INCOMPLETE, 0).astype(np.uint8)
-        if state.memory is None:
+        if state.memory is None and not ends.any():
             whole = np.arange(len(block))
             ready = ~block.incomplete
             yield _Round(
@@ -116,9 +140,14 @@ class WindowJudge:
                 block.still, ready, flags,
             )  # fmt: skip
             return
-        cold = (ordinal < info.warm_up) & ~state.flags["seeded"][block.codes]
-        flags[cold & ~block.incomplete] |= FLAG_WARMING
-        turn = _turns(block.codes, ordinal // info.learn_every)
+        turn = np.zeros(len(block), np.int64)
+        if state.memory is not None:
+            cold = (ordinal < info.warm_up) & ~state.flags["seeded"][block.codes]
+            flags[cold & ~block.incomplete] |= FLAG_WARMING
+            turn = _turns(block.codes, ordinal // info.learn_every)
+        if ends.any():
+            # Neither of the two falls from a window of a key to its next: sums part what either does.
+            turn += marked_before(block.codes, ends)
         for t in range(int(turn.max(initial=0)) + 1):
             rows = np.flatnonzero(turn == t)
             yield _Round(
@@ -424,16 +453,6 @@ def _failures_so_far(flags: KeyedArrays, code: int, end_ms: int) -> int | None:
         return None
     flags["failure_ms"][code] = end_ms
     return n_failed
-
-
-@compiled
-def _numbered(codes: NDArray[np.int32], counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return each window's ordinal, and count it: ``counts`` are the windows of each key."""
-    ordinal = np.empty(len(codes), np.int64)
-    for i in range(len(codes)):
-        ordinal[i] = counts[codes[i]]
-        counts[codes[i]] += 1
-    return ordinal
 
 
 def _turns(codes: NDArray[np.int32], period: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""The compiled pass that bounds how far one record moves partition time; see `operators.ahead`."""
+"""The compiled passes of the operators: partition time (see `operators.ahead`), runs and counts."""
 
 import numpy as np
 
@@ -88,3 +88,33 @@ def late_runs(codes, late, run):
             found[n] = i
             n += 1
     return found[:n].copy()
+
+
+@compiled
+def blind_runs(codes, incomplete, run, limit, ends):
+    """Count each key's incomplete windows in a row; mark those at which a run is long enough."""
+    for i in range(len(codes)):
+        k = codes[i]
+        run[k] = run[k] + 1 if incomplete[i] else 0
+        ends[i] = run[k] == limit
+
+
+@compiled
+def numbered(codes, counts):
+    """Return each window's ordinal, and count it: ``counts`` are the windows of each key."""
+    ordinal = np.empty(len(codes), np.int64)
+    for i in range(len(codes)):
+        ordinal[i] = counts[codes[i]]
+        counts[codes[i]] += 1
+    return ordinal
+
+
+@compiled
+def marked_before(codes, ends):
+    """Return how many windows of its key before each are marked."""
+    before = np.empty(len(codes), np.int64)
+    so_far = np.zeros(codes.max() + 1, np.int64)
+    for i in range(len(codes)):
+        before[i] = so_far[codes[i]]
+        so_far[codes[i]] += ends[i]
+    return before

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from streamad.config import SeriesConfig
 from streamad.operators.call import Call
-from streamad.operators.findings import Episode, FindingMaker, Measured
+from streamad.operators.findings import FindingMaker
 from streamad.operators.shard import waiting_code
 from streamad.windows.arrays import NEVER, KeyedArrays
 
@@ -67,7 +67,8 @@ def _pass_live(call: Call, tick_ms: int, series: SeriesConfig, make: FindingMake
     )
     if len(gone):
         for code in gone[state.episodes.is_open(gone)].tolist():
-            _episode_ended(call, code, make)
+            last_ms = int(state.windows.state["clock"][code])
+            make.end(call, code, at_ms=last_ms, until_ms=last_ms, reason=FORGOTTEN)
         state.drop(gone)
     return due_ms
 
@@ -173,27 +174,3 @@ def _ended(
             reason=reason,
         )
     )
-
-
-def _episode_ended(call: Call, code: int, make: FindingMaker) -> None:
-    """End a forgotten key's open episode: what opened an alert must be able to close it."""
-    left = call.state.episodes.open_episode(code)
-    last_ms = int(call.state.windows.state["clock"][code])
-    episode = Episode(
-        kind="anomaly",
-        state="ended",
-        opened_ms=left.opened_ms,
-        opened_ordinal=int(call.state.flags["opened_ordinal"][code]),
-        began_ms=int(call.state.flags["event_ms"][code, 0]),
-        until_ms=last_ms,
-        sequence=left.sequence + 1,
-        window_start_ms=last_ms,
-        window_end_ms=last_ms,
-    )
-    measured = Measured(
-        peak_score=left.peak, peak_p_value=left.peak_p, n_windows=left.n_windows, p_value=1.0
-    )
-    call.out.findings.append(
-        make.make(call, code, episode=episode, measured=measured, reason=FORGOTTEN)
-    )
-    call.out.counts["findings_ended"] += 1

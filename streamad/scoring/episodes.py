@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamad.scoring.kernels import judge_windows
+from streamad.scoring.kernels import ABOVE, BELOW, BY_NEWEST, OPEN, judge_windows
 from streamad.scoring.law import law_of_tail
 from streamad.scoring.zone import offsets
 from streamad.windows.arrays import KeyedArrays
@@ -214,6 +214,11 @@ class Episodes:
             peak=float(self.state["peaks"][code].max()),
             peak_p=float(self.state["held"][code, 1]),
         )
+
+    def abandon(self, codes: NDArray[np.int32]) -> None:
+        """Forget the open episodes of keys whose windows are not judged any more."""
+        for place in (OPEN, ABOVE, BELOW, BY_NEWEST):
+            self.state["tally"][codes, place] = 0
 
     def judge(  # noqa: PLR0913 - columns of windows
         self,

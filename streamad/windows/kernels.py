@@ -4,13 +4,47 @@ import numpy as np
 
 from streamad.compiled import compiled
 
+APART = 3
+"""So many readings in a row about a step apart give a key cells of its own, for good."""
+PULL = 16
+"""A reading moves the middle of its key's cells by this part of its distance from it."""
+
+
+@compiled
+def follow(t, clock, step, shift, run):
+    """Return shift and run of a key after a reading: ``t + shift`` is on the wall clock's grid.
+
+    Where each cell holds one reading, jitter about a border would leave a cell empty and put two
+    into the next. Cells of such a key are put about its readings and follow them, a little at a
+    time: schedulers drift, and begin again at another second. A label is at most a quarter of a
+    step after its reading, so readings just before the full minute count as that minute's.
+    """
+    gap = t - clock
+    if run < APART:
+        if gap <= 0:
+            return shift, run
+        run = run + 1 if 4 * gap >= 3 * step else 0
+        if run < APART:
+            return shift, run
+        past = t % step
+        shift = step // 2 - past
+        return (shift + step if 4 * past > 3 * step else shift), run
+    if 2 * gap >= step:
+        away = (t + shift) % step - step // 2
+        shift -= (away + PULL // 2) // PULL
+        if 2 * shift <= -step:
+            shift += step
+        elif shift > step:
+            shift -= step
+    return shift, run
+
 
 # One function on purpose: handing twenty arrays to a helper costs more (reference counts) than the
 # work the helper would do, inlined or not.
 @compiled
 def ingest_points(
     at, room, codes, time_ms, values, settings, limits,
-    clock, n_samples, last, n_pending, pending_ms, pending_value, pending_weight,
+    clock, edge, grid, n_samples, last, n_pending, pending_ms, pending_value, pending_weight,
     previous, previous_ms, ring, missing, sums, gap_ms, still, late,
     out_code, out_values, out_start, out_end, out_incomplete, out_row, out_still,
 ):  # fmt: skip
@@ -28,11 +62,17 @@ def ingest_points(
         if k < 0:
             continue
         t = time_ms[i]
-        start = t - t % step if step else t
-        if start <= last[k] or start + step + lateness <= clock[k]:
+        # A late row moves nothing, the grid included.
+        shift, run = grid[k, 0], grid[k, 1]
+        if step and n_samples[k] + n_pending[k] > 0:
+            shift, run = follow(t, clock[k], step, shift, run)
+        start = t + shift - (t + shift) % step if step else t
+        if start <= last[k] or start + step + lateness <= edge[k]:
             late[i] = True
             continue
         clock[k] = max(clock[k], t)
+        edge[k] = max(edge[k], t + shift)
+        grid[k, 0], grid[k, 1] = shift, run
 
         # Find the open sample this row belongs to, or make room for it in time order.
         n = n_pending[k]
@@ -71,7 +111,7 @@ def ingest_points(
                 pending_weight[k, p, j] += 1.0
 
         # Release every sample that is due, oldest first.
-        while n > 0 and (n > most or pending_ms[k, 0] + step + lateness <= clock[k]):
+        while n > 0 and (n > most or pending_ms[k, 0] + step + lateness <= edge[k]):
             due = pending_ms[k, 0]
             for j in range(v):
                 x = pending_value[k, 0, j]
@@ -111,7 +151,10 @@ def ingest_points(
                 moved = False
                 for j in range(v):
                     x, was = sample[j], before[j]
-                    if g < gap or x != x:
+                    if fill == 3 and (g < gap or x != x):
+                        x = 0.0  # nothing happened, which is a value like any other
+                        moved = moved or before[j] != 0.0
+                    elif g < gap or x != x:
                         absent += 1
                         if fill == 0 or n_samples[k] == 0:
                             x = np.nan

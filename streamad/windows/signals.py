@@ -23,7 +23,7 @@ _BLOCK_WINDOWS = 16_384
 
 _KINDS = {"gauge": 0, "delta": 0, "counter": 1}
 _AGGREGATES = {"last": 0, "mean": 1, "max": 2, "sum": 3}
-_FILLS = {"none": 0, "previous": 1, "linear": 2}
+_FILLS = {"none": 0, "previous": 1, "linear": 2, "zero": 3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class WindowPlan:
     lateness_ms: int = 0
     kind: Literal["gauge", "counter", "delta"] = "gauge"
     aggregate: Literal["last", "mean", "max", "sum"] = "mean"
-    fill: Literal["none", "previous", "linear"] = "previous"
+    fill: Literal["none", "previous", "linear", "zero"] = "previous"
     max_missing: float = 0.2
     nan_limit: float = 0.0
     reorder: int = 64
@@ -89,6 +89,9 @@ class SignalWindows:
         self.state = KeyedArrays(
             {
                 "clock": ((), np.int64, NEVER),
+                # The clock on the key's own grid, and that grid: shift, run; see `follow`.
+                "edge": ((), np.int64, NEVER),
+                "grid": ((2,), np.int64, 0),
                 "n_samples": ((), np.int64, 0),
                 "last": ((), np.int64, NEVER),
                 "n_pending": ((), np.int32, 0),
@@ -142,7 +145,7 @@ class SignalWindows:
         while at < n:
             at, made = ingest_points(
                 at, self._capacity, codes, time_ms, values, settings, limits,
-                s["clock"], s["n_samples"], s["last"], s["n_pending"], s["pending_ms"],
+                s["clock"], s["edge"], s["grid"], s["n_samples"], s["last"], s["n_pending"], s["pending_ms"],
                 s["pending_value"], s["pending_weight"], s["previous"], s["previous_ms"],
                 s["ring"].reshape(len(s["clock"]), -1), s["missing"], s["sums"], s["gap_ms"],
                 s["still"], late,

@@ -23,7 +23,7 @@ from streamad.windows.signals import WindowPlan
 from streamad.windows.waiting_kernels import places_of, release_rows, take_rows
 
 END_OF_TIME_MS = 2**43
-_SAVED = ("clock", "first", "final", "n_rows", "selected", "silent", "silent_ms")
+_SAVED = ("clock", "edge", "grid", "first", "final", "n_rows", "selected", "silent", "silent_ms")
 MOST_ROWS = 64
 """Rows a key may have waiting; large windows get their arrays somewhat early."""
 _NONE = -1
@@ -43,6 +43,8 @@ class WaitingRoom:
         self.state = KeyedArrays(
             {
                 "clock": ((), np.int64, NEVER),
+                "edge": ((), np.int64, NEVER),
+                "grid": ((2,), np.int64, 0),
                 "first": ((), np.int64, 0),
                 "final": ((), np.int64, 0),
                 "newest": ((), np.int32, _NONE),
@@ -97,8 +99,8 @@ class WaitingRoom:
         s = self.state
         became = np.empty(len(codes), np.uint8)
         self._n, self._free, goers = take_rows(
-            codes, time_ms, values, room, self._settings, s["clock"], s["first"], s["final"],
-            s["newest"], s["n_rows"], s["selected"], self._time, self._values, self._before,
+            codes, time_ms, values, room, self._settings, s["clock"], s["edge"], s["grid"],
+            s["first"], s["final"], s["newest"], s["n_rows"], s["selected"], self._time, self._values, self._before,
             self._n, self._free, became,
         )  # fmt: skip
         return became, goers
@@ -159,11 +161,11 @@ class WaitingRoom:
         """Say whether each key's rows lie in its span, and the span in less than a window."""
         owner = np.repeat(np.arange(len(arrays["ends"])), arrays["n_rows"])
         step, time_ms = self.plan.step_ms, arrays["time_ms"]
-        start_ms = time_ms - time_ms % step if step else time_ms
-        first_ms, final_ms = arrays["first"][owner], arrays["final"][owner]
-        within = ((first_ms <= start_ms) & (start_ms <= final_ms)).all()
+        # A sample is named by a time less than two steps from its rows: see `follow`.
+        first_ms, final_ms = arrays["first"][owner] - 2 * step, arrays["final"][owner] + 2 * step
+        within = ((first_ms <= time_ms) & (time_ms <= final_ms)).all()
         known = (time_ms <= arrays["clock"][owner]).all()
-        return bool(within and known and (not step or (final_ms - first_ms <= self._span_ms).all()))
+        return bool(within and known and (not step or (final_ms - first_ms <= self._span_ms + 4 * step).all()))
 
     def load(self, arrays: dict[str, NDArray[Any]], tags: dict[str, dict[str, str]]) -> None:
         """Take back what `save` gave, into an empty room."""

@@ -3,6 +3,7 @@
 import numpy as np
 
 from streamad.compiled import compiled
+from streamad.windows.kernels import follow
 
 LATE, WAITS, GOES, REFUSED = range(4)
 """What became of a row: it is late, it waits, its key has got arrays, or there is no room."""
@@ -10,7 +11,7 @@ LATE, WAITS, GOES, REFUSED = range(4)
 
 @compiled
 def take_rows(
-    codes, time_ms, values, room, settings, clock, first, final, newest, n_rows, selected,
+    codes, time_ms, values, room, settings, clock, edge, grid, first, final, newest, n_rows, selected,
     kept_ms, kept_values, before, n, free, became,
 ):  # fmt: skip
     step, lateness, most, span = settings[0], settings[1], settings[2], settings[3]
@@ -22,13 +23,16 @@ def take_rows(
         if going[k]:
             became[i] = GOES
             continue
-        start = t - t % step if step else t
         if not selected[k]:
             clock[k] = max(clock[k], t)
             became[i] = WAITS
             continue
+        shift, run = grid[k, 0], grid[k, 1]
+        if step and n_rows[k] > 0:
+            shift, run = follow(t, clock[k], step, shift, run)
+        start = t + shift - (t + shift) % step if step else t
         # As in `ingest_points`; nothing was pushed out of the few samples that are open.
-        if start + step + lateness <= clock[k]:
+        if start + step + lateness <= edge[k]:
             became[i] = LATE
             continue
         low = min(first[k], start) if n_rows[k] > 0 else start
@@ -55,6 +59,8 @@ def take_rows(
         n_rows[k] += 1
         first[k], final[k] = low, high
         clock[k] = max(clock[k], t)
+        edge[k] = max(edge[k], t + shift)
+        grid[k, 0], grid[k, 1] = shift, run
         became[i] = WAITS
     return n, free, goers[:n_goers].copy()
 

@@ -21,6 +21,8 @@ SERIES = [
     "{step: 1s, lateness: 2s, late: topic, silence: 6s, ttl: 30s, max_keys: 3}",
     "{step: 2s, kind: counter, gaps: {fill: linear, max_share: 0.5}}",
     "{lateness: 5s, kind: delta, max_keys: 2, ttl: 15s}",
+    "{step: 900ms, gaps: {max_share: 0.6}}",
+    "{step: 900ms, lateness: 1s, gaps: {max_share: 0.6}}",
 ]
 
 
@@ -84,7 +86,7 @@ def test_keys_without_a_window_cost_little_and_their_memory_comes_back():
     assert len(state.windows.state["clock"]) == len(state.memory) == 0
     room = state.waiting
     assert len(room._time) * room.bytes_per_row < 40 * n
-    assert room.state.bytes_per_row < 64
+    assert room.state.bytes_per_row < 72
     out = op.process(
         state, make_columns(["one"] * 3, 1_000 + 3_600_000 * np.arange(1, 4), np.ones(3))
     )

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from streamad.config import parse_pipeline
+from streamad.detectors.knn import FusedKNN
 from streamad.detectors.robust_z import RobustZ
 from streamad.errors import StateError
 from streamad.operators.detect import DetectOperator, Position
@@ -231,6 +232,31 @@ class Brittle(RobustZ):
             msg = "I do not like sevens"
             raise RuntimeError(msg)
         return super().score(windows, memory=memory, slots=slots)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 1_000])
+@pytest.mark.parametrize("detector", [RobustZ, FusedKNN])
+def test_an_open_episode_does_not_hang_on_windows_that_are_not_judged(detector, batch):
+    op = operator("series: {step: 1s, gaps: {max_share: 0.2}}", detector(size=16))
+    state, values = op.new_state(), noise(560)
+    values[400:] += 60
+    times = 1_000 * np.arange(1, 561)
+    # From here on a reading is there in every third step only.
+    sparse = np.arange(560) < 405
+    sparse[405::3] = True
+    columns = make_columns(["a"] * int(sparse.sum()), times[sparse], values[sparse])
+    findings = []
+    for start in range(0, len(columns), batch):
+        findings += op.process(state, columns.take(start, start + batch)).findings
+    last = findings[-1]
+    assert findings[-2].state in {"began", "continues"}
+    assert (last.state, last.kind) == ("ended", "anomaly")
+    assert "not watched" in last.reason
+    assert last.id == findings[-2].id
+    assert last.sequence == findings[-2].sequence + 1
+    # After two windows' lengths that were not judged, and once.
+    assert 440_000 < last.window_end_ms < 455_000
+    assert not state.episodes.is_open(np.array([0]))[0]
 
 
 def test_a_window_the_detector_fails_on_is_an_error_finding_and_the_stream_goes_on():

@@ -112,6 +112,14 @@ def test_gaps_are_filled_as_configured_and_counted(fill, expected):
     assert made[0][4]
 
 
+def test_a_step_without_a_record_is_zero_where_nothing_happened():
+    plan = WindowPlan(size=4, stride=1, n_variates=1, step_ms=10, fill="zero", max_missing=0.0)
+    made, _ = closed(plan, [(0, 100, 3), (0, 130, 4), (0, 140, 1), (0, 1_000, 2), (0, 1_010, 5)])
+    assert values_of(made)[0] == [3, 0, 0, 4]
+    assert values_of(made)[-1] == [0, 0, 0, 2]
+    assert not any(w[4] for w in made)
+
+
 def test_a_gap_longer_than_a_window_leaves_no_old_sample_behind():
     plan = WindowPlan(size=3, stride=1, n_variates=1, step_ms=10)
     rows = [(0, 0, 7), (0, 10, 7), (0, 20, 7), (0, 10_000, 1), (0, 10_010, 1)]
