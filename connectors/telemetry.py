@@ -80,6 +80,9 @@ _TABLE = (
     _counter("detect_points_deselected_total", "Points of keys that series.select leaves out."),
     _counter("detect_windows_total", "Windows closed."),
     _counter("detect_windows_incomplete_total", "Windows not scored: too many samples missing."),
+    _counter(
+        "detect_blind_keys_total", "Times that most windows of a key came to be incomplete."
+    ),
     _counter("detect_detector_errors_total", "Windows the detector failed on."),
     _counter(
         "detect_explain_errors_total", "Findings without an explanation, because explaining failed."
@@ -127,6 +130,7 @@ DETECT_COUNTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "deselected": ("detect_points_deselected_total", {}),
     "windows": ("detect_windows_total", {}),
     "incomplete": ("detect_windows_incomplete_total", {}),
+    "blind": ("detect_blind_keys_total", {}),
     "detector_errors": ("detect_detector_errors_total", {}),
     "explain_errors": ("detect_explain_errors_total", {}),
     "silent": ("detect_keys_silent_total", {}),

@@ -13,6 +13,7 @@ from jobs.readiness import readiness, samples
 from streamad.errors import StreamadError
 from streamad.operators.call import DetectOutput
 from streamad.operators.detect import DetectOperator
+from streamad.operators.wording import duration
 from streamad.records import Rejected, SignalBatch
 from streamad.training.fit import rows_of
 
@@ -35,7 +36,8 @@ class Account:
     rejected, passed : rows by reason: of those that are at fault, and of those that the pipeline
     does not ask for; details : the first detail of each reason; rows : that could be read; late :
     those of them that came at or before a time their series had shown; undated : those of 1970;
-    windows, incomplete, judged : of windows; lengths : rows of each series
+    windows, incomplete, judged : of windows; blind : series most of whose windows were incomplete;
+    lengths : rows of each series
     """
 
     rejected: Counter[str] = field(default_factory=Counter)
@@ -47,6 +49,7 @@ class Account:
     windows: int = 0
     incomplete: int = 0
     judged: int = 0
+    blind: set[str] = field(default_factory=set)
     lengths: Counter[str] = field(default_factory=Counter)
 
     def reject(self, rejected: Iterable[Rejected]) -> None:
@@ -64,6 +67,7 @@ class Account:
         self.late += len(out.late)
         self.windows += out.counts["windows"]
         self.incomplete += out.counts["incomplete"]
+        self.blind.update(out.blind)
         self.judged += sum(int(np.isfinite(scores.score).sum()) for scores in out.scores)
         self.lengths.update(dict(batch.keys.value_counts().rows()))
         self.undated += int((batch.time_ms < YEAR_MS).sum())
@@ -81,6 +85,13 @@ class Account:
             found.append(self._late())
         if self.windows and self.incomplete > MUCH * self.windows:
             found.append(self._incomplete(operator))
+        elif self.blind:
+            named = ", ".join(sorted(self.blind)[:MAX_REASONS])
+            more = ", ..." if len(self.blind) > MAX_REASONS else ""
+            found.append(
+                f"{len(self.blind):,} of {len(self.lengths):,} series are hardly judged ({named}"
+                f"{more}): {_absent(operator)}"
+            )
         if dated and self.undated:
             found.append(
                 f"{self.undated:,} of {self.rows:,} rows have a time in 1970: check the column of "
@@ -132,13 +143,16 @@ class Account:
         )
 
     def _incomplete(self, operator: DetectOperator) -> str:
-        share = operator.config.series.gaps.max_share
-        step = operator.config.series.step
-        every = f"a row every {step // 1000} s (series.step)" if step else "a row in every step"
         return (
-            f"{self.incomplete:,} of {self.windows:,} windows are incomplete and not judged: more "
-            f"than {share:.0%} of {every} is absent (series.gaps)"
+            f"{self.incomplete:,} of {self.windows:,} windows are incomplete and not judged: "
+            f"{_absent(operator)}"
         )
+
+
+def _absent(operator: DetectOperator) -> str:
+    series = operator.config.series
+    every = f"rows, one every {duration(series.step)} (series.step)," if series.step else "values"
+    return f"more than {series.gaps.max_share:.0%} of their {every} are absent (series.gaps)"
 
 
 def with_dates(batch: SignalBatch) -> SignalBatch:

@@ -27,7 +27,8 @@ class RecordedScores(Protocol):
 class DetectOutput:
     """What one call yields.
 
-    ``late`` are row indices of the batch; ``met`` are new keys; ``counts`` feed telemetry.
+    ``late`` are row indices of the batch; ``met`` are new keys; ``blind`` are keys most of whose
+    windows are not judged any more; ``counts`` feed telemetry.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -35,6 +36,7 @@ class DetectOutput:
     rejected: list[Rejected] = field(default_factory=list)
     late: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     met: list[str] = field(default_factory=list)
+    blind: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
 

@@ -97,9 +97,11 @@ class WindowJudge:
         if call.recorded is not None:
             logged = call.recorded.lookup(log.keys, log.end_ms, ordinal)
             log.score[:], log.newest[:] = logged[:, 0], logged[:, 1]
-        ends = np.zeros(n, np.bool_)
+        ends, tells = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
         limit = BLIND_SPANS * max(self._detector.size // self._stride, 1)
-        blind_runs(block.codes, block.incomplete, call.state.flags["blind"], limit, ends)
+        blind_runs(block.codes, block.incomplete, call.state.flags["blind"], limit, ends, tells)
+        call.out.blind += [call.key(int(code)) for code in block.codes[tells]]
+        call.out.counts["blind"] += int(tells.sum())
         for part in self._rounds(call, block, ordinal, ends):
             self._judge_round(call, part, log, offsets)
             self._abandon(call, part, ends)

@@ -91,12 +91,18 @@ def late_runs(codes, late, run):
 
 
 @compiled
-def blind_runs(codes, incomplete, run, limit, ends):
-    """Count each key's incomplete windows in a row; mark those at which a run is long enough."""
+def blind_runs(codes, incomplete, run, limit, ends, tells):
+    """Mark windows at which a key has been blind for long, and those at which it mostly is.
+
+    run : of each key its incomplete windows in a row, and by how many there were more of them than
+        of others
+    """
     for i in range(len(codes)):
         k = codes[i]
-        run[k] = run[k] + 1 if incomplete[i] else 0
-        ends[i] = run[k] == limit
+        run[k, 0] = run[k, 0] + 1 if incomplete[i] else 0
+        ends[i] = run[k, 0] == limit
+        run[k, 1] = min(run[k, 1] + 1, 2 * limit) if incomplete[i] else max(run[k, 1] - 1, 0)
+        tells[i] = incomplete[i] and run[k, 1] == limit
 
 
 @compiled

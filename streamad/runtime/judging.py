@@ -15,12 +15,15 @@ from streamad.config import PipelineConfig
 from streamad.operators.detect import DetectOperator, DetectOutput, Position
 from streamad.operators.shard import ShardState
 from streamad.operators.silence import tick_length
+from streamad.operators.wording import duration
 from streamad.ports import DetectRecords, Outgoing, Source, Telemetry
 from streamad.records import NO_ROWS, Finding, Rejected, ScoreBatch
 from streamad.runtime.decoding import Portion
 
 logger = logging.getLogger(__name__)
 
+BLIND_SAID_S = 600.0
+"""How often the log names series most of whose windows are not judged."""
 MAX_HOMES = 200_000
 """Keys of which it is remembered in which partition they were met."""
 
@@ -78,10 +81,11 @@ class Judging:
         telemetry: Telemetry,
         counters: Mapping[str, tuple[str, Mapping[str, str]]] | None = None,
     ) -> None:
-        self._operator, self._records = operator, records
+        self._config, self._operator, self._records = config, operator, records
         self._telemetry, self._counters = telemetry, counters or {}
         self._keep_late = config.series.late == "topic"
         self._homes: dict[int, int] = {}
+        self._blind, self._blind_due_s = set[str](), 0.0
         self.tick_ms = tick_length(config.series)
 
     def portion(self, shard: OpenShard, portion: Portion) -> Judged:
@@ -97,6 +101,8 @@ class Judging:
             made.records += self._records.late(messages, decoded.batch, out.late)
         if out.met:
             self._meet(shard, out.met)
+        if out.blind:
+            self._say_blind(shard, out.blind)
         topic = shard.source.topic
         self._telemetry.count("input_messages_total", len(messages), topic=topic)
         self._telemetry.observe("input_decode_seconds", portion.seconds)
@@ -141,6 +147,24 @@ class Judging:
                 shard.source,
                 strays,
             )
+
+    def _say_blind(self, shard: OpenShard, names: list[str]) -> None:
+        """Name series that nobody watches, though their data comes: most of it is missing."""
+        self._blind.update(names)
+        if time.monotonic() < self._blind_due_s:
+            return
+        self._blind_due_s = time.monotonic() + BLIND_SAID_S
+        step = self._config.series.step
+        logger.warning(
+            "%s: %d series are hardly watched (%s): more than %.0f %% of their samples%s are "
+            "missing, so most of their windows are not judged; see series.step and series.gaps",
+            shard.source,
+            len(self._blind),
+            ", ".join(sorted(self._blind)[:3]) + (", ..." if len(self._blind) > 3 else ""),
+            self._config.series.gaps.max_share * 100,
+            f", one every {duration(step)}," if step else "",
+        )
+        self._blind.clear()
 
     def measure(self, shard: OpenShard) -> None:
         """Say how many keys a shard holds, and how large they are."""

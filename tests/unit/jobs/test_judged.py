@@ -94,6 +94,20 @@ def test_windows_that_are_not_full_are_told_with_the_step():
     assert "series.step" in error
 
 
+def test_a_few_series_that_are_hardly_judged_are_named():
+    config = parse_pipeline("{name: t, windows: {size: 16}, detector: robust_z, series: {step: 1m}}")
+    dense, thin = np.arange(900), np.arange(0, 900, 4)
+    batch = make_columns(
+        ["dense"] * 900 + ["thin"] * 225, T0 + STEP * np.concatenate([dense, thin]), np.zeros(1125)
+    )
+    notes, error = run(batch, config=config)
+    assert notes == [
+        "1 of 2 series are hardly judged (thin): more than 20% of their rows, one every 1 min "
+        "(series.step), are absent (series.gaps)"
+    ]
+    assert error == ""
+
+
 def test_rows_of_1970_are_counted_and_do_not_stretch_the_span():
     batch = calm(200)
     batch.time_ms[0] = 1_000

@@ -50,24 +50,29 @@ INPUT = {
 }
 
 
-def records() -> KafkaDetectRecords:
+def records(config: PipelineConfig = CONFIG) -> KafkaDetectRecords:
     return KafkaDetectRecords(
-        CONFIG, detector="robust_z", artifact="", partitions=1, wall_ms=lambda: 0
+        config, detector="robust_z", artifact="", partitions=1, wall_ms=lambda: 0
     )
 
 
-def on_the_plain_loop(telemetry: PrometheusTelemetry, folder: str) -> None:
+def on_the_plain_loop(
+    telemetry: PrometheusTelemetry,
+    folder: str,
+    config: PipelineConfig = CONFIG,
+    given: dict[Source, list[bytes]] = INPUT,
+) -> None:
     topics = MemoryTopics(partitions=2)
     topics.make("in", 2)
-    for source, payloads in INPUT.items():
+    for source, payloads in given.items():
         topics.put(source, payloads)
     loop = DetectLoop(
-        CONFIG,
-        build_detect(CONFIG),
+        config,
+        build_detect(config),
         member=MemoryMember(log=topics, topics=["in"]),
-        decoder=codec_of(CONFIG),
-        records=records(),
-        store=FileSnapshots(folder, pipeline=CONFIG.name),
+        decoder=codec_of(config),
+        records=records(config),
+        store=FileSnapshots(folder, pipeline=config.name),
         clock=Clock(seconds=lambda: 0.0, wall_ms=lambda: BEGIN_MS),
         telemetry=telemetry,
         counters=DETECT_COUNTS,
@@ -126,6 +131,19 @@ def test_the_same_input_gives_the_same_metrics_on_both_runtimes(tmp_path, caplog
     assert (
         sum(value for name, value in found.items() if name.startswith("streamad_detect_keys")) == 4
     )
+
+
+def test_series_that_are_hardly_judged_are_named_once_in_a_while(tmp_path, caplog):
+    series = {"step": "1s"}
+    config = PipelineConfig.model_validate({**CONFIG.model_dump(mode="json"), "series": series})
+    thin = [point(key, t) for t in range(0, 900, 4) for key in ("gappy", "thin")]
+    given = {HERE: [*thin, *[point("dense", t) for t in range(300)]]}
+    telemetry = PrometheusTelemetry(strict=True)
+    on_the_plain_loop(telemetry, str(tmp_path), config, given)
+    (said,) = [one.getMessage() for one in caplog.records if "hardly watched" in one.message]
+    assert "2 series are hardly watched (gappy, thin)" in said
+    assert "more than 20 % of their samples, one every 1 s," in said
+    assert samples(telemetry)["streamad_detect_blind_keys_total"] == 2
 
 
 @pytest.fixture
