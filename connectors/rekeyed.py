@@ -16,6 +16,7 @@ from connectors.output_size import MAX_RECORD_BYTES
 from streamad.config import PipelineConfig
 from streamad.ports import Messages, Outgoing
 from streamad.records import Decoded, Rejected, SignalBatch
+from streamad.windows.kinds import KIND_TAG, KINDED
 
 ROWS_PER_MESSAGE = 10_000
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
@@ -79,19 +80,26 @@ def _write(batch: SignalBatch, rows: NDArray[np.int64]) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
+def tags_of(config: PipelineConfig) -> tuple[str, ...]:
+    """Return the tags of a pipeline's rows, in order: its own, and the kind some formats add."""
+    tags = config.input.fields.tags
+    added = config.input.format in KINDED and KIND_TAG not in tags
+    return (*tags, KIND_TAG) if added else tags
+
+
 class RekeyedCodec:
     """Read what `KafkaRekeyRecords` wrote, under the names the pipeline knows."""
 
     def __init__(self, config: PipelineConfig) -> None:
         fields = config.input.fields
-        self._tags = fields.tags
+        self._tags = tags_of(config)
         self._codec: Codec = make_codec(
             "arrow",
             FieldMap(
                 key=("key",),
                 time="ts",
                 values=tuple(f"v{number}" for number in range(len(fields.variate_names))),
-                tags=tuple(f"t{number}" for number in range(len(fields.tags))),
+                tags=tuple(f"t{number}" for number in range(len(self._tags))),
             ),
         )
 

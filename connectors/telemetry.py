@@ -77,6 +77,10 @@ _TABLE = (
     _histogram("input_decode_seconds", "Time to decode one poll's messages."),
     _counter("detect_points_total", "Points accepted."),
     _counter("detect_points_late_total", "Points that arrived after their window was closed."),
+    _counter(
+        "detect_points_merged_total",
+        "Points with the key and time of another in their message: series thrown together.",
+    ),
     _counter("detect_points_deselected_total", "Points of keys that series.select leaves out."),
     _counter("detect_windows_total", "Windows closed."),
     _counter("detect_windows_incomplete_total", "Windows not scored: too many samples missing."),
@@ -129,6 +133,7 @@ DETECT_COUNTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "late": ("detect_points_late_total", {}),
     "deselected": ("detect_points_deselected_total", {}),
     "windows": ("detect_windows_total", {}),
+    "merged": ("detect_points_merged_total", {}),
     "incomplete": ("detect_windows_incomplete_total", {}),
     "blind": ("detect_blind_keys_total", {}),
     "detector_errors": ("detect_detector_errors_total", {}),

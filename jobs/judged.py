@@ -45,6 +45,8 @@ class Account:
     details: dict[str, str] = field(default_factory=dict)
     rows: int = 0
     late: int = 0
+    merged: int = 0
+    merged_key: str = ""
     undated: int = 0
     windows: int = 0
     incomplete: int = 0
@@ -65,6 +67,9 @@ class Account:
         """Count the rows of a batch, and what the operator made of them."""
         self.rows += len(batch)
         self.late += len(out.late)
+        self.merged += len(out.merged)
+        if len(out.merged) and not self.merged_key:
+            self.merged_key = str(batch.keys[int(out.merged[0])])
         self.windows += out.counts["windows"]
         self.incomplete += out.counts["incomplete"]
         self.blind.update(out.blind)
@@ -81,6 +86,12 @@ class Account:
         if self.passed:
             parts = [f"{number:,} {reason}" for reason, number in self.passed.most_common()]
             found.append(f"rows that the pipeline does not ask for: {', '.join(parts)}")
+        if self.merged:
+            found.append(
+                f"{self.merged:,} of {self.rows:,} rows have the key and time of another in their "
+                f"message ({self.merged_key[:MAX_SAMPLE_CHARS]}): several series are taken for "
+                "one; name in input.fields.key what tells them apart"
+            )
         if self.late:
             found.append(self._late())
         if self.windows and self.incomplete > MUCH * self.windows:

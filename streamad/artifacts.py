@@ -229,7 +229,9 @@ def differences(manifest: Manifest, config: PipelineConfig) -> list[str]:
     for name, value in chosen.params.items():
         pairs.append((f"detector.params.{name}", manifest.params.get(name, "the default"), value))
     shape = manifest.series
-    pairs.append(("series.kind", shape.kind, series.kind))
+    # What says nothing of its kind is a gauge.
+    theirs, ours = (kind.replace("auto", "gauge") for kind in (shape.kind, series.kind))
+    pairs.append(("series.kind", theirs, ours))
     pairs.append(("series.step", _step(shape.step), _step(series.step)))
     if shape.step is not None:
         pairs.append(("series.aggregate", shape.aggregate, series.aggregate))

@@ -257,8 +257,9 @@ class GapsConfig(Section):
 class SeriesConfig(Section):
     """From points to samples: metric kind, grid, lateness, silence, bounds."""
 
-    kind: Literal["gauge", "counter", "delta"] = "gauge"
-    """``counter`` becomes a rate per second (resets are handled); ``delta`` is summed."""
+    kind: Literal["auto", "gauge", "counter", "delta"] = "auto"
+    """``counter`` becomes a rate per second (resets are handled); ``delta`` is summed. ``auto``:
+    each series is what its records say (OTLP, Prometheus names, a tag ``kind``), else a gauge."""
     step: Duration | None = None
     """The time grid of samples; without it every record is a sample."""
     aggregate: Literal["last", "mean", "max", "sum"] = "mean"

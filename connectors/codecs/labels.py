@@ -26,9 +26,12 @@ from connectors.codecs.rows import (
 from streamad.errors import ConfigError
 from streamad.names import join_key
 from streamad.records import Decoded, Rejected
+from streamad.windows.kinds import KIND_TAG, KINDS
 
-GAUGE, COUNTER, DELTA = "gauge", "counter", "delta"
-KIND_TAG = "kind"
+GAUGE: str
+COUNTER: str
+DELTA: str
+GAUGE, COUNTER, DELTA = KINDS
 DEFAULT_KEY = FieldMap().key
 
 MAX_LABELS = 1_000

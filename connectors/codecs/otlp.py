@@ -32,7 +32,7 @@ from connectors.codecs.labels import (
     require_labels,
     size_of,
 )
-from connectors.codecs.rows import shorten
+from connectors.codecs.rows import MAX_KEY_BYTES, shorten
 from streamad.records import Decoded, Rejected
 
 DELTA_TEMPORALITY = (1, "AGGREGATION_TEMPORALITY_DELTA")
@@ -46,6 +46,19 @@ MAX_PARTS = 4
 
 MAX_RESOURCE_LABELS = 10_000
 
+DESCRIBING = frozenset(
+    {
+        "service.name",  # it stands before the metric
+        "service.version",
+        "host.arch", "host.type", "host.ip", "host.mac", "host.image.id", "host.image.name",
+        "host.image.version", "container.command", "container.runtime",
+        "k8s.container.restart_count",
+    }
+)  # fmt: skip
+DESCRIBING_PREFIXES = ("telemetry.", "process.", "os.", "webengine.", "container.image.")
+DESCRIBING_SUFFIXES = (".uid", ".start_time", "_args", ".command_line")
+IDENTIFYING = frozenset({"service.namespace", "service.instance.id", "host.name", "k8s.pod.name"})
+
 Table = dict[str, str]
 
 
@@ -53,16 +66,20 @@ Table = dict[str, str]
 class Origin:
     """A resource and a scope, and the series of theirs that were named already."""
 
-    resource: Table
+    resource: Resource
     scope: str
     known: dict[tuple[str, str, bytes | tuple[bytes, ...]], Identity] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A resource, its attributes under both of their names, and its scopes by name."""
+    """A resource, its attributes under both of their names, and its scopes by name.
+
+    shown : the attributes that tell it from others of its service, see `identifying`
+    """
 
     table: Table
+    shown: Table = field(default_factory=dict)
     scopes: dict[str, Origin] = field(default_factory=dict)
 
 
@@ -102,7 +119,8 @@ class Reading(NamedTuple):
 class OtlpCodec(ABC):
     """What both encodings share: naming series and turning readings into rows.
 
-    The default key is ``service/metric{attribute="value",...}``. ``fields.key``, ``variate`` and
+    The default key is ``service/metric{attribute="value",...}``, with the attributes of the point
+    and those by which its resource differs from others of the service. ``fields.key``, ``variate`` and
     ``tags`` may name ``metric``, ``scope``, an attribute of the point or, with or without the
     prefix ``resource.``, one of the resource.
     """
@@ -186,14 +204,14 @@ class OtlpCodec(ABC):
         known = self._resources.get(key)
         if known is None:
             self._remember(sum(2 * (len(label) + len(text)) + 200 for label, text in key))
-            known = self._resources[key] = Resource(_with_prefix(table))
+            known = self._resources[key] = Resource(_with_prefix(table), identifying(table))
         return known
 
     def _origin(self, resource: Resource, scope: str) -> Origin:
         origin = resource.scopes.get(scope)
         if origin is None:
             self._remember(len(scope) + REMEMBERED_BYTES)
-            origin = resource.scopes[scope] = Origin(resource.table, scope)
+            origin = resource.scopes[scope] = Origin(resource, scope)
         return origin
 
     def _remember(self, n_bytes: int) -> None:
@@ -216,7 +234,7 @@ class OtlpCodec(ABC):
         return identity
 
     def _name(self, reading: Reading) -> Identity:
-        fields, resource = self._fields, reading.origin.resource
+        fields, resource = self._fields, reading.origin.resource.table
         try:
             attributes = self._attributes(reading.labels)
         except (ValueError, DecodeError, RecursionError):
@@ -224,9 +242,37 @@ class OtlpCodec(ABC):
         shown = [item for item in attributes.items() if item[0] != fields.variate]
         name = "" if fields.variate == "metric" else reading.name
         service = resource.get("service.name")
-        default = canonical(f"{service}/{name}" if service else name, shown)
+        name = f"{service}/{name}" if service else name
+        default = canonical(name, [*reading.origin.resource.shown.items(), *shown])
+        if len(default.encode()) > MAX_KEY_BYTES:
+            default = canonical(name, [*_least(reading.origin.resource.shown).items(), *shown])
         own = {"metric": reading.name, "scope": reading.origin.scope}
         return identify(fields, default, lookup(attributes, own, resource), reading.kind)
+
+
+def identifying(resource: Table) -> Table:
+    """Return the attributes of a resource by which streams are told apart.
+
+    In OTLP every attribute of a resource is part of a stream's identity. What only describes the
+    software, or changes with each restart, would begin a new series there.
+
+    Examples
+    --------
+    >>> identifying({"service.name": "api", "host.name": "a", "telemetry.sdk.name": "otel"})
+    {'host.name': 'a'}
+    """
+    return {
+        label: text
+        for label, text in resource.items()
+        if label not in DESCRIBING
+        and not label.startswith(DESCRIBING_PREFIXES)
+        and not label.endswith(DESCRIBING_SUFFIXES)
+    }
+
+
+def _least(shown: Table) -> Table:
+    """Return what of a resource is in a key that would be too long with all of it."""
+    return {label: text for label, text in shown.items() if label in IDENTIFYING}
 
 
 def _with_prefix(resource: Table) -> Table:

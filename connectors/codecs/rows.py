@@ -46,6 +46,7 @@ REASONS: Mapping[str, str] = {
     "unknown_variate": "the row names a variate that is not configured (counted, not an error)",
     "not_wanted": "the row does not meet input.fields.where (counted, not an error)",
     "other_measurement": "the row has other values than the pipeline's (counted, not an error)",
+    "other_kind": "the row is of another kind than its series or series.kind (counted, not an error)",
     "quarantined": "the job kept ending with the message in hand; only its offset is kept",
     "more_rejected": "more of the message was rejected than becomes records; counted by reason",
     "decoder_error": "the decoder failed on the message; the log names the exception",

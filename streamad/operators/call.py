@@ -27,7 +27,7 @@ class RecordedScores(Protocol):
 class DetectOutput:
     """What one call yields.
 
-    ``late`` are row indices of the batch; ``met`` are new keys; ``blind`` are keys most of whose
+    ``late`` and ``merged`` are row indices of the batch; ``met`` are new keys; ``blind`` are keys most of whose
     windows are not judged any more; ``counts`` feed telemetry.
     """
 
@@ -35,6 +35,7 @@ class DetectOutput:
     scores: list[ScoreBatch] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     late: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    merged: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     met: list[str] = field(default_factory=list)
     blind: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)

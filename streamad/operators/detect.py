@@ -21,13 +21,15 @@ from streamad.operators.findings import FindingMaker
 from streamad.operators.identity import StateIdentity
 from streamad.operators.judge import WindowJudge
 from streamad.operators.kernels import LATE_RUN, late_runs
-from streamad.operators.newcomers import Newcomers, reject
+from streamad.operators.merged import merged_rows
+from streamad.operators.newcomers import Newcomers, left_out, reject
 from streamad.operators.shard import ShardState
 from streamad.operators.silence import cut_at_ticks, pass_tick, tick_length
 from streamad.records import SignalBatch
 from streamad.scoring.episodes import EpisodePlan, Episodes, Level
 from streamad.windows.arrays import NEVER
 from streamad.windows.keys import NO_KEY, Hashes, KeyTable, hashes_of
+from streamad.windows.kinds import CODES, DECLARED, GAUGE, UNKNOWN, kinds_of
 from streamad.windows.signals import SignalWindows, WindowPlan
 from streamad.windows.waiting import WaitingRoom
 
@@ -110,6 +112,9 @@ class DetectOperator:
         call.out.counts["points"] += len(batch)
         hashes = hashes_of(batch.keys)
         usable, shown = self._not_from_the_future(call, batch, hashes[0])
+        kinds = self._kinds(call, batch, usable)
+        call.out.merged = merged_rows(batch, hashes[0])
+        call.out.counts["merged"] += len(call.out.merged)
         late = np.zeros(len(batch), np.bool_)
         parts, state.last_tick = cut_at_ticks(
             np.where(usable, batch.time_ms, NEVER),
@@ -121,7 +126,7 @@ class DetectOperator:
             if tick is not None:
                 pass_tick(call, tick, series=self.config.series, make=self._make)
             part = slice(start, stop)
-            codes = self._rows(call, batch, part, hashes, usable, late)
+            codes = self._rows(call, batch, part, hashes, usable, kinds, late)
             self._report_late(call, batch, part, codes, late[part], shown[part])
         if usable.any():
             state.partition_ms = max(state.partition_ms, int(batch.time_ms[usable].max()))
@@ -176,13 +181,27 @@ class DetectOperator:
                 call.out.findings.append(told)
         return usable, shown
 
-    def _rows(
+    def _kinds(
+        self, call: Call, batch: SignalBatch, usable: NDArray[np.bool_]
+    ) -> NDArray[np.int8] | None:
+        """Return the kind of each row, None where all are of one; others are not usable."""
+        kind, found = self.config.series.kind, kinds_of(batch)
+        if kind == "auto":
+            return None if found is None else np.maximum(found, GAUGE)
+        if found is not None and self.config.input.format in DECLARED:
+            others = usable & (found != UNKNOWN) & (found != CODES[kind])
+            left_out(call, batch, np.flatnonzero(others))
+            usable[others] = False
+        return None
+
+    def _rows(  # noqa: PLR0913, PLR0917 - columns of the rows
         self,
         call: Call,
         batch: SignalBatch,
         part: slice,
         hashes: Hashes,
         usable: NDArray[np.bool_],
+        kinds: NDArray[np.int8] | None,
         late: NDArray[np.bool_],
     ) -> NDArray[np.int32]:
         """Take some rows in; return the code of each one's key."""
@@ -195,9 +214,16 @@ class DetectOperator:
         if len(missing):
             theirs = hashes[0][missing], hashes[1][missing]
             rows = part.start + missing
-            codes[missing] = self._newcomers.take(call, batch, rows, theirs, late)
+            codes[missing] = self._newcomers.take(call, batch, rows, theirs, kinds, late)
         codes[~usable[part]] = NO_KEY
-        blocks = state.windows.ingest(codes, batch.time_ms[part], batch.values[part], late[part])
+        if kinds is not None and len(state.keys):
+            ours = state.flags["kind"][np.maximum(codes, 0)]
+            others = (codes != NO_KEY) & (ours != kinds[part])
+            left_out(call, batch, part.start + np.flatnonzero(others))
+            codes[others] = NO_KEY
+        blocks = state.windows.ingest(
+            codes, batch.time_ms[part], batch.values[part], late[part], state.flags["kind"]
+        )
         for block in blocks:
             offsets = batch.offsets[batch.message[part.start + block.row]]
             self._judge.judge(call, block, offsets)
@@ -242,8 +268,8 @@ def _window_plan(config: PipelineConfig, detector: Detector) -> WindowPlan:
         step_ms=series.step or 0,
         lateness_ms=series.lateness,
         kind=series.kind,
-        aggregate="sum" if series.kind == "delta" else series.aggregate,
-        fill=series.gaps.fill or ("zero" if series.kind == "delta" else "previous"),
+        aggregate=series.aggregate,
+        fill=series.gaps.fill,
         max_missing=series.gaps.max_share,
         nan_limit=detector.info.nan_ok,
         reorder=series.reorder,

@@ -15,6 +15,7 @@ from streamad.operators.shard import ShardState
 from streamad.records import Rejected, SignalBatch
 from streamad.windows.arrays import NEVER
 from streamad.windows.keys import NO_KEY, Hashes
+from streamad.windows.kinds import CODES, GAUGE
 from streamad.windows.waiting_kernels import GOES, LATE, REFUSED
 
 
@@ -25,6 +26,7 @@ class Newcomers:
         self, config: PipelineConfig, detector: Detector, groups: Mapping[str, int]
     ) -> None:
         self._series, self._detector, self._groups = config.series, detector, groups
+        self._kind = CODES.get(config.series.kind, GAUGE)
 
     def take(
         self,
@@ -32,21 +34,27 @@ class Newcomers:
         batch: SignalBatch,
         rows: NDArray[np.int64],
         hashes: Hashes,
+        kinds: NDArray[np.int8] | None,
         late: NDArray[np.bool_],
     ) -> NDArray[np.int32]:
         """Return the codes of rows, `NO_KEY` for those that need nothing more.
 
-        rows : of the batch, in order; hashes : of their keys; late : of the whole batch, is written
+        rows : of the batch, in order; hashes : of their keys; kinds, late : of the whole batch;
+        late is written
         """
         state, room = call.state, call.state.waiting
         room.keys.max_keys = self._series.max_keys - len(state.keys)
         waiting, created = room.keys.encode(batch.keys.gather(rows), hashes)
         if created:
-            self._meet(call, batch, rows, waiting, created)
+            self._meet(call, batch, rows, waiting, created, kinds)
         known = waiting != NO_KEY
         for row in rows[~known].tolist():
             detail = f"the shard holds series.max_keys = {self._series.max_keys} keys already"
             call.out.rejected.append(reject(batch, row, "key_limit", detail))
+        if kinds is not None:
+            others = known & (room.state["kind"][np.maximum(waiting, 0)] != kinds[rows])
+            left_out(call, batch, rows[others])
+            known &= ~others
         rows, waiting = rows[known], waiting[known]
         call.out.counts["deselected"] += int((~room.state["selected"][waiting]).sum())
         limit = full_keys(self._series.max_memory, state)
@@ -75,6 +83,7 @@ class Newcomers:
         rows: NDArray[np.int64],
         waiting: NDArray[np.int32],
         created: list[int],
+        kinds: NDArray[np.int8] | None,
     ) -> None:
         call.state.due_ms = int(NEVER)
         order = np.argsort(waiting, kind="stable")
@@ -88,6 +97,7 @@ class Newcomers:
         names = [str(room.keys.names[code]) for code in created]
         chosen = [self._is_selected(name, tag) for name, tag in zip(names, tags, strict=True)]
         room.add(created, chosen, tags)
+        room.state["kind"][created] = self._kind if kinds is None else kinds[firsts]
         call.out.met += names
 
     def _settle(self, call: Call, goers: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -96,11 +106,12 @@ class Newcomers:
         owner, time_ms, values = room.leave(goers)
         names = [str(room.keys.names[code]) for code in goers.tolist()]
         tags = [room.tags.get(code, {}) for code in goers.tolist()]
-        silent, silent_ms = room.state["silent"][goers], room.state["silent_ms"][goers]
+        kept = {name: room.state[name][goers] for name in ("silent", "silent_ms", "kind")}
         room.drop(goers)
         codes = state.keys.add(names)
         state.add(codes.tolist(), [True] * len(names), tags)
-        state.flags["silent"][codes], state.flags["silent_ms"][codes] = silent, silent_ms
+        for name, values_of_it in kept.items():
+            state.flags[name][codes] = values_of_it
         for code, name in zip(codes.tolist(), names, strict=True):
             group = self._groups.get(name)
             if group is None:
@@ -110,7 +121,8 @@ class Newcomers:
                 self._detector.seed_memory(state.memory, slot=code, group=group)
                 state.flags["seeded"][code] = True
         late = np.zeros(len(owner), np.bool_)
-        n_windows = sum(map(len, state.windows.ingest(codes[owner], time_ms, values, late)))
+        blocks = state.windows.ingest(codes[owner], time_ms, values, late, state.flags["kind"])
+        n_windows = sum(map(len, blocks))
         if n_windows or late.any():
             msg = f"{n_windows} windows and {late.sum()} late rows among rows that waited"
             raise AssertionError(msg)
@@ -128,6 +140,20 @@ class Newcomers:
 def full_keys(max_memory: int, state: ShardState) -> int:
     """Return how many keys of a shard may have windows."""
     return max(1, max_memory // state.bytes_per_key)
+
+
+def left_out(call: Call, batch: SignalBatch, rows: NDArray[np.int64]) -> None:
+    """Count rows of another kind than their series, or than ``series.kind``: no fault of theirs."""
+    messages, numbers = np.unique(batch.message[rows], return_counts=True)
+    for message, number in zip(messages.tolist(), numbers.tolist(), strict=True):
+        call.out.rejected.append(
+            Rejected(
+                message=message,
+                reason="other_kind",
+                detail=f"rows of another kind than their series: {number}",
+                counts={"other_kind": number},
+            )
+        )
 
 
 def reject(batch: SignalBatch, row: int, reason: str, detail: str) -> Rejected:

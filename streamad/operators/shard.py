@@ -34,7 +34,8 @@ class ShardState:
 
     partition_ms is the greatest event time of the shard; it serves silence and TTL only. No tick
     before due_ms decides anything; it follows from the rest, and is not saved. Of flags:
-    late_run counts late rows in a row, blind is of incomplete windows (`blind_runs`), ordinal the windows of a key; opened_ordinal and
+    late_run counts late rows in a row, blind is of incomplete windows (`blind_runs`), kind a
+    place in `KINDS`, ordinal the windows of a key; opened_ordinal and
     silent_ordinal are those at which its open episode and its silence began; event_ms are the
     first and last anomalous sample of the open
     episode; failures, failed_ms and failure_ms are of its run of failing
@@ -56,6 +57,7 @@ class ShardState:
                 "seeded": ((), np.bool_, False),
                 "late_run": ((), np.int32, 0),
                 "blind": ((2,), np.int32, 0),
+                "kind": ((), np.int8, 0),
                 "ordinal": ((), np.int64, 0),
                 "opened_ordinal": ((), np.int64, 0),
                 "event_ms": ((2,), np.int64, 0),

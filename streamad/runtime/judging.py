@@ -22,8 +22,8 @@ from streamad.runtime.decoding import Portion
 
 logger = logging.getLogger(__name__)
 
-BLIND_SAID_S = 600.0
-"""How often the log names series most of whose windows are not judged."""
+AGAIN_S = 600.0
+"""How often the log names series that are hardly judged, or thrown together."""
 MAX_HOMES = 200_000
 """Keys of which it is remembered in which partition they were met."""
 
@@ -85,7 +85,7 @@ class Judging:
         self._telemetry, self._counters = telemetry, counters or {}
         self._keep_late = config.series.late == "topic"
         self._homes: dict[int, int] = {}
-        self._blind, self._blind_due_s = set[str](), 0.0
+        self._blind, self._blind_due_s, self._merged_due_s = set[str](), 0.0, 0.0
         self.tick_ms = tick_length(config.series)
 
     def portion(self, shard: OpenShard, portion: Portion) -> Judged:
@@ -103,6 +103,8 @@ class Judging:
             self._meet(shard, out.met)
         if out.blind:
             self._say_blind(shard, out.blind)
+        if len(out.merged):
+            self._say_merged(shard, str(decoded.batch.keys[int(out.merged[0])]), len(out.merged))
         topic = shard.source.topic
         self._telemetry.count("input_messages_total", len(messages), topic=topic)
         self._telemetry.observe("input_decode_seconds", portion.seconds)
@@ -153,7 +155,7 @@ class Judging:
         self._blind.update(names)
         if time.monotonic() < self._blind_due_s:
             return
-        self._blind_due_s = time.monotonic() + BLIND_SAID_S
+        self._blind_due_s = time.monotonic() + AGAIN_S
         step = self._config.series.step
         logger.warning(
             "%s: %d series are hardly watched (%s): more than %.0f %% of their samples%s are "
@@ -165,6 +167,19 @@ class Judging:
             f", one every {duration(step)}," if step else "",
         )
         self._blind.clear()
+
+    def _say_merged(self, shard: OpenShard, name: str, number: int) -> None:
+        """Name a key that keeps too little to tell series apart."""
+        if time.monotonic() < self._merged_due_s:
+            return
+        self._merged_due_s = time.monotonic() + AGAIN_S
+        logger.warning(
+            "%s: %d points have the key and time of another in their message (%s): several series "
+            "are taken for one; name in input.fields.key what tells them apart",
+            shard.source,
+            number,
+            name,
+        )
 
     def measure(self, shard: OpenShard) -> None:
         """Say how many keys a shard holds, and how large they are."""

@@ -61,17 +61,23 @@ def make_columns(
     *,
     broker_ms: int = -1,
     tags: dict[str, Sequence[str]] | None = None,
+    per_message: int = 1,
 ) -> SignalBatch:
-    """Return columns of one length as a batch, a message a row; values ``(n,)`` or ``(n, v)``."""
+    """Return columns of one length as a batch, a message a row; values ``(n,)`` or ``(n, v)``.
+
+    per_message : rows a message instead
+    """
     n = len(keys)
+    message, row = np.divmod(np.arange(n, dtype=np.int32), np.int32(per_message))
+    n_messages = -(-n // per_message)
     return SignalBatch(
         keys=pl.Series("key", list(keys), dtype=pl.String),
         time_ms=np.asarray(time_ms, np.int64),
         values=np.asarray(values, np.float64).reshape(n, -1) if n else np.empty((0, 1)),
-        message=np.arange(n, dtype=np.int32),
-        row=np.zeros(n, np.int32),
-        offsets=np.arange(n, dtype=np.int64),
-        broker_ms=np.full(n, broker_ms, np.int64),
+        message=message,
+        row=row,
+        offsets=np.arange(n_messages, dtype=np.int64),
+        broker_ms=np.full(n_messages, broker_ms, np.int64),
         tags={
             name: pl.Series(name, list(column), dtype=pl.String)
             for name, column in (tags or {}).items()

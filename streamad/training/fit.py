@@ -21,6 +21,7 @@ from streamad.operators.detect import DetectOperator
 from streamad.records import SignalBatch
 from streamad.scoring.law import fit_law, law_of_tail, tail_of_law
 from streamad.windows.keys import KeyTable
+from streamad.windows.kinds import GAUGE, kinds_of
 from streamad.windows.period import MAX_SHARE, MAX_SIZE, choose_size
 from streamad.windows.signals import SignalWindows, WindowPlan
 
@@ -187,13 +188,18 @@ def cut_windows(config: PipelineConfig, detector: Detector, batch: SignalBatch) 
 def _windows_of(plan: WindowPlan, batch: SignalBatch) -> Floats:
     windows = SignalWindows(plan)
     windows.state.reserve(1)
+    kinds, kind = kinds_of(batch) if plan.kind == "auto" else None, None
+    if kinds is not None:
+        # As live: a series is what its first row is, and others are left out.
+        rows = np.maximum(kinds, GAUGE)
+        batch, kind = rows_of(batch, np.flatnonzero(rows == rows[0])), rows[:1]
     codes = np.zeros(len(batch), np.int32)
     late = np.zeros(len(batch), np.bool_)
     parts = [np.empty((0, plan.size, plan.n_variates), np.float32)]
     # A block's arrays are used again for the next one; choosing windows by a mask copies them.
     parts += [
         block.values[~block.incomplete]
-        for block in windows.ingest(codes, batch.time_ms, batch.values, late)
+        for block in windows.ingest(codes, batch.time_ms, batch.values, late, kind)
     ]
     return np.concatenate(parts)
 

@@ -3,7 +3,10 @@
 import numpy as np
 
 from streamad.compiled import compiled
+from streamad.windows.kinds import COUNTER, DELTA
 
+LAST, MEAN, MAX, SUM = range(4)
+NONE, PREVIOUS, LINEAR, ZERO = range(4)
 APART = 3
 """So many readings in a row about a step apart give a key cells of its own, for good."""
 PULL = 16
@@ -43,13 +46,12 @@ def follow(t, clock, step, shift, run):
 # work the helper would do, inlined or not.
 @compiled
 def ingest_points(
-    at, room, codes, time_ms, values, settings, limits,
+    at, room, codes, time_ms, values, settings, limits, kinds,
     clock, edge, grid, n_samples, last, n_pending, pending_ms, pending_value, pending_weight,
     previous, previous_ms, ring, missing, sums, gap_ms, still, late,
     out_code, out_values, out_start, out_end, out_incomplete, out_row, out_still,
 ):  # fmt: skip
     size, stride, step, lateness = settings[0], settings[1], settings[2], settings[3]
-    counters, aggregate, fill = settings[4] == 1, settings[5], settings[6]
     most = pending_ms.shape[1] - 1
     v = values.shape[1]
     made = 0
@@ -62,6 +64,12 @@ def ingest_points(
         if k < 0:
             continue
         t = time_ms[i]
+        kind = kinds[k]
+        counter = kind == COUNTER
+        aggregate = SUM if kind == DELTA else settings[4]
+        fill = settings[5]
+        if fill < 0:
+            fill = ZERO if kind == DELTA else PREVIOUS
         # A late row moves nothing, the grid included.
         shift, run = grid[k, 0], grid[k, 1]
         if step and n_samples[k] + n_pending[k] > 0:
@@ -99,12 +107,12 @@ def ingest_points(
                 continue
             if had != had:
                 pending_value[k, p, j] = x
-                pending_weight[k, p, j] = 1.0 if aggregate == 1 else float(t)
-            elif aggregate == 0:
+                pending_weight[k, p, j] = 1.0 if aggregate == MEAN else float(t)
+            elif aggregate == LAST:
                 if t >= pending_weight[k, p, j]:
                     pending_value[k, p, j] = x
                     pending_weight[k, p, j] = float(t)
-            elif aggregate == 2:
+            elif aggregate == MAX:
                 pending_value[k, p, j] = max(had, x)
             else:
                 pending_value[k, p, j] = had + x
@@ -115,7 +123,7 @@ def ingest_points(
             due = pending_ms[k, 0]
             for j in range(v):
                 x = pending_value[k, 0, j]
-                sample[j] = x / pending_weight[k, 0, j] if aggregate == 1 and x == x else x
+                sample[j] = x / pending_weight[k, 0, j] if aggregate == MEAN and x == x else x
             for q in range(1, n):
                 pending_ms[k, q - 1] = pending_ms[k, q]
                 for j in range(v):
@@ -124,7 +132,7 @@ def ingest_points(
             n -= 1
 
             begun = True
-            if counters:  # to rates a second; a fall is a reset, counted from zero
+            if counter:  # to rates a second; a fall is a reset, counted from zero
                 begun = n_samples[k] > 0
                 for j in range(v):
                     x, was, when = sample[j], previous[k, j], previous_ms[k, j]
@@ -151,14 +159,14 @@ def ingest_points(
                 moved = False
                 for j in range(v):
                     x, was = sample[j], before[j]
-                    if fill == 3 and (g < gap or x != x):
+                    if fill == ZERO and (g < gap or x != x):
                         x = 0.0  # nothing happened, which is a value like any other
                         moved = moved or before[j] != 0.0
                     elif g < gap or x != x:
                         absent += 1
-                        if fill == 0 or n_samples[k] == 0:
+                        if fill == NONE or n_samples[k] == 0:
                             x = np.nan
-                        elif fill == 2 and x == x and was == was:
+                        elif fill == LINEAR and x == x and was == was:
                             x = was + (x - was) * ((g + 1.0) / (gap + 1.0))
                         else:
                             x = was

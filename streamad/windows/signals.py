@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from streamad.windows.arrays import NEVER, KeyedArrays
 from streamad.windows.kernels import ingest_points
+from streamad.windows.kinds import CODES, GAUGE
 
 _BLOCK_BYTES = 4 * 2**20
 _BLOCK_WINDOWS = 16_384
 
-_KINDS = {"gauge": 0, "delta": 0, "counter": 1}
 _AGGREGATES = {"last": 0, "mean": 1, "max": 2, "sum": 3}
-_FILLS = {"none": 0, "previous": 1, "linear": 2, "zero": 3}
+_FILLS = {None: -1, "none": 0, "previous": 1, "linear": 2, "zero": 3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +40,9 @@ class WindowPlan:
     n_variates: int
     step_ms: int = 0
     lateness_ms: int = 0
-    kind: Literal["gauge", "counter", "delta"] = "gauge"
+    kind: Literal["auto", "gauge", "counter", "delta"] = "gauge"
     aggregate: Literal["last", "mean", "max", "sum"] = "mean"
-    fill: Literal["none", "previous", "linear", "zero"] = "previous"
+    fill: Literal["none", "previous", "linear", "zero"] | None = None
     max_missing: float = 0.2
     nan_limit: float = 0.0
     reorder: int = 64
@@ -83,7 +83,7 @@ class SignalWindows:
     def __init__(self, plan: WindowPlan) -> None:
         self.plan = plan
         v, size, pending = plan.n_variates, plan.size, plan.pending
-        rated = v if plan.kind == "counter" else 0
+        rated = v if plan.kind in {"auto", "counter"} else 0
         # One place more than the plan keeps open: a new sample goes in before the oldest goes out.
         pending += 1
         self.state = KeyedArrays(
@@ -122,17 +122,19 @@ class SignalWindows:
         time_ms: NDArray[np.int64],
         values: NDArray[np.float64],
         late: NDArray[np.bool_],
+        kinds: NDArray[np.int8] | None = None,
     ) -> Iterator[WindowBlock]:
         """Take rows in offset order; yield the windows they close, and mark late rows in ``late``.
 
         The state must have rows for all codes (`KeyedArrays.reserve`) before the call.
+        kinds : of each key by its code; by default all are of the plan's (``auto``: gauges)
         """
         plan, at, n = self.plan, 0, len(codes)
         v = plan.n_variates
         settings = np.array(
             [
                 plan.size, plan.stride, plan.step_ms, plan.lateness_ms,
-                _KINDS[plan.kind], _AGGREGATES[plan.aggregate], _FILLS[plan.fill],
+                _AGGREGATES[plan.aggregate], _FILLS[plan.fill],
             ],
             np.int64,
         )  # fmt: skip
@@ -142,9 +144,11 @@ class SignalWindows:
         s, out = self.state, self._out
         if not len(s["clock"]):  # no key has arrays yet
             return
+        if kinds is None:
+            kinds = np.full(len(s["clock"]), CODES.get(plan.kind, GAUGE), np.int8)
         while at < n:
             at, made = ingest_points(
-                at, self._capacity, codes, time_ms, values, settings, limits,
+                at, self._capacity, codes, time_ms, values, settings, limits, kinds,
                 s["clock"], s["edge"], s["grid"], s["n_samples"], s["last"], s["n_pending"], s["pending_ms"],
                 s["pending_value"], s["pending_weight"], s["previous"], s["previous_ms"],
                 s["ring"].reshape(len(s["clock"]), -1), s["missing"], s["sums"], s["gap_ms"],

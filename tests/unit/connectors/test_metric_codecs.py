@@ -82,18 +82,62 @@ OTLP = pytest.mark.parametrize("name", ["otlp_proto", "otlp_json"])
 def test_every_metric_becomes_series_of_its_kind(name: str):
     decoded = decode(name, otlp_payload(name, otlp_request()))
     assert seen(decoded) == [
-        ('shop/load{a="7",b="true"}', 1.5, "gauge"),
-        ("shop/requests", 10, "counter"),
-        ("shop/queue", -3, "gauge"),
-        ("shop/drops", 2, "delta"),
-        ("shop/latency_count", 4, "delta"),
-        ("shop/latency_sum", 9.5, "delta"),
-        ("shop/latency_count", 5, "delta"),
-        ("shop/quantiles_count", 6, "counter"),
-        ("shop/quantiles_sum", 1, "counter"),
+        ('shop/load{a="7",b="true",host.name="h1"}', 1.5, "gauge"),
+        ('shop/requests{host.name="h1"}', 10, "counter"),
+        ('shop/queue{host.name="h1"}', -3, "gauge"),
+        ('shop/drops{host.name="h1"}', 2, "delta"),
+        ('shop/latency_count{host.name="h1"}', 4, "delta"),
+        ('shop/latency_sum{host.name="h1"}', 9.5, "delta"),
+        ('shop/latency_count{host.name="h1"}', 5, "delta"),
+        ('shop/quantiles_count{host.name="h1"}', 6, "counter"),
+        ('shop/quantiles_sum{host.name="h1"}', 1, "counter"),
     ]
     assert set(decoded.batch.time_ms.tolist()) == {NOW_MS}
     assert [r.reason for r in decoded.rejected] == ["bad_time", "not_finite"]
+
+
+def replica(**attributes: str) -> ExportMetricsServiceRequest:
+    request = ExportMetricsServiceRequest()
+    one = request.resource_metrics.add()
+    for label, text in {"service.name": "api", **attributes}.items():
+        one.resource.attributes.add(key=label).value.string_value = text
+    load = one.scope_metrics.add().metrics.add(name="load").gauge
+    load.data_points.add(time_unix_nano=NOW_NS, as_double=1.0)
+    return request
+
+
+@OTLP
+@pytest.mark.parametrize(
+    "label",
+    [
+        "service.namespace", "service.instance.id", "host.name", "host.id", "k8s.pod.name",
+        "k8s.namespace.name", "container.id", "deployment.environment.name", "cloud.region", "rack",
+    ],
+)  # fmt: skip
+def test_what_tells_resources_apart_tells_series_apart(name: str, label: str):
+    one, two = (otlp_payload(name, replica(**{label: text})) for text in ("pod-1", "pod-2"))
+    assert decode(name, one, two).batch.keys.to_list() == [
+        f'api/load{{{label}="pod-1"}}',
+        f'api/load{{{label}="pod-2"}}',
+    ]
+
+
+@OTLP
+def test_what_a_restart_or_a_release_changes_begins_no_new_series(name: str):
+    described = {
+        "service.version": "2", "telemetry.sdk.version": "1.9", "process.pid": "17",
+        "process.command_args": "-v", "os.version": "6.1", "k8s.pod.uid": "0-1",
+        "k8s.pod.start_time": "now", "host.arch": "arm64",
+    }  # fmt: skip
+    payload = otlp_payload(name, replica(**described))
+    assert decode(name, payload).batch.keys.to_list() == ["api/load"]
+
+
+@OTLP
+def test_a_key_that_would_be_too_long_keeps_what_it_must(name: str):
+    many = {f"cloud.label.{i:02}": "x" * 30 for i in range(20)}
+    payload = otlp_payload(name, replica(**many, **{"host.name": "h1"}))
+    assert decode(name, payload).batch.keys.to_list() == ['api/load{host.name="h1"}']
 
 
 @OTLP
