@@ -333,12 +333,19 @@ def _against(score: float, level: float, p_value: float) -> str:
 
 
 def _unheard(window: _Window) -> list[str]:
-    if window.score < window.level:
-        return []
-    return [
-        "not a candidate all the same: the centred look does not count during the first day of a "
-        "key without training (scoring.first_day), nor just after an event"
-    ]
+    found = []
+    if window.has_newest and window.newest >= window.newest_level:
+        found.append(
+            "not a candidate all the same: during the first day of a key without training "
+            "(scoring.first_day), and after a new level was adopted, the newest samples count only "
+            "where they leave the line of those before them"
+        )
+    if window.score >= window.level:
+        found.append(
+            "not a candidate all the same: the centred look does not count during the first day of "
+            "a key without training (scoring.first_day), nor just after an event"
+        )
+    return found
 
 
 def _not_scored(window: _Window, config: PipelineConfig) -> str:

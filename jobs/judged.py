@@ -90,7 +90,7 @@ class Account:
             found.append(
                 f"{self.merged:,} of {self.rows:,} rows have the key and time of another in their "
                 f"message ({self.merged_key[:MAX_SAMPLE_CHARS]}): several series are taken for "
-                "one; name in input.fields.key what tells them apart"
+                "one; add to input.fields.key what separates them"
             )
         if self.late:
             found.append(self._late())

@@ -259,7 +259,7 @@ class SeriesConfig(Section):
 
     kind: Literal["auto", "gauge", "counter", "delta"] = "auto"
     """``counter`` becomes a rate per second (resets are handled); ``delta`` is summed. ``auto``:
-    each series is what its records say (OTLP, Prometheus names, a tag ``kind``), else a gauge."""
+    each series is what its records declare (OTLP, Prometheus names, a tag ``kind``), else a gauge."""
     step: Duration | None = None
     """The time grid of samples; without it every record is a sample."""
     aggregate: Literal["last", "mean", "max", "sum"] = "mean"
@@ -392,7 +392,7 @@ class ScoringConfig(Section):
     ``Europe/Berlin``. What recurs at its hour is normal there, summer time included."""
     first_day: Duration = 86_400_000
     """How long the centred look of a key without training only learns: a daily rhythm that has not
-    been seen whole is no anomaly. The look at the newest samples works from the start."""
+    been seen whole is no anomaly. The look at the newest samples counts sudden changes."""
     update_every: int = Field(default=60, ge=1)
     """Windows between two updates of an open episode."""
     direction: Literal["above", "below", "both"] = "both"

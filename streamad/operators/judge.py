@@ -27,6 +27,7 @@ from streamad.records import (
 )
 from streamad.scoring.episodes import Judgement
 from streamad.scoring.kernels import ADOPTED, BEGAN, CONTINUES, ENDED, FROZEN, NOTHING
+from streamad.scoring.sudden import sudden
 from streamad.windows.arrays import KeyedArrays
 from streamad.windows.signals import WindowBlock
 
@@ -186,6 +187,7 @@ class WindowJudge:
             suppressed,
             final=final[pick],
             still=part.still[pick],
+            sudden=sudden(part.values[pick]) if self._info.n_looks > 1 else None,
             message=offsets[part.rows[pick]],
         )
         part.flags[pick[verdict.inside]] |= FLAG_EPISODE

@@ -175,7 +175,7 @@ class Judging:
         self._merged_due_s = time.monotonic() + AGAIN_S
         logger.warning(
             "%s: %d points have the key and time of another in their message (%s): several series "
-            "are taken for one; name in input.fields.key what tells them apart",
+            "are taken for one; add to input.fields.key what separates them",
             shard.source,
             number,
             name,

@@ -230,6 +230,7 @@ class Episodes:
         *,
         final: NDArray[np.bool_] | None = None,
         still: NDArray[np.int32] | None = None,
+        sudden: NDArray[np.bool_] | None = None,
         message: NDArray[np.int64] | None = None,
     ) -> Judgement:
         """Judge windows in the order their keys closed them; updates laws and episodes.
@@ -238,6 +239,7 @@ class Episodes:
         suppressed : windows that do not matter (``direction``, ``min_effect``): never above a level
         final : the centred score was read from the log, where it is smoothed already
         still : samples for which the window's newest values have not changed
+        sudden : the window ends with a break, see `streamad.scoring.sudden`; by default each does
         message : offset of the message that closed the window; by default each is of its own
         """
         n = len(codes)
@@ -255,6 +257,7 @@ class Episodes:
             codes, start_ms, end_ms, np.ascontiguousarray(looks, np.float32),
             np.zeros(n, b) if final is None else final, suppressed,
             np.zeros(n, i4) if still is None else still,
+            np.ones(n, b) if sudden is None else sudden,
             end_ms if message is None else message,
             self._settings, self._levels, self._prior, *self._zone, self._seeds, s["seed"],
             s["count"], s["clocks"], s["tally"], s["held"], s["recent"], s["rings"], s["maxima"],

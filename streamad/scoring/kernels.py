@@ -198,7 +198,8 @@ def block_length(span_ms, least_ms):
 # One function on purpose, as in windows/kernels.py.
 @compiled
 def judge_windows(
-    codes, start_ms, end_ms, looks, final, suppressed, still, message, settings, levels, prior,
+    codes, start_ms, end_ms, looks, final, suppressed, still, sudden, message, settings, levels,
+    prior,
     zone_from, zone_offset, seeds, seed_of,
     count, clocks, tally, held, recent, rings, maxima, laws, marks, peaks,
     event, score, p_value, level, newest_p, newest_level, severity, candidate, inside, withheld,
@@ -330,12 +331,14 @@ def judge_windows(
             newest_p[i] = probability((s[1] - laws[k, 1, 0]) / laws[k, 1, 1], share)
             rare = probability((s[1] - base) / laws[k, 1, 1], share)
             newest_level[i] = new_entry
-            if s[1] >= new_entry:
+            # Of a new key only a break can be told from a load that rises for the first time.
+            known = sudden[i] or not young
+            if s[1] >= new_entry and known:
                 above = True
                 note[BY_NEWEST] = 1
-            strong = strong or s[1] >= new_alert
+            strong = strong or (s[1] >= new_alert and known)
             calm = (calm or note[BY_NEWEST] == 1) and s[1] < new_leave
-            if s[1] / new_alert > ratio:
+            if s[1] / new_alert > ratio and known:
                 p, ratio, which_look = rare, s[1] / new_alert, NEWEST
         # Standing still where it never did.
         run = still[i]
@@ -501,6 +504,9 @@ def judge_windows(
                         scratch, laws[k, which],
                     )  # fmt: skip
             if adopted[i]:
+                # Of the new level as little is known as of a new key, and training knew another.
+                clock[BIRTH_MS] = end_ms[i]
+                seed_of[k] = -1
                 note[GRACE] = max(min_windows, 1)
                 note[MUTE] = 2 * quiet_after
                 note[LONGEST] = max(note[LONGEST], run)

@@ -235,6 +235,23 @@ def test_rekeyed_points_of_many_variates_are_split_and_read_back():
     np.testing.assert_array_equal(back.batch.values, given.values)
 
 
+@pytest.mark.parametrize("tags", ["", "dc", "kind, dc"])
+def test_rekeyed_points_keep_tags_and_the_kind_their_format_gave(tags: str):
+    config = parse_pipeline(
+        f"{{name: p, input: {{topics: [t], format: otlp_json, repartition: true, fields: {{tags: "
+        f"[{tags}]}}}}, detector: robust_z}}"
+    )
+    given = batch(8)
+    names = [*filter(None, tags.split(", ")), *(["kind"] if "kind" not in tags else [])]
+    given.tags.update({name: pl.Series(name, [f"a {name}"] * 8) for name in names})
+    records = KafkaRekeyRecords(config, partitions=4, wall_ms=lambda: 1)
+    made = [record.value for record in records.points(given, np.arange(8), 2)]
+    back = RekeyedCodec(config).decode(made, np.arange(len(made)), np.arange(len(made)))
+    assert {name: set(tag) for name, tag in back.batch.tags.items()} == {
+        name: {f"a {name}"} for name in names
+    }
+
+
 # ---------------------------------------------------------------------- findings and alerts
 
 

@@ -42,7 +42,7 @@ from streamad.errors import ConfigError
         ),
         (
             "name: a\nseries: {kind: guage}\n",
-            "p.yaml:2: series.kind: expected 'gauge', 'counter' or 'delta', got 'guage'; "
+            "p.yaml:2: series.kind: expected 'auto', 'gauge', 'counter' or 'delta', got 'guage'; "
             "did you mean 'gauge'?",
         ),
         (
