@@ -92,7 +92,8 @@ _TABLE = (
         "detect_explain_errors_total", "Findings without an explanation, because explaining failed."
     ),
     _counter("detect_findings_total", "Findings written.", "state"),
-    _counter("detect_keys_silent_total", "Keys that fell silent."),
+    _counter("detect_keys_silent_total", "Keys whose silence became a finding."),
+    _counter("detect_keys_replaced_total", "Silent keys in whose place another of their kind came."),
     _counter("detect_keys_forgotten_total", "Keys dropped after their ttl."),
     _gauge("detect_keys", "Keys held.", "topic", "partition"),
     _gauge("detect_keys_waiting", "Of these, keys without a window yet.", "topic", "partition"),
@@ -139,6 +140,7 @@ DETECT_COUNTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "detector_errors": ("detect_detector_errors_total", {}),
     "explain_errors": ("detect_explain_errors_total", {}),
     "silent": ("detect_keys_silent_total", {}),
+    "replaced": ("detect_keys_replaced_total", {}),
     "forgotten": ("detect_keys_forgotten_total", {}),
     "findings_began": ("detect_findings_total", {"state": "began"}),
     "findings_continues": ("detect_findings_total", {"state": "continues"}),

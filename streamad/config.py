@@ -274,6 +274,11 @@ class SeriesConfig(Section):
     """Missing samples."""
     silence: Duration | None = None
     """A key without data for this long is a finding (``no_data``); unset: never."""
+    silence_by: Literal["key", "group"] = "key"
+    """``group``: only once no key of a group (``alerts.group``) sends. ``key``: each key, but not one
+    in whose place another of its kind has come: a replaced pod, an autoscaled host."""
+    gone_after: Duration = 14_400_000
+    """A ``no_data`` alert ends after so long: the key is taken for gone. Its baseline is kept."""
     ttl: Duration = 86_400_000
     """A key without data for this long is forgotten, with its baseline."""
     max_keys: int = Field(default=1_000_000, ge=1)
@@ -580,12 +585,18 @@ class PipelineConfig(Section):
     """Topics that are written."""
 
     @model_validator(mode="after")
-    def _counter_needs_no_mean(self) -> PipelineConfig:
+    def _fits_together(self) -> PipelineConfig:
         long_form = self.input.fields.variate is not None
         if long_form and self.series.step is None and self.series.lateness == 0:
             msg = (
                 "variates that come in separate records must be lined up: "
                 "set series.step (a grid), or series.lateness"
+            )
+            raise ValueError(msg)
+        if self.series.silence_by == "group" and not self.alerts.group:
+            msg = (
+                "series.silence_by: group needs alerts.group, a key field or tag whose value is the "
+                "group"
             )
             raise ValueError(msg)
         return self

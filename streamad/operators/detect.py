@@ -24,7 +24,7 @@ from streamad.operators.kernels import LATE_RUN, late_runs
 from streamad.operators.merged import merged_rows
 from streamad.operators.newcomers import Newcomers, left_out, reject
 from streamad.operators.shard import ShardState
-from streamad.operators.silence import cut_at_ticks, pass_tick, tick_length
+from streamad.operators.silence import Silence, cut_at_ticks, tick_length
 from streamad.records import SignalBatch
 from streamad.scoring.episodes import EpisodePlan, Episodes, Level
 from streamad.windows.arrays import NEVER
@@ -67,6 +67,7 @@ class DetectOperator:
         )
         self._judge = WindowJudge(config, detector, self._make)
         self._newcomers = Newcomers(config, detector, self._groups)
+        self._silence = Silence(config, self._make)
         self._tick_ms = tick_length(config.series)
         self.plan = _window_plan(config, detector)
 
@@ -124,7 +125,7 @@ class DetectOperator:
         )
         for start, stop, tick in parts:
             if tick is not None:
-                pass_tick(call, tick, series=self.config.series, make=self._make)
+                self._silence.pass_tick(call, tick)
             part = slice(start, stop)
             codes = self._rows(call, batch, part, hashes, usable, kinds, late)
             self._report_late(call, batch, part, codes, late[part], shown[part])
@@ -144,7 +145,7 @@ class DetectOperator:
             state.partition_ms = now_ms
             tick = now_ms - now_ms % self._tick_ms
             if tick > state.last_tick:
-                pass_tick(call, tick, series=self.config.series, make=self._make)
+                self._silence.pass_tick(call, tick)
         return call.out
 
     def _not_from_the_future(

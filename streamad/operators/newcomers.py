@@ -19,6 +19,10 @@ from streamad.windows.kinds import CODES, GAUGE
 from streamad.windows.waiting_kernels import GOES, LATE, REFUSED
 
 
+_MOVED = ("silent", "silent_ms", "born_ms", "stands_in", "kind")
+"""What a key that gets arrays of its own takes with it."""
+
+
 class Newcomers:
     """Take rows of keys that have no arrays yet; give arrays to those that earned them."""
 
@@ -97,6 +101,7 @@ class Newcomers:
         names = [str(room.keys.names[code]) for code in created]
         chosen = [self._is_selected(name, tag) for name, tag in zip(names, tags, strict=True)]
         room.add(created, chosen, tags)
+        room.state["born_ms"][created] = batch.time_ms[firsts]
         room.state["kind"][created] = self._kind if kinds is None else kinds[firsts]
         call.out.met += names
 
@@ -106,7 +111,7 @@ class Newcomers:
         owner, time_ms, values = room.leave(goers)
         names = [str(room.keys.names[code]) for code in goers.tolist()]
         tags = [room.tags.get(code, {}) for code in goers.tolist()]
-        kept = {name: room.state[name][goers] for name in ("silent", "silent_ms", "kind")}
+        kept = {name: room.state[name][goers] for name in _MOVED}
         room.drop(goers)
         codes = state.keys.add(names)
         state.add(codes.tolist(), [True] * len(names), tags)

@@ -51,9 +51,11 @@ class ShardState:
         default_factory=lambda: KeyedArrays(
             {
                 "selected": ((), np.bool_, False),
-                "silent": ((), np.bool_, False),
+                "silent": ((), np.int8, 0),
                 "silent_ms": ((), np.int64, 0),
                 "silent_ordinal": ((), np.int64, 0),
+                "born_ms": ((), np.int64, 0),
+                "stands_in": ((), np.bool_, False),
                 "seeded": ((), np.bool_, False),
                 "late_run": ((), np.int32, 0),
                 "blind": ((2,), np.int32, 0),

@@ -1,22 +1,42 @@
-"""Keys that fall silent, come back, or are forgotten: the one thing partition time decides.
+"""Keys that fall silent, come back or are forgotten: what partition time decides.
 
 It is evaluated at fixed event times (ticks), between the same two rows however batches are cut.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
 import numpy as np
 from numpy.typing import NDArray
 
-from streamad.config import SeriesConfig
+from streamad.config import PipelineConfig, SeriesConfig
 from streamad.operators.call import Call
 from streamad.operators.findings import FindingMaker
-from streamad.operators.shard import waiting_code
-from streamad.windows.arrays import NEVER, KeyedArrays
+from streamad.operators.replaced import (
+    Family,
+    Member,
+    Table,
+    family_of,
+    members,
+    replaced,
+    tables_of,
+)
+from streamad.operators.wording import DATA_AGAIN, duration
+from streamad.records import Finding, FindingState, stable_id
+from streamad.windows.arrays import NEVER
 
 FORGOTTEN = "forgotten after series.ttl"
 LATER = 2**62
 """After all ticks."""
+
+HEARD, REPORTED, UNSAID = range(3)
+"""Of a key: it sends data; its silence is a finding; it is silent, and that is nobody's concern."""
+
+Masks = list[NDArray[np.bool_]]
 
 
 def tick_length(series: SeriesConfig) -> int:
@@ -48,129 +68,195 @@ def cut_at_ticks(
     return parts, last_tick
 
 
-def pass_tick(call: Call, tick_ms: int, *, series: SeriesConfig, make: FindingMaker) -> None:
-    """Report keys that fell silent or came back as of ``tick_ms``, and forget old ones."""
-    state = call.state
-    state.last_tick = tick_ms
-    # Most ticks decide nothing: clocks only rise, so nothing is due before what was due first.
-    if tick_ms < state.due_ms:
-        return
-    due = [_pass_live(call, tick_ms, series, make), _pass_waiting(call, tick_ms, series, make)]
-    state.due_ms = min(due)
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Watch over the keys of shards: a bag of settings, as the operator is.
 
-
-def _pass_live(call: Call, tick_ms: int, series: SeriesConfig, make: FindingMaker) -> int:
-    """Pass a tick for keys with windows; return what `_pass` does."""
-    state = call.state
-    due_ms, gone = _pass(
-        call, state.keys.live(), state.windows.state["clock"], state.flags, tick_ms, series, make
-    )
-    if len(gone):
-        for code in gone[state.episodes.is_open(gone)].tolist():
-            last_ms = int(state.windows.state["clock"][code])
-            make.end(call, code, at_ms=last_ms, until_ms=last_ms, reason=FORGOTTEN)
-        state.drop(gone)
-    return due_ms
-
-
-def _pass_waiting(call: Call, tick_ms: int, series: SeriesConfig, make: FindingMaker) -> int:
-    """Pass a tick for keys without a window; return what `_pass` does."""
-    room = call.state.waiting
-    due_ms, gone = _pass(
-        call, room.keys.live(), room.state["clock"], room.state, tick_ms, series, make, waiting=True
-    )
-    if len(gone):
-        room.drop(gone)
-    return due_ms
-
-
-def _pass(  # noqa: PLR0913, PLR0917 - one tick over the columns of one table
-    call: Call,
-    live: NDArray[np.int32],
-    clocks: NDArray[np.int64],
-    flags: KeyedArrays,
-    tick_ms: int,
-    series: SeriesConfig,
-    make: FindingMaker,
-    *,
-    waiting: bool = False,
-) -> tuple[int, NDArray[np.int32]]:
-    """Report who is silent or back; return before when no tick decides anything, and who is gone.
-
-    A key that is silent may come back at any tick; of one that was never seen nothing is known.
-    Whoever adds a key resets the time.
+    A key that another has replaced is no concern; nor is, by group, one whose group still sends.
     """
-    if not len(live):
-        return LATER, live
-    clock, silent = clocks[live], flags["silent"][live]
-    seen = clock > NEVER
-    if series.silence is not None:
-        quiet = seen & flags["selected"][live] & (clock + series.silence <= tick_ms)
-        for code in live[quiet & ~silent].tolist():
-            _fell_silent(call, code, tick_ms, series.silence, make, waiting=waiting)
-        for code in live[~quiet & silent].tolist():
-            _ended(call, code, tick_ms, "data again", make, waiting=waiting)
-        silent = flags["silent"][live]
-    gone = seen & (clock + series.ttl <= tick_ms)
-    for code in live[gone & silent].tolist():
-        _ended(call, code, tick_ms, FORGOTTEN, make, waiting=waiting)
-    call.out.counts["forgotten"] += int(gone.sum())
-    left = clock[~gone]
-    if not len(left):
-        return LATER, live[gone]
-    first = int(left.min())
-    if first == int(NEVER) or silent[~gone].any():
-        return int(NEVER), live[gone]
-    return first + min(series.ttl, series.silence or series.ttl), live[gone]
 
+    config: PipelineConfig
+    make: FindingMaker
 
-def _table(call: Call, *, waiting: bool) -> tuple[KeyedArrays, NDArray[np.int64]]:
-    """Return flags and clocks of the keys that wait, or of the others."""
-    if waiting:
-        return call.state.waiting.state, call.state.waiting.state["clock"]
-    return call.state.flags, call.state.windows.state["clock"]
+    def pass_tick(self, call: Call, tick_ms: int) -> None:
+        """Report keys that fell silent or came back as of ``tick_ms``, and forget old ones."""
+        state, series = call.state, self.config.series
+        state.last_tick = tick_ms
+        # Most ticks decide nothing: clocks only rise, so nothing is due before what was due first.
+        if tick_ms < state.due_ms:
+            return
+        tables = tables_of(state)
+        if series.silence is not None:
+            self._come_and_go(call, tables, tick_ms, series.silence)
+        state.due_ms = min(self._due(table, tick_ms) for table in tables)
+        for table in tables:
+            self._forget(call, table, tick_ms)
 
+    def _due(self, table: Table, tick_ms: int) -> int:
+        """Return before when no tick decides anything about these keys.
 
-def _fell_silent(
-    call: Call, code: int, tick_ms: int, silence: int, make: FindingMaker, *, waiting: bool
-) -> None:
-    flags, clocks = _table(call, waiting=waiting)
-    since = int(clocks[code])
-    flags["silent"][code] = True
-    flags["silent_ms"][code] = since
-    ordinal = 0 if waiting else int(flags["ordinal"][code])
-    if not waiting:
-        flags["silent_ordinal"][code] = ordinal
-    said = f"no data for {(tick_ms - since) / 1000:g} s; series.silence is {silence / 1000:g} s"
-    call.out.findings.append(
-        make.plain(
-            call,
-            waiting_code(code) if waiting else code,
-            kind="no_data",
-            state="began",
-            since_ms=since,
-            since_ordinal=ordinal,
-            now_ms=tick_ms,
-            reason=said,
+        A key that is silent may come back at any tick; of one that was never seen nothing is known.
+        Whoever adds a key resets the time.
+        """
+        series = self.config.series
+        stays = ~((table.clock > NEVER) & (table.clock + series.ttl <= tick_ms))
+        left = table.clock[stays]
+        if not len(left):
+            return LATER
+        first = int(left.min())
+        if first == int(NEVER) or (table.column("silent")[stays] != HEARD).any():
+            return int(NEVER)
+        return first + min(series.ttl, series.silence or series.ttl)
+
+    def _forget(self, call: Call, table: Table, tick_ms: int) -> None:
+        state = call.state
+        gone = (table.clock > NEVER) & (table.clock + self.config.series.ttl <= tick_ms)
+        if not gone.any():
+            return
+        for one in members(table, gone & (table.column("silent") == REPORTED)):
+            self._ended(call, one, tick_ms, FORGOTTEN)
+        codes = table.codes[gone]
+        call.out.counts["forgotten"] += len(codes)
+        if table.waiting:
+            state.waiting.drop(codes)
+            return
+        for code in codes[state.episodes.is_open(codes)].tolist():
+            last_ms = int(state.windows.state["clock"][code])
+            self.make.end(call, code, at_ms=last_ms, until_ms=last_ms, reason=FORGOTTEN)
+        state.drop(codes)
+
+    # ------------------------------------------------------------------ who is silent
+
+    def _come_and_go(
+        self, call: Call, tables: Sequence[Table], tick_ms: int, silence_ms: int
+    ) -> None:
+        quiet = [one.watched() & (one.clock + silence_ms <= tick_ms) for one in tables]
+        for table, still in zip(tables, quiet, strict=True):
+            back = ~still & (table.column("silent") != HEARD)
+            for one in members(table, back & (table.column("silent") == REPORTED)):
+                self._ended(call, one, tick_ms, DATA_AGAIN)
+            table.flags["silent"][table.codes[back]] = HEARD
+        if any(
+            (one.column("silent")[q] != UNSAID).any() for one, q in zip(tables, quiet, strict=True)
+        ):
+            if self.config.series.silence_by == "group":
+                self._report_groups(call, tables, quiet, tick_ms)
+            else:
+                self._report_keys(call, tables, quiet, tick_ms, silence_ms)
+        open_ms = silence_ms + self.config.series.gone_after
+        why = f"taken for gone after {duration(self.config.series.gone_after)} (series.gone_after)"
+        for table in tables:
+            told = table.column("silent") == REPORTED
+            for one in members(table, told & (table.clock + open_ms <= tick_ms)):
+                self._ended(call, one, tick_ms, why)
+
+    def _report_keys(
+        self, call: Call, tables: Sequence[Table], quiet: Masks, tick_ms: int, silence_ms: int
+    ) -> None:
+        """Report each key that fell silent, but for those that others have replaced."""
+        lost = list(
+            chain.from_iterable(
+                members(one, still & (one.column("silent") != UNSAID))
+                for one, still in zip(tables, quiet, strict=True)
+            )
         )
-    )
-    call.out.counts["silent"] += 1
+        heard = [(one, one.watched() & ~still) for one, still in zip(tables, quiet, strict=True)]
+        by_whom = replaced(
+            lost,
+            heard,
+            silence_ms=silence_ms,
+            name=lambda one: call.key(one.code),
+            family=self._family(call),
+        )
+        for one in lost:
+            by = by_whom.get(one.code)
+            if by is None:
+                if one.get("silent") == HEARD:
+                    self._fell_silent(call, one, tick_ms)
+                continue
+            if one.get("silent") == REPORTED:
+                self._ended(call, one, tick_ms, f"replaced by {by}")
+            one.set("silent", UNSAID)
+            call.out.counts["replaced"] += 1
 
+    def _report_groups(
+        self, call: Call, tables: Sequence[Table], quiet: Masks, tick_ms: int
+    ) -> None:
+        """Report groups of which no key sends any more, by the key that sent last."""
+        family, silent = self._family(call), defaultdict[str, list[Member]](list)
+        sends = set[str]()
+        for table, still in zip(tables, quiet, strict=True):
+            for one in members(table, still):
+                silent[family(call.key(one.code), one.code)].append(one)
+            # Only where somebody is silent does it matter who is not.
+            for one in members(table, table.watched() & ~still):
+                sends.add(family(call.key(one.code), one.code))
+        for group, those in sorted(silent.items()):
+            told = [one for one in those if one.get("silent") == REPORTED]
+            fell = [one for one in those if one.get("silent") == HEARD]
+            for one in fell:
+                one.set("silent", UNSAID)
+            if group in sends:
+                for one in told:
+                    self._ended(call, one, tick_ms, DATA_AGAIN)
+            elif fell and not told:
+                last = max(those, key=lambda one: (one.clock_ms, call.key(one.code)))
+                self._fell_silent(call, last, tick_ms, n_series=len(those))
 
-def _ended(
-    call: Call, code: int, tick_ms: int, reason: str, make: FindingMaker, *, waiting: bool
-) -> None:
-    flags, _ = _table(call, waiting=waiting)
-    flags["silent"][code] = False
-    call.out.findings.append(
-        make.plain(
+    def _family(self, call: Call) -> Family:
+        """Return a function from a key to its group, or else to what its name shares with others."""
+        group, n_fields = self.config.alerts.group, len(self.config.input.fields.key)
+
+        def family(key: str, code: int) -> str:
+            if group:
+                return self.make.entity(key, call.state.tags_of(code)).get(group, group)
+            return family_of(key, n_fields)
+
+        return family
+
+    # ------------------------------------------------------------------ findings
+
+    def _fell_silent(self, call: Call, one: Member, tick_ms: int, *, n_series: int = 0) -> None:
+        silence_ms, since_ms = self.config.series.silence or 0, one.clock_ms
+        one.set("silent", REPORTED)
+        one.set("silent_ms", since_ms)
+        if not one.table.waiting:
+            one.set("silent_ordinal", one.get("ordinal"))
+        said = f"no data for {(tick_ms - since_ms) / 1000:g} s"
+        if n_series:
+            said = f"{said} from any of {n_series:,} series"
+        self._tell(
+            call, one, "began", tick_ms, f"{said}; series.silence is {silence_ms / 1000:g} s"
+        )
+        call.out.counts["silent"] += 1
+
+    def _ended(self, call: Call, one: Member, tick_ms: int, reason: str) -> None:
+        one.set("silent", UNSAID)
+        self._tell(call, one, "ended", tick_ms, reason)
+
+    def _tell(
+        self, call: Call, one: Member, state: FindingState, tick_ms: int, reason: str
+    ) -> None:
+        found = self.make.plain(
             call,
-            waiting_code(code) if waiting else code,
+            one.code,
             kind="no_data",
-            state="ended",
-            since_ms=int(flags["silent_ms"][code]),
-            since_ordinal=0 if waiting else int(flags["silent_ordinal"][code]),
+            state=state,
+            since_ms=one.get("silent_ms"),
+            since_ordinal=0 if one.table.waiting else one.get("silent_ordinal"),
             now_ms=tick_ms,
             reason=reason,
         )
+        if self.config.series.silence_by == "group":
+            found = _of_group(found, self.config.alerts.group or "")
+        call.out.findings.append(found)
+
+
+def _of_group(finding: Finding, label: str) -> Finding:
+    """Return a finding on a key as one on its group."""
+    return replace(
+        finding,
+        id=stable_id(finding.id, finding.group),
+        key=finding.group,
+        entity={label: finding.group},
     )

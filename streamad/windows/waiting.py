@@ -23,7 +23,10 @@ from streamad.windows.signals import WindowPlan
 from streamad.windows.waiting_kernels import places_of, release_rows, take_rows
 
 END_OF_TIME_MS = 2**43
-_SAVED = ("clock", "edge", "grid", "first", "final", "n_rows", "selected", "kind", "silent", "silent_ms")
+_SAVED = (
+    "clock", "edge", "grid", "first", "final", "n_rows", "selected", "kind", "silent", "silent_ms",
+    "born_ms", "stands_in",
+)  # fmt: skip
 MOST_ROWS = 64
 """Rows a key may have waiting; large windows get their arrays somewhat early."""
 _NONE = -1
@@ -51,8 +54,10 @@ class WaitingRoom:
                 "n_rows": ((), np.int32, 0),
                 "selected": ((), np.bool_, False),
                 "kind": ((), np.int8, 0),
-                "silent": ((), np.bool_, False),
+                "silent": ((), np.int8, 0),
                 "silent_ms": ((), np.int64, 0),
+                "born_ms": ((), np.int64, 0),
+                "stands_in": ((), np.bool_, False),
             }
         )
         self.tags: dict[int, dict[str, str]] = {}

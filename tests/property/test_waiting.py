@@ -86,7 +86,7 @@ def test_keys_without_a_window_cost_little_and_their_memory_comes_back():
     assert len(state.windows.state["clock"]) == len(state.memory) == 0
     room = state.waiting
     assert len(room._time) * room.bytes_per_row < 40 * n
-    assert room.state.bytes_per_row < 72
+    assert room.state.bytes_per_row < 80
     out = op.process(
         state, make_columns(["one"] * 3, 1_000 + 3_600_000 * np.arange(1, 4), np.ones(3))
     )
