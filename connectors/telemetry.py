@@ -84,16 +84,14 @@ _TABLE = (
     _counter("detect_points_deselected_total", "Points of keys that series.select leaves out."),
     _counter("detect_windows_total", "Windows closed."),
     _counter("detect_windows_incomplete_total", "Windows not scored: too many samples missing."),
-    _counter(
-        "detect_blind_keys_total", "Times that most windows of a key came to be incomplete."
-    ),
+    _counter("detect_blind_keys_total", "Times that most windows of a key came to be incomplete."),
     _counter("detect_detector_errors_total", "Windows the detector failed on."),
     _counter(
         "detect_explain_errors_total", "Findings without an explanation, because explaining failed."
     ),
     _counter("detect_findings_total", "Findings written.", "state"),
     _counter("detect_keys_silent_total", "Keys whose silence became a finding."),
-    _counter("detect_keys_replaced_total", "Silent keys in whose place another of their kind came."),
+    _counter("detect_keys_replaced_total", "Silent keys that others of their kind replaced."),
     _counter("detect_keys_forgotten_total", "Keys dropped after their ttl."),
     _gauge("detect_keys", "Keys held.", "topic", "partition"),
     _gauge("detect_keys_waiting", "Of these, keys without a window yet.", "topic", "partition"),

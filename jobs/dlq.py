@@ -16,6 +16,7 @@ from connectors.dead_letters import Letter, from_record
 from streamad.config import PipelineConfig
 from streamad.ports import Log, Outgoing, Source
 from streamad.records import Rejected
+from streamad.runtime.decoding import REPLAYED_FOR
 
 REPLAYED = "streamad.replayed"
 """Header of a replayed record: how often it was."""
@@ -27,6 +28,7 @@ _DIGITS = 10
 """No count has so many; a number of thousands of digits is not even read."""
 
 UNREADABLE = "not_a_dead_letter"
+FOREIGN = "of_other_pipelines"
 BATCH_RECORDS = 500
 BATCH_BYTES = 4 * 2**20
 
@@ -46,6 +48,10 @@ class Found:
             if name == REPLAYED:
                 return int(value) if value and value.isdigit() and len(value) < _DIGITS else 0
         return 0
+
+    def is_of(self, pipeline: str) -> bool:
+        """Say whether a pipeline wrote it, or nobody knows who did."""
+        return self.letter.pipeline in {"", pipeline}
 
     def repeats(self, other: Found) -> bool:
         """Say whether both hold the same message as a whole, for two of its rows."""
@@ -75,7 +81,8 @@ class Replay:
     """What a replay did, or (``dry_run``) would do; counts by reason.
 
     merged : letters about further rows of a message that was sent as a whole already; refused :
-    letters that name another target than the pipeline's input; odd : records that are no letters
+    letters that name another target than the pipeline's input; foreign : letters of other pipelines
+    that read the same input; odd : records that are no letters
     """
 
     replayed: Counter[str] = field(default_factory=Counter)
@@ -84,6 +91,7 @@ class Replay:
     given_up: Counter[str] = field(default_factory=Counter)
     gone: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
+    foreign: int = 0
     odd: int = 0
 
     @property
@@ -114,13 +122,21 @@ def letters(log: Log, topics: Iterable[str]) -> Iterator[Found | Rejected]:
                     yield Found(source=source, offset=offset, letter=letter)
 
 
-def summary(found: Iterable[Found | Rejected], *, keep: int) -> tuple[Counter[str], list[Found]]:
-    """Count dead letters by reason and keep the last ``keep`` of them."""
+def summary(
+    found: Iterable[Found | Rejected], *, pipeline: str, keep: int
+) -> tuple[Counter[str], list[Found]]:
+    """Count a pipeline's dead letters by reason and keep the last ``keep`` of them.
+
+    Those of other pipelines that read the same input count as `FOREIGN`.
+    """
     counts: Counter[str] = Counter()
     last: list[Found] = []
     for one in found:
         if isinstance(one, Rejected):
             counts[UNREADABLE] += 1
+            continue
+        if not one.is_of(pipeline):
+            counts[FOREIGN] += 1
             continue
         counts[one.letter.reason] += 1
         last = [*last[1 - keep :], one] if keep > 1 else [one] * keep
@@ -134,6 +150,7 @@ def replay(  # noqa: PLR0913 - all by keyword
     found: Iterable[Found | Rejected],
     desk: Desk,
     *,
+    pipeline: str,
     targets: Collection[Source],
     originals: Log,
     reason: str | None = None,
@@ -143,16 +160,20 @@ def replay(  # noqa: PLR0913 - all by keyword
 ) -> Replay:
     """Send dead letters back to where they came from, once each.
 
-    found : in the order of their partitions' offsets; targets : partitions that may be sent to: a
-    letter names what its writer liked, and we may write where that writer may not; originals :
+    found : in the order of their partitions' offsets; pipeline : whose letters, and who alone is to
+    read them again: others that read the input had what they could use; targets : partitions that
+    may be sent to: a letter names what its writer liked, and we may write where that writer may
+    not; originals :
     reads what letters only point at (another log than the one ``found`` is read from); reason :
     only these; limit : at most so many
     """
     made, batch = Replay(), _Batch()
-    sender = _Sender(targets=targets, originals=originals, max_attempts=max_attempts)
+    sender = _Sender(
+        pipeline=pipeline, targets=targets, originals=originals, max_attempts=max_attempts
+    )
     done: dict[str, Mapping[Source, int]] = {}
     last: Found | None = None
-    for one in _chosen(found, reason, into=made):
+    for one in _chosen(found, pipeline, reason, into=made):
         why = one.letter.reason
         if last is not None and one.repeats(last):
             batch.add(one, None)
@@ -176,12 +197,14 @@ def replay(  # noqa: PLR0913 - all by keyword
 
 
 def _chosen(
-    found: Iterable[Found | Rejected], reason: str | None, *, into: Replay
+    found: Iterable[Found | Rejected], pipeline: str, reason: str | None, *, into: Replay
 ) -> Iterator[Found]:
-    """Yield the letters of a reason, and count what is no letter."""
+    """Yield a pipeline's letters of a reason, and count what is no letter, or another's."""
     for one in found:
         if isinstance(one, Rejected):
             into.odd += 1
+        elif not one.is_of(pipeline):
+            into.foreign += 1
         elif reason in {None, one.letter.reason}:
             yield one
 
@@ -211,6 +234,7 @@ class _Batch:
 class _Sender:
     """Makes records of letters; counts those that are not to be sent."""
 
+    pipeline: str
     targets: Collection[Source]
     originals: Log
     max_attempts: int
@@ -233,12 +257,14 @@ class _Sender:
             value = original[0] if letter.pointer else value
             key = original[1] if letter.key_pointer else key
         into.replayed[letter.reason] += 1
-        kept = tuple((name, text or b"") for name, text in letter.headers if name != REPLAYED)
+        ours = ((REPLAYED, str(one.attempts + 1).encode()), (REPLAYED_FOR, self.pipeline.encode()))
+        names = {name for name, _ in ours}
+        kept = tuple((name, text or b"") for name, text in letter.headers if name not in names)
         return Outgoing(
             topic=letter.topic,
             value=value,
             key=key,
-            headers=(*kept, (REPLAYED, str(one.attempts + 1).encode())),
+            headers=(*kept, *ours),
             # Where its key's other records are, whatever partitioner the producer used.
             partition=letter.partition,
         )

@@ -32,7 +32,9 @@ def show_letters(pipeline: Path, *, limit: int, to_json: bool, payloads: bool) -
     """Print the dead letters of a pipeline: how many a reason, and the last ones."""
     config = load_pipeline(pipeline, environment=environment())
     with _log(config) as log:
-        counts, last = summary(letters(log, dead_letter_topics(config)), keep=limit)
+        counts, last = summary(
+            letters(log, dead_letter_topics(config)), pipeline=config.name, keep=limit
+        )
     if to_json:
         body = {"reasons": dict(counts.most_common()), "last": [_facts(f, payloads) for f in last]}
         sys.stdout.write(json.dumps(body, indent=1) + "\n")
@@ -64,6 +66,7 @@ def replay_letters(
         made = replay(
             letters(log, dead_letter_topics(config)),
             desk,
+            pipeline=config.name,
             targets={source for topic in config.input.topics for source in originals.bounds(topic)},
             originals=originals,
             reason=reason,
@@ -119,6 +122,8 @@ def _print_replay(made: Replay, *, dry_run: bool, max_attempts: int) -> None:
         (made.gone, "skipped: too large to keep, and no longer in the input"),
         (made.refused, "refused: names a topic or partition that is no input of this pipeline"),
     ]
+    if made.foreign:
+        say(f"{made.foreign} dead-letter records are of other pipelines and are left alone")
     if made.odd:
         say(f"{made.odd} records are no dead-letter records of streamad and are skipped")
     for counts, words in lines:

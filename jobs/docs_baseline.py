@@ -6,9 +6,9 @@ from streamad.config import PipelineConfig
 from streamad.detectors.knn import NEWEST
 from streamad.detectors.knn_kernels import MEASURE_AT
 from streamad.operators.wording import duration
-from streamad.scoring.sudden import BEFORE, BREAK, TAILS
 from streamad.scoring import kernels, law
 from streamad.scoring.episodes import ROOM, Level
+from streamad.scoring.sudden import BEFORE, BREAK, TAILS
 
 
 def baseline_page() -> str:
@@ -17,6 +17,7 @@ def baseline_page() -> str:
     scoring, level = config.scoring, Level()
     measured = f"{', '.join(f'{n:,}' for n in MEASURE_AT[:-1])} and {MEASURE_AT[-1]:,}"
     young = f"sudden changes, {kernels.YOUNG:g} times above the newest look's level"
+    tails = " or ".join(map(str, TAILS))
     newest = ", ".join(str(n) for n in NEWEST[:-1])
     return f"""# The baseline: what is learned, and when
 
@@ -68,10 +69,10 @@ alerts are possible.
 | until `scoring.first_day` ({duration(scoring.first_day)}) is over | {young} |
 | after that | everything |
 
-A change is sudden where the mean of the last {" or ".join(map(str, TAILS))} samples is {BREAK:g} standard errors
-away from the line through the {BEFORE} samples before them. On its first day a key shows every hour for
-the first time; a load that rises in the morning follows its line, a break leaves it. A slow drift of
-the first day is not seen, nor is a moderate change beside a steep daily rhythm: train on earlier rows to
+A change is sudden where the mean of the last {tails} samples is {BREAK:g} standard errors away from
+the line through the {BEFORE} samples before them. On its first day a key shows every hour for the
+first time; a load that rises in the morning follows its line, a break leaves it. A slow drift of
+the first day is not seen, nor is a moderate change beside a steep rhythm: train on earlier rows to
 see these. The first day begins again when a new level is adopted.
 
 ## What is learned as normal

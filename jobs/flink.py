@@ -75,7 +75,7 @@ class MakeDetect:
             recovery = Recovery(
                 config,
                 operator,
-                decoding=Decoding(decoder),
+                decoding=Decoding(decoder, pipeline=config.name),
                 records=records,
                 log=log,
                 store=snapshot_store(config, log),

@@ -15,6 +15,7 @@ from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
 from streamad.ports import Log, Source
 from streamad.records import Decoded, SignalBatch
+from streamad.runtime.decoding import decode
 from streamad.training.fit import rows_of
 
 TABLES = (".csv", ".tsv", ".parquet")
@@ -98,7 +99,7 @@ def read_topic(
             # Records may be written up to max_ahead before the time they speak of.
             start = max(first, log.offset_at(source, max(0, begin_ms - config.series.max_ahead)))
         for part in log.read(source, start, stop):
-            decoded = codec.decode(part.payloads, part.offsets, part.broker_ms)
+            decoded = decode(codec, part, pipeline=config.name)
             yield Part(source=source, decoded=decoded)
 
 

@@ -259,7 +259,8 @@ class SeriesConfig(Section):
 
     kind: Literal["auto", "gauge", "counter", "delta"] = "auto"
     """``counter`` becomes a rate per second (resets are handled); ``delta`` is summed. ``auto``:
-    each series is what its records declare (OTLP, Prometheus names, a tag ``kind``), else a gauge."""
+    each series is what its records declare (OTLP, names in Prometheus, a tag ``kind``), else a
+    gauge."""
     step: Duration | None = None
     """The time grid of samples; without it every record is a sample."""
     aggregate: Literal["last", "mean", "max", "sum"] = "mean"
@@ -275,8 +276,8 @@ class SeriesConfig(Section):
     silence: Duration | None = None
     """A key without data for this long is a finding (``no_data``); unset: never."""
     silence_by: Literal["key", "group"] = "key"
-    """``group``: only once no key of a group (``alerts.group``) sends. ``key``: each key, but not one
-    in whose place another of its kind has come: a replaced pod, an autoscaled host."""
+    """``group``: only once no key of a group (``alerts.group``) sends. ``key``: each key, but not
+    one in whose place another of its kind has come: a replaced pod, an autoscaled host."""
     gone_after: Duration = 14_400_000
     """A ``no_data`` alert ends after so long: the key is taken for gone. Its baseline is kept."""
     ttl: Duration = 86_400_000
@@ -595,8 +596,8 @@ class PipelineConfig(Section):
             raise ValueError(msg)
         if self.series.silence_by == "group" and not self.alerts.group:
             msg = (
-                "series.silence_by: group needs alerts.group, a key field or tag whose value is the "
-                "group"
+                "series.silence_by: group needs alerts.group, a key field or tag whose value is "
+                "the group"
             )
             raise ValueError(msg)
         return self

@@ -23,7 +23,9 @@ MAX_LETTER_BYTES = 256 * 1024
 """All of them together; the first is kept even if it alone is larger."""
 
 MORE = "more_rejected"
-COUNTED = frozenset({"unknown_variate", "not_wanted", "other_measurement", "other_kind", NO_ROWS})
+COUNTED = frozenset(
+    {"unknown_variate", "not_wanted", "other_measurement", "other_kind", "other_pipeline", NO_ROWS}
+)
 """Reasons that are counted and become no dead letter: they are no mistake."""
 
 Size = Callable[[Rejected], int]

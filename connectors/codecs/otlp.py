@@ -120,8 +120,8 @@ class OtlpCodec(ABC):
     """What both encodings share: naming series and turning readings into rows.
 
     The default key is ``service/metric{attribute="value",...}``, with the attributes of the point
-    and those by which its resource differs from others of the service. ``fields.key``, ``variate`` and
-    ``tags`` may name ``metric``, ``scope``, an attribute of the point or, with or without the
+    and those by which its resource differs from others of the service. ``fields.key``, ``variate``
+    and ``tags`` may name ``metric``, ``scope``, an attribute of the point or, with or without the
     prefix ``resource.``, one of the resource.
     """
 

@@ -27,8 +27,8 @@ class RecordedScores(Protocol):
 class DetectOutput:
     """What one call yields.
 
-    ``late`` and ``merged`` are row indices of the batch; ``met`` are new keys; ``blind`` are keys most of whose
-    windows are not judged any more; ``counts`` feed telemetry.
+    ``late`` and ``merged`` are row indices of the batch; ``met`` are new keys; ``blind`` are keys
+    most of whose windows are not judged any more; ``counts`` feed telemetry.
     """
 
     findings: list[Finding] = field(default_factory=list)

@@ -130,8 +130,9 @@ class WindowJudge:
     ) -> Iterator[_Round]:
         """Cut a block at the windows where a key's memory may change, counted per key.
 
-        Also after those that ``ends`` marks, at which an open episode is given up. The cuts depend on a key's own count of windows, not on the block, so that a window is
-        judged by the same memory however its batch was cut.
+        Also after those that ``ends`` marks, at which an open episode is given up. The cuts depend
+        on a key's own count of windows, not on the block, so that a window is judged by the same
+        memory however its batch was cut.
         """
         state, info = call.state, self._detector.info
         flags = np.where(block.incomplete, FLAG_INCOMPLETE, 0).astype(np.uint8)
@@ -149,7 +150,7 @@ class WindowJudge:
             flags[cold & ~block.incomplete] |= FLAG_WARMING
             turn = _turns(block.codes, ordinal // info.learn_every)
         if ends.any():
-            # Neither of the two falls from a window of a key to its next: sums part what either does.
+            # Neither falls from a window of a key to its next: sums part what either parts.
             turn += marked_before(block.codes, ends)
         for t in range(int(turn.max(initial=0)) + 1):
             rows = np.flatnonzero(turn == t)

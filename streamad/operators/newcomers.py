@@ -18,7 +18,6 @@ from streamad.windows.keys import NO_KEY, Hashes
 from streamad.windows.kinds import CODES, GAUGE
 from streamad.windows.waiting_kernels import GOES, LATE, REFUSED
 
-
 _MOVED = ("silent", "silent_ms", "born_ms", "stands_in", "kind")
 """What a key that gets arrays of its own takes with it."""
 

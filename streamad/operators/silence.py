@@ -192,19 +192,25 @@ class Silence:
             for one in members(table, table.watched() & ~still):
                 sends.add(family(call.key(one.code), one.code))
         for group, those in sorted(silent.items()):
-            told = [one for one in those if one.get("silent") == REPORTED]
-            fell = [one for one in those if one.get("silent") == HEARD]
-            for one in fell:
-                one.set("silent", UNSAID)
-            if group in sends:
-                for one in told:
-                    self._ended(call, one, tick_ms, DATA_AGAIN)
-            elif fell and not told:
-                last = max(those, key=lambda one: (one.clock_ms, call.key(one.code)))
-                self._fell_silent(call, last, tick_ms, n_series=len(those))
+            self._report_group(call, those, tick_ms, sends=group in sends)
+
+    def _report_group(
+        self, call: Call, silent: Sequence[Member], tick_ms: int, *, sends: bool
+    ) -> None:
+        """Report a group by its silent keys; sends : others of it do send."""
+        told = [one for one in silent if one.get("silent") == REPORTED]
+        fell = [one for one in silent if one.get("silent") == HEARD]
+        for one in fell:
+            one.set("silent", UNSAID)
+        if sends:
+            for one in told:
+                self._ended(call, one, tick_ms, DATA_AGAIN)
+        elif fell and not told:
+            last = max(silent, key=lambda one: (one.clock_ms, call.key(one.code)))
+            self._fell_silent(call, last, tick_ms, n_series=len(silent))
 
     def _family(self, call: Call) -> Family:
-        """Return a function from a key to its group, or else to what its name shares with others."""
+        """Return a function from a key to its group, or to what its name shares with others."""
         group, n_fields = self.config.alerts.group, len(self.config.input.fields.key)
 
         def family(key: str, code: int) -> str:

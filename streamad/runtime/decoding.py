@@ -11,7 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from streamad.ports import Decoder, Messages
-from streamad.records import UNREADABLE, Decoded
+from streamad.records import UNREADABLE, Decoded, Rejected
+
+REPLAYED_FOR = "streamad.replayed-for"
+"""Header of a record that was sent again: the pipeline that could not use it the first time."""
+OTHER_PIPELINE = "other_pipeline"
 
 PORTION_BYTES = 2**20
 """About 20,000 points: enough for a columnar reader to be quick, and small enough to overlap."""
@@ -33,8 +37,8 @@ class Decoding:
     cores halve the way. Results do not depend on where portions are cut.
     """
 
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
+    def __init__(self, decoder: Decoder, *, pipeline: str) -> None:
+        self._decoder, self._pipeline = decoder, pipeline
         self._pool = ThreadPoolExecutor(1, "streamad-decode")
 
     def run(self, polled: Iterable[Messages]) -> Iterator[Portion]:
@@ -52,21 +56,40 @@ class Decoding:
 
     def _decode(self, messages: Messages) -> Portion:
         started = time.perf_counter()
-        decoded = decode(self._decoder, messages)
+        decoded = decode(self._decoder, messages, pipeline=self._pipeline)
         return Portion(messages=messages, decoded=decoded, seconds=time.perf_counter() - started)
 
 
-def decode(decoder: Decoder, messages: Messages) -> Decoded:
-    """Return rows and rejections; what the client could not read is told from a tombstone."""
-    decoded = decoder.decode(messages.payloads, messages.offsets, messages.broker_ms)
-    if not messages.unreadable:
+def decode(decoder: Decoder, messages: Messages, *, pipeline: str) -> Decoded:
+    """Return rows and rejections; what the client could not read is told from a tombstone.
+
+    A message that was sent again for another pipeline is passed over: this one had it before.
+    """
+    payloads, others = messages.payloads, _for_others(messages, pipeline)
+    if others:
+        payloads = [None if i in others else one for i, one in enumerate(payloads)]
+    decoded = decoder.decode(payloads, messages.offsets, messages.broker_ms)
+    if not messages.unreadable and not others:
         return decoded
-    reasons = [messages.unreadable.get(int(messages.offsets[r.message])) for r in decoded.rejected]
-    rejected = [
-        one if why is None else replace(one, reason=UNREADABLE, detail=why)
-        for one, why in zip(decoded.rejected, reasons, strict=True)
-    ]
-    return replace(decoded, rejected=rejected)
+
+    def true_reason(one: Rejected) -> Rejected:
+        if one.message in others:
+            return replace(one, reason=OTHER_PIPELINE, detail="", counts={OTHER_PIPELINE: 1})
+        why = messages.unreadable.get(int(messages.offsets[one.message]))
+        return one if why is None else replace(one, reason=UNREADABLE, detail=why)
+
+    return replace(decoded, rejected=[true_reason(one) for one in decoded.rejected])
+
+
+def _for_others(messages: Messages, pipeline: str) -> dict[int, None]:
+    """Return the messages whose headers name another pipeline, as the keys of a mapping."""
+    ours = pipeline.encode()
+    return {
+        i: None
+        for i, raw in enumerate(messages.raw)
+        if raw.headers
+        and any(name == REPLAYED_FOR and value != ours for name, value in raw.headers)
+    }
 
 
 def _cut(messages: Messages) -> Iterator[Messages]:

@@ -122,7 +122,7 @@ class DetectLoop:
     ) -> None:
         self._config, self._operator = config, operator
         self._records, self._store = records, store
-        self._decoding = Decoding(decoder)
+        self._decoding = Decoding(decoder, pipeline=config.name)
         self._clock, self._fault = clock, fault
         self._telemetry = telemetry or NullTelemetry()
         self._member = Guarded(member, report=self._set_aside, telemetry=self._telemetry)

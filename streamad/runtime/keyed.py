@@ -161,7 +161,7 @@ class KeyedDetect:
         notes: Notes | None = None,
     ) -> None:
         self._config, self._operator, self._records = config, operator, records
-        self._decoding, self._log = Decoding(decoder), log
+        self._decoding, self._log = Decoding(decoder, pipeline=config.name), log
         self._telemetry = telemetry or NullTelemetry()
         self._judging = Judging(
             config, operator, records=records, telemetry=self._telemetry, counters=counters

@@ -133,7 +133,7 @@ class RekeyLoop:
     def _take(self, messages: Messages) -> None:
         if messages.source not in self.positions:
             return
-        decoded = decode(self._decoder, messages)
+        decoded = decode(self._decoder, messages, pipeline=self._config.name)
         records = self._pending.setdefault(messages.source, [])
         records += self._records.rejected(messages, decoded.rejected)
         count_rejected(self._telemetry, decoded.rejected)

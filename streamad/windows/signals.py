@@ -149,7 +149,8 @@ class SignalWindows:
         while at < n:
             at, made = ingest_points(
                 at, self._capacity, codes, time_ms, values, settings, limits, kinds,
-                s["clock"], s["edge"], s["grid"], s["n_samples"], s["last"], s["n_pending"], s["pending_ms"],
+                s["clock"], s["edge"], s["grid"], s["n_samples"], s["last"], s["n_pending"],
+                s["pending_ms"],
                 s["pending_value"], s["pending_weight"], s["previous"], s["previous_ms"],
                 s["ring"].reshape(len(s["clock"]), -1), s["missing"], s["sums"], s["gap_ms"],
                 s["still"], late,

@@ -106,8 +106,8 @@ class WaitingRoom:
         became = np.empty(len(codes), np.uint8)
         self._n, self._free, goers = take_rows(
             codes, time_ms, values, room, self._settings, s["clock"], s["edge"], s["grid"],
-            s["first"], s["final"], s["newest"], s["n_rows"], s["selected"], self._time, self._values, self._before,
-            self._n, self._free, became,
+            s["first"], s["final"], s["newest"], s["n_rows"], s["selected"], self._time,
+            self._values, self._before, self._n, self._free, became,
         )  # fmt: skip
         return became, goers
 
@@ -171,7 +171,11 @@ class WaitingRoom:
         first_ms, final_ms = arrays["first"][owner] - 2 * step, arrays["final"][owner] + 2 * step
         within = ((first_ms <= time_ms) & (time_ms <= final_ms)).all()
         known = (time_ms <= arrays["clock"][owner]).all()
-        return bool(within and known and (not step or (final_ms - first_ms <= self._span_ms + 4 * step).all()))
+        return bool(
+            within
+            and known
+            and (not step or (final_ms - first_ms <= self._span_ms + 4 * step).all())
+        )
 
     def load(self, arrays: dict[str, NDArray[Any]], tags: dict[str, dict[str, str]]) -> None:
         """Take back what `save` gave, into an empty room."""

@@ -11,8 +11,8 @@ LATE, WAITS, GOES, REFUSED = range(4)
 
 @compiled
 def take_rows(
-    codes, time_ms, values, room, settings, clock, edge, grid, first, final, newest, n_rows, selected,
-    kept_ms, kept_values, before, n, free, became,
+    codes, time_ms, values, room, settings, clock, edge, grid, first, final, newest, n_rows,
+    selected, kept_ms, kept_values, before, n, free, became,
 ):  # fmt: skip
     step, lateness, most, span = settings[0], settings[1], settings[2], settings[3]
     going = np.zeros(len(clock), np.bool_)

@@ -241,7 +241,7 @@ def run_taken_over(name: str, folder: Path) -> Seen:
     recovery = Recovery(
         job.config,
         operator_of(name),
-        decoding=Decoding(codec_of(job.config)),
+        decoding=Decoding(codec_of(job.config), pipeline=job.config.name),
         records=records_of(job.config),
         log=plain.topics,
         store=plain.store,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from collections import Counter
@@ -14,7 +15,7 @@ from connectors.kafka import KafkaSettings
 from connectors.kafka_log import KafkaLog
 from connectors.kafka_replay import KafkaDesk
 from jobs.cli import main
-from jobs.dlq import REPLAYED, Found, letters, replay, summary
+from jobs.dlq import REPLAYED, REPLAYED_FOR, Found, letters, replay, summary
 from streamad.ports import Source
 from streamad.records import Rejected
 
@@ -32,10 +33,13 @@ class Dlq:
         self.originals = KafkaLog(self.settings, group=self.name)
         self.producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
 
-    def put(self, reason: str, *, payload=b"{}", partition=0, headers=(), offset=0, row=None):
+    def put(  # noqa: PLR0913 - what a letter may be, all by keyword
+        self, reason: str, *, payload=b"{}", partition=0, headers=(), offset=0, row=None,
+        pipeline="hosts",
+    ):  # fmt: skip
         origin = Origin(
             topic=self.input, partition=partition, offset=offset, key=b"web-1", headers=headers,
-            pipeline="hosts", stage="decode", time_ms=1_700_000_000_000,
+            pipeline=pipeline, stage="decode", time_ms=1_700_000_000_000,
         )  # fmt: skip
         rejected = Rejected(
             message=0, reason=reason, detail="it is wrong", payload=payload, row=row
@@ -58,6 +62,7 @@ class Dlq:
             return replay(
                 self.found(),
                 desk,
+                pipeline="hosts",
                 targets=self.log.bounds(self.input),
                 originals=self.originals,
                 **options,
@@ -88,9 +93,12 @@ def dlq(kafka, topic):
 def test_letters_are_counted_by_reason(dlq):
     for reason in ("invalid_json", "time_ahead", "invalid_json"):
         dlq.put(reason)
+    dlq.put("invalid_json", pipeline="other")
     dlq.producer.send(dlq.dead, b"a stranger", partition=0).get(timeout=30)
-    counts, last = summary(dlq.found(), keep=2)
-    assert counts == Counter(invalid_json=2, time_ahead=1, not_a_dead_letter=1)
+    counts, last = summary(dlq.found(), pipeline="hosts", keep=2)
+    assert counts == Counter(
+        invalid_json=2, time_ahead=1, not_a_dead_letter=1, of_other_pipelines=1
+    )
     assert [found.letter.reason for found in last] == ["time_ahead", "invalid_json"]
 
 
@@ -98,7 +106,8 @@ def test_a_replay_sends_key_headers_and_partition_back_and_counts_the_attempt(dl
     dlq.put("invalid_json", payload=b'{"v": 1}', partition=1, headers=(("trace", b"t1"),))
     made = dlq.replay()
     assert made.replayed == Counter(invalid_json=1)
-    assert dlq.arrived() == [(1, b"web-1", b'{"v": 1}', {"trace": b"t1", REPLAYED: b"1"})]
+    headers = {"trace": b"t1", REPLAYED: b"1", REPLAYED_FOR: b"hosts"}
+    assert dlq.arrived() == [(1, b"web-1", b'{"v": 1}', headers)]
 
 
 def test_a_second_replay_sends_nothing_and_one_by_reason_forgets_no_other(dlq):
@@ -131,6 +140,43 @@ def test_a_message_refused_for_several_rows_is_sent_once(dlq):
     assert (made.replayed.total(), made.merged.total()) == (1, 1)
     assert dlq.replay().total == 1
     assert [value for _, _, value, _ in dlq.arrived()] == [b"[1, 2]"] * 2
+
+
+def test_letters_of_other_pipelines_are_left_alone(dlq):
+    dlq.put("invalid_json", payload=b"ours")
+    dlq.put("invalid_json", payload=b"theirs", pipeline="other")
+    dlq.put("invalid_json", payload=b"of an older release", pipeline="")
+    made = dlq.replay()
+    assert (made.replayed.total(), made.foreign) == (2, 1)
+    assert [value for _, _, value, _ in dlq.arrived()] == [b"ours", b"of an older release"]
+    assert {headers[REPLAYED_FOR] for *_, headers in dlq.arrived()} == {b"hosts"}
+
+
+def test_replays_of_two_pipelines_on_one_topic_multiply_nothing(pipeline, rows):
+    one = pipeline(partitions=1)
+    two = pipeline(partitions=1, input={"topics": one.input})
+    two.input = one.input
+    one.create()
+    bad = b'{"key": "a", "ts": "noon", "value": 1}'
+    one.send(rows(keys=1)[:30])
+    one.send_raw(bad)
+    log = KafkaLog(one.settings, group="test")
+    with contextlib.closing(log):
+        for attempt in range(3):
+            for job in (one, two):
+                job.run()
+                found = [f for f in letters(log, [f"{one.input}.dlq"]) if f.is_of(job.config.name)]
+                assert len(found) == attempt + 1
+            for job in (one, two):
+                with KafkaDesk(job.settings, name=job.config.name) as desk:
+                    made = replay(
+                        letters(log, [f"{one.input}.dlq"]),
+                        desk,
+                        pipeline=job.config.name,
+                        targets=log.bounds(one.input),
+                        originals=log,
+                    )
+                assert (made.total, made.foreign) == (1, attempt + 1)
 
 
 def test_a_dry_run_changes_nothing(dlq):
@@ -173,7 +219,13 @@ def test_a_replay_killed_before_its_commit_sends_each_letter_once_in_the_end(dlq
         def send(self, records, done):
             outgoing.extend(records)
 
-    replay(dlq.found(), Spy(), targets=dlq.log.bounds(dlq.input), originals=dlq.originals)
+    replay(
+        dlq.found(),
+        Spy(),
+        pipeline="hosts",
+        targets=dlq.log.bounds(dlq.input),
+        originals=dlq.originals,
+    )
     # All was written, offsets too, and then the process is gone: nothing of it may count.
     killed._write(outgoing, progress)
     assert dlq.replay().total == 4
@@ -190,7 +242,7 @@ def test_the_commands_show_and_replay(dlq, tmp_path, monkeypatch, capsys):
     name = f"hosts-{uuid.uuid4().hex[:6]}"
     file.write_text(json.dumps({"name": name, "input": {"topics": dlq.input}}))
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", dlq.settings.bootstrap)
-    dlq.put("invalid_json", payload=b'{"card": "4111"')
+    dlq.put("invalid_json", payload=b'{"card": "4111"', pipeline=name)
     assert main(["dlq", "show", str(file)]) == 0
     shown = capsys.readouterr().out
     assert "1  invalid_json" in shown

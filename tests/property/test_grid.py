@@ -1,4 +1,4 @@
-"""Readings about a step apart fill each cell of their key's grid, at any phase, jitter and drift."""
+"""Readings about a step apart fill each cell of their key's grid: any phase, jitter and drift."""
 
 import numpy as np
 import pytest
@@ -17,10 +17,10 @@ def cut(times, step, **plan):
     windows.state.reserve(1)
     late, made = np.zeros(len(times), np.bool_), []
     codes, values = np.zeros(len(times), np.int32), np.arange(len(times), dtype=float)[:, None]
-    for block in windows.ingest(codes, times.astype(np.int64), values, late):
-        made.append(
-            np.stack([block.end_ms, block.incomplete, block.values[:, -1, 0].astype(np.int64)])
-        )
+    made += [
+        np.stack([block.end_ms, block.incomplete, block.values[:, -1, 0].astype(np.int64)])
+        for block in windows.ingest(codes, times.astype(np.int64), values, late)
+    ]
     return (*np.concatenate(made, axis=1), late)
 
 

@@ -1,4 +1,4 @@
-"""A series is judged as what its records say it is; rows of another kind are left out and counted."""
+"""A series is judged as what its records declare; rows of another kind are left out."""
 
 from __future__ import annotations
 

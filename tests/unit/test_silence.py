@@ -142,7 +142,10 @@ def test_a_group_is_silent_once_none_of_it_sends(batch: int):
     assert began.entity == {"service": "shop"}
     assert "from any of 3 series" in began.reason
     assert began.began_ms == 90 * MINUTE
-    assert (ended.reason, ended.window_end_ms) == ("data again", pytest.approx(121 * MINUTE, abs=2 * MINUTE))
+    assert (ended.reason, ended.window_end_ms) == (
+        "data again",
+        pytest.approx(121 * MINUTE, abs=2 * MINUTE),
+    )
 
 
 def test_a_group_may_fall_silent_again():

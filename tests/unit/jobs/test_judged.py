@@ -95,7 +95,9 @@ def test_windows_that_are_not_full_are_told_with_the_step():
 
 
 def test_a_few_series_that_are_hardly_judged_are_named():
-    config = parse_pipeline("{name: t, windows: {size: 16}, detector: robust_z, series: {step: 1m}}")
+    config = parse_pipeline(
+        "{name: t, windows: {size: 16}, detector: robust_z, series: {step: 1m}}"
+    )
     dense, thin = np.arange(900), np.arange(0, 900, 4)
     batch = make_columns(
         ["dense"] * 900 + ["thin"] * 225, T0 + STEP * np.concatenate([dense, thin]), np.zeros(1125)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from connectors.codecs import FieldMap, make_codec
+from connectors.memory import Record
 from streamad.ports import Messages, Source
 from streamad.runtime.decoding import PORTION_BYTES, Decoding
 
@@ -20,13 +21,13 @@ def messages(n, *, per_message, partition=0):
         payloads=payloads,
         offsets=np.arange(n, dtype=np.int64),
         broker_ms=np.full(n, -1, np.int64),
-        raw=[None] * n,
+        raw=[Record(value=None)] * n,
     )
 
 
 @pytest.mark.parametrize(("n", "per_message"), [(3, 1), (400, 100), (3, 20_000)])
 def test_every_message_comes_once_in_order(n, per_message):
-    decoding = Decoding(make_codec("json", FieldMap()))
+    decoding = Decoding(make_codec("json", FieldMap()), pipeline="p")
     polled = [messages(n, per_message=per_message, partition=p) for p in range(2)]
     portions = list(decoding.run(polled))
     for partition in range(2):
@@ -40,7 +41,7 @@ def test_every_message_comes_once_in_order(n, per_message):
 
 
 def test_large_polls_are_cut_and_small_ones_are_not():
-    decoding = Decoding(make_codec("json", FieldMap()))
+    decoding = Decoding(make_codec("json", FieldMap()), pipeline="p")
     assert len(list(decoding.run([messages(5, per_message=10)]))) == 1
     whole = messages(500, per_message=100)
     n_bytes = sum(map(len, whole.payloads))

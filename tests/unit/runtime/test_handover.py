@@ -82,7 +82,7 @@ class Move:
         recovery = Recovery(
             config,
             operator,
-            decoding=Decoding(codec_of(config)),
+            decoding=Decoding(codec_of(config), pipeline=config.name),
             records=self.records(),
             log=self.topics,
             store=self.store,

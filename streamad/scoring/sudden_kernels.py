@@ -1,0 +1,39 @@
+"""The compiled pass behind `streamad.scoring.sudden`."""
+
+from streamad.compiled import compiled
+
+
+# One sample after the other: what a window yields must not depend on its neighbours, to the bit.
+@compiled
+def find_breaks(values, tails, most_before, limit, found):
+    n, size, v = values.shape
+    for i in range(n):
+        told = False
+        for j in range(v):
+            for tail in tails:
+                before = min(most_before, size - tail)
+                if told or before < 2 * tail:
+                    told = told or tail == tails[0]
+                    continue
+                start = size - tail - before
+                middle, mean = (before - 1) / 2.0, 0.0
+                for a in range(before):
+                    mean += values[i, start + a, j]
+                mean /= before
+                slope, spread = 0.0, 0.0
+                for a in range(before):
+                    slope += (a - middle) * (values[i, start + a, j] - mean)
+                    spread += (a - middle) ** 2
+                slope /= spread
+                rest = 0.0
+                for a in range(before):
+                    rest += (values[i, start + a, j] - mean - slope * (a - middle)) ** 2
+                newest = 0.0
+                for a in range(tail):
+                    newest += values[i, size - tail + a, j]
+                ahead = before + (tail - 1) / 2.0 - middle
+                off = newest / tail - mean - slope * ahead
+                share = 1.0 / tail + 1.0 / before + ahead * ahead / spread
+                # Not at most: what is no number is no line either.
+                told = not off * off <= limit * limit * share * rest / (before - 2)
+        found[i] = told
