@@ -20,6 +20,7 @@ import polars as pl
 
 from jobs.build import build_detect
 from jobs.console import Tell, bar, say
+from jobs.explain_sources import scores_frame
 from jobs.judged import Account, with_dates
 from jobs.moments import parse_moment
 from jobs.readiness import beyond_memory, still_learning
@@ -28,6 +29,7 @@ from jobs.score import key_spans
 from jobs.settings import environment, kafka_settings
 from jobs.tables import check_output, check_plot, write_table
 from streamad.config import PipelineConfig, load_pipeline
+from streamad.errors import ConfigError
 from streamad.operators.alert import AlertOperator
 from streamad.operators.detect import DetectOperator, Position
 from streamad.operators.wording import clock
@@ -42,8 +44,8 @@ FLAP_WINDOWS = 2
 class Backtest:
     """What a replay found.
 
-    keys : first and last time of each; points, scores : what was judged and how, kept only to be
-    drawn
+    keys : first and last time of each; points, scores : what was judged and how, where they are
+    kept: to be drawn, or written
     """
 
     alerts: list[Alert] = field(default_factory=list)
@@ -85,6 +87,7 @@ def replay(
     begin_ms: int | None = None,
     end_ms: int | None = None,
     keep_points: bool = False,
+    keep_scores: bool = False,
 ) -> Backtest:
     """Run recorded input through detect and alert; each partition is a shard of its own."""
     made = Backtest()
@@ -105,6 +108,7 @@ def replay(
         _enlarge(made, with_dates(batch))
         if keep_points:
             made.points.append(with_dates(batch))
+        if keep_scores:
             made.scores += out.scores
     known = [ms for ms in spacing if ms > 0]
     made.window_ms = int(np.median(known)) * operator.detector.size if known else 0
@@ -171,18 +175,42 @@ def count_flaps(found: list[Span], *, within_ms: int) -> int:
 # ------------------------------------------------------------------ the command
 
 
-def backtest_pipeline(  # noqa: PLR0913 - one argument an option, all by keyword
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """Where a back-test writes: alerts ("-" prints them), and what else is asked for.
+
+    scores : every window's score, Parquet; findings : JSON lines; both are read by ``explain``
+    """
+
+    alerts: str = "-"
+    scores: Path | None = None
+    findings: Path | None = None
+    plot: Path | None = None
+
+    def check(self) -> None:
+        """Refuse files that could not be written, before hours of work."""
+        if self.alerts != "-":
+            check_output(Path(self.alerts))
+        for path in (self.scores, self.findings):
+            if path is not None:
+                check_output(path)
+        if self.scores is not None and self.scores.suffix != ".parquet":
+            msg = f"{self.scores}: scores are written as Parquet; name a file that ends in .parquet"
+            raise ConfigError(msg)
+        check_plot(self.plot)
+
+
+def backtest_pipeline(
     pipeline: Path,
     source: str,
     *,
     begin: str | None,
     end: str | None,
-    out: str,
-    plot: Path | None,
+    files: Outputs,
     joint: bool = False,
 ) -> None:
     """Replay, write the alerts, print the report."""
-    _check_outputs(out, plot)
+    files.check()
     config = load_pipeline(pipeline, environment=environment())
     now_ms = time.time_ns() // 1_000_000
     begin_ms = None if begin is None else parse_moment(begin, now_ms=now_ms)
@@ -192,11 +220,21 @@ def backtest_pipeline(  # noqa: PLR0913 - one argument an option, all by keyword
     with bar(f"replaying {source}") as tell:
         parts = _told(_parts(source, config, begin_ms=begin_ms, joint=joint, notes=notes), tell)
         made = replay(
-            operator, parts, begin_ms=begin_ms, end_ms=end_ms, keep_points=plot is not None
+            operator,
+            parts,
+            begin_ms=begin_ms,
+            end_ms=end_ms,
+            keep_points=files.plot is not None,
+            keep_scores=files.plot is not None or files.scores is not None,
         )
-    _write(made, out)
-    if plot is not None:
-        plot.write_text(drawn(made, config, as_html=plot.suffix == ".html"), encoding="utf-8")
+    _write(made, files.alerts)
+    if files.scores is not None:
+        write_table(scores_frame(made.scores), files.scores)
+    if files.findings is not None:
+        files.findings.write_bytes(b"".join(orjson.dumps(one) + b"\n" for one in made.findings))
+    if files.plot is not None:
+        picture = drawn(made, config, as_html=files.plot.suffix == ".html")
+        files.plot.write_text(picture, encoding="utf-8")
     _report(made, config, operator, notes)
 
 
@@ -215,12 +253,6 @@ def drawn(made: Backtest, config: PipelineConfig, *, as_html: bool) -> str:
         left_out=left_out,
     )
     return draw(picture, as_html=as_html)
-
-
-def _check_outputs(out: str, plot: Path | None) -> None:
-    if out != "-":
-        check_output(Path(out))
-    check_plot(plot)
 
 
 def _parts(

@@ -289,6 +289,12 @@ def backtest(  # noqa: PLR0913 - one argument an option
         str,
         typer.Option("--out", "-o", help="Alerts, as JSON lines, CSV or Parquet; '-': JSON out."),
     ] = "-",
+    scores: Annotated[
+        Path | None, typer.Option(help="Write every window's score here, Parquet, for 'explain'.")
+    ] = None,
+    findings: Annotated[
+        Path | None, typer.Option(help="Write the findings here, as JSON lines, for 'explain'.")
+    ] = None,
     plot: _Plot = None,
     joint: _Joint = False,
 ) -> None:
@@ -298,9 +304,10 @@ def backtest(  # noqa: PLR0913 - one argument an option
     the rows are batched. The report shows alerts per day, the longest and the flapping ones: read
     it before the pipeline pages anyone.
     """
-    from jobs.backtest import backtest_pipeline
+    from jobs.backtest import Outputs, backtest_pipeline
 
-    backtest_pipeline(pipeline, source, begin=begin, end=end, out=out, plot=plot, joint=joint)
+    files = Outputs(alerts=out, scores=scores, findings=findings, plot=plot)
+    backtest_pipeline(pipeline, source, begin=begin, end=end, files=files, joint=joint)
 
 
 @app.command(
@@ -348,7 +355,9 @@ def run(
     short_help="Show why a window alerted, or did not.",
     epilog=_examples(
         "streamad explain web-1/cpu pipeline.yaml --at 2026-03-01T12:00:00Z",
-        "streamad explain web-1/cpu --scores scores.parquet --at '10m ago'",
+        "streamad backtest pipeline.yaml week.csv -o a.jsonl --scores s.parquet --findings f.jsonl",
+        "streamad explain web-1/cpu --scores s.parquet --findings f.jsonl --alerts a.jsonl "
+        "--at 2026-03-01T12:00:00Z",
     ),
 )
 def explain(  # noqa: PLR0913 - one argument an option

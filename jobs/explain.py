@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -36,7 +36,9 @@ MAX_KEYS_NAMED = 5
 
 Look = Literal["centred", "newest", "frozen", ""]
 
-Outcome = Literal["alert", "finding", "candidate", "suppressed", "ordinary", "not_scored"]
+Outcome = Literal[
+    "alert", "finding", "silent", "failing", "candidate", "suppressed", "ordinary", "not_scored"
+]
 
 FLAG_WORDS = {
     FLAG_INCOMPLETE: "incomplete",
@@ -66,7 +68,8 @@ class Around:
 class Account:
     """What became of one window, and why.
 
-    finding : of the episode the window lies in, the one nearest in time; score, level, p_value : of
+    finding : of the episode the window lies in, the one nearest in time, or that the key was silent
+    or its detector failing at the time asked for; score, level, p_value : of
     the centred look, newest, newest_level, newest_p : of the look at the newest samples (None where
     the detector has none); severity : of the window, from the log; decided_by : the look that
     decided, "" where nothing was scored; reasons : sentences, the deciding one first.
@@ -153,6 +156,12 @@ def explain_rows(
     alert = _alert_of(finding, alerts)
     run = _candidates_in_a_row(scores.flags[rows], place)
     outcome, reasons = _judge(window, config, run=run, episode=episode, alert=alert)
+    for kind, instead in (("no_data", "silent"), ("error", "failing")):
+        open_then = _open_at(mine, at_ms, kind)
+        if open_then and outcome not in {"alert", "finding"}:
+            finding, outcome = open_then[-1], cast("Outcome", instead)
+            alert = _alert_of(finding, alerts)
+            reasons = [_of_kind(open_then), *([_alerted(alert)] if alert else []), *reasons]
     told = [*reasons, *_distance(window, at_ms), *_beside(mine, window)]
     return Account(
         key=key,
@@ -276,6 +285,25 @@ def _alert_of(finding: Finding | None, alerts: Iterable[Alert]) -> Alert | None:
         return None
     same = [alert for alert in alerts if alert.id == finding.id]
     return max(same, key=lambda alert: alert.sequence, default=None)
+
+
+def _open_at(findings: Sequence[Finding], at_ms: int, kind: str) -> list[Finding]:
+    """Return the findings of silence, or of failures, that were open at a time, in order."""
+    of_kind: dict[str, list[Finding]] = {}
+    for finding in sorted(findings, key=lambda f: f.sequence):
+        if finding.kind == kind:
+            of_kind.setdefault(finding.id, []).append(finding)
+    for same in sorted(of_kind.values(), key=lambda e: -e[0].began_ms):
+        if _covers(same, at_ms):
+            return same
+    return []
+
+
+def _of_kind(findings: Sequence[Finding]) -> str:
+    first = findings[0]
+    since = clock(first.began_ms, dated=True)
+    what = "no data" if first.kind == "no_data" else "the detector failed"
+    return f"{what} since {since} UTC: {one_line(first.reason)}"
 
 
 # ---------------------------------------------------------------------- why

@@ -101,6 +101,15 @@ def read_scores(path: Path) -> ScoreBatch:
     return ScoreBatch(keys=frame["key"].cast(pl.String), **numbers)
 
 
+def scores_frame(batches: Sequence[ScoreBatch]) -> pl.DataFrame:
+    """Return scores as a table that `read_scores` reads."""
+    every = [*batches, _names_only(set())]  # for the types, where there are none
+    return pl.concat(
+        pl.DataFrame({"key": batch.keys, **{name: getattr(batch, name) for name in COLUMNS}})
+        for batch in every
+    )
+
+
 def _reader(path: Path) -> Callable[[Path], pl.DataFrame]:
     with path.open("rb") as file:
         head = file.read(6)

@@ -21,6 +21,8 @@ NOT_SCORED = "·"
 HEADLINES = {
     "alert": ("part of an alert", "bold red"),
     "finding": ("part of a finding, but no alert", "bold yellow"),
+    "silent": ("silent: it sent no data", "bold red"),
+    "failing": ("not judged: the detector failed", "bold red"),
     "candidate": ("a candidate, but no finding", "yellow"),
     "suppressed": ("anomalous, but suppressed", "yellow"),
     "ordinary": ("ordinary: no finding, no alert", "green"),

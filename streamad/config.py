@@ -279,7 +279,8 @@ class SeriesConfig(Section):
     """``group``: only once no key of a group (``alerts.group``) sends. ``key``: each key, but not
     one in whose place another of its kind has come: a replaced pod, an autoscaled host."""
     gone_after: Duration = 14_400_000
-    """A ``no_data`` alert ends after so long: the key is taken for gone. Its baseline is kept."""
+    """Alerts of a key that sends no data end after so long: it is taken for gone. Its baseline is
+    kept."""
     ttl: Duration = 86_400_000
     """A key without data for this long is forgotten, with its baseline."""
     max_keys: int = Field(default=1_000_000, ge=1)

@@ -40,9 +40,9 @@ Masks = list[NDArray[np.bool_]]
 
 
 def tick_length(series: SeriesConfig) -> int:
-    """Return the milliseconds between ticks, so that silence and TTL hold to a quarter."""
-    shortest = series.ttl if series.silence is None else min(series.silence, series.ttl)
-    return max(1_000, shortest // 4)
+    """Return the milliseconds between ticks, so that what they decide holds to a quarter."""
+    silence = series.ttl if series.silence is None else series.silence
+    return max(1_000, min(silence, series.ttl, series.gone_after) // 4)
 
 
 def cut_at_ticks(
@@ -88,7 +88,9 @@ class Silence:
         tables = tables_of(state)
         if series.silence is not None:
             self._come_and_go(call, tables, tick_ms, series.silence)
-        state.due_ms = min(self._due(table, tick_ms) for table in tables)
+        due = [self._due(table, tick_ms) for table in tables]
+        due.append(self._end_episodes(call, tables[0], tick_ms))
+        state.due_ms = min(due)
         for table in tables:
             self._forget(call, table, tick_ms)
 
@@ -107,6 +109,21 @@ class Silence:
         if first == int(NEVER) or (table.column("silent")[stays] != HEARD).any():
             return int(NEVER)
         return first + min(series.ttl, series.silence or series.ttl)
+
+    def _end_episodes(self, call: Call, live: Table, tick_ms: int) -> int:
+        """End open episodes of keys that are gone; return before when no other one is.
+
+        No window of theirs will, and forgetting them takes a day.
+        """
+        ends_ms = live.clock + self.config.series.gone_after
+        is_open = call.state.episodes.is_open(live.codes)
+        for one in members(live, is_open & (ends_ms <= tick_ms)):
+            self.make.end(call, one.code, at_ms=tick_ms, until_ms=one.clock_ms, reason=self._gone())
+        call.state.episodes.abandon(live.codes[is_open & (ends_ms <= tick_ms)])
+        return int(ends_ms[is_open & (ends_ms > tick_ms)].min(initial=LATER))
+
+    def _gone(self) -> str:
+        return f"taken for gone after {duration(self.config.series.gone_after)} (series.gone_after)"
 
     def _forget(self, call: Call, table: Table, tick_ms: int) -> None:
         state = call.state
@@ -144,11 +161,10 @@ class Silence:
             else:
                 self._report_keys(call, tables, quiet, tick_ms, silence_ms)
         open_ms = silence_ms + self.config.series.gone_after
-        why = f"taken for gone after {duration(self.config.series.gone_after)} (series.gone_after)"
         for table in tables:
             told = table.column("silent") == REPORTED
             for one in members(table, told & (table.clock + open_ms <= tick_ms)):
-                self._ended(call, one, tick_ms, why)
+                self._ended(call, one, tick_ms, self._gone())
 
     def _report_keys(
         self, call: Call, tables: Sequence[Table], quiet: Masks, tick_ms: int, silence_ms: int

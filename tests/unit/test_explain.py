@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from jobs.cli import main
 from jobs.explain import NoSuchWindowError, explain_rows
 from jobs.explain_sources import COLUMNS, from_files, read_scores
 from jobs.explain_view import as_json, panel
@@ -237,6 +238,41 @@ def test_silence_and_failures_about_that_time_are_told():
     silent = replace(finding(1), kind="no_data", reason="no data for 90 s", window_start_ms=T0)
     told = account(rows((1.0, 0)), 0, findings=[silent])
     assert "no data: no data for 90 s" in told.reasons
+
+
+@pytest.mark.parametrize(("kind", "outcome"), [("no_data", "silent"), ("error", "failing")])
+def test_an_open_alert_of_another_kind_is_no_ordinary_state(kind: str, outcome: str):
+    began = replace(finding(2), kind=kind, reason="why", began_ms=T0 + 2 * STEP)
+    ended = replace(began, state="ended", sequence=1, window_end_ms=T0 + 9 * STEP)
+    log = rows((1.0, 0), (1.0, 0))
+    before, within, open_still, after = (
+        explain_rows(log, key="web-1", at_ms=T0 + at * STEP, config=config(), findings=given)
+        for at, given in ((1, [began]), (5, [began, ended]), (99, [began]), (10, [began, ended]))
+    )
+    assert [one.outcome for one in (before, after)] == ["ordinary"] * 2
+    assert [one.outcome for one in (within, open_still)] == [outcome] * 2
+    assert "since 2023-11-14 22:15:20 UTC: why" in within.reasons[0]
+    assert within.finding is not None
+
+
+def test_a_back_test_writes_what_explain_reads(tmp_path, capsys):
+    lines = ["ts,value"]
+    values = np.random.default_rng(0).normal(10, 1, 700)
+    values[500:503] += 40
+    lines += [f"{T0 + STEP * i},{value:.3f}" for i, value in enumerate(values)]
+    (tmp_path / "data.csv").write_text("\n".join(lines))
+    (tmp_path / "pipeline.yaml").write_text("{name: p, detector: robust_z, windows: {size: 32}}")
+    names = ("pipeline.yaml", "data.csv", "s.parquet", "f.jsonl", "a.jsonl")
+    pipeline, data, scores, findings, alerts = (str(tmp_path / name) for name in names)
+    written = ["--scores", scores, "--findings", findings]
+    assert main(["backtest", pipeline, data, "-o", alerts, *written]) == 0
+    read = [*written, "--alerts", alerts, "--json"]
+    capsys.readouterr()
+    for at, outcome in ((300, "ordinary"), (501, "alert")):
+        assert main(["explain", "data", *read, "--at", f"{T0 + STEP * at}"]) == 0
+        assert json.loads(capsys.readouterr().out)["outcome"] == outcome
+    assert main(["backtest", pipeline, data, "-o", alerts, "--scores", "s.csv"]) == 2
+    assert "name a file that ends in .parquet" in capsys.readouterr().err
 
 
 def test_a_window_logged_twice_counts_once_and_the_later_row_wins():

@@ -126,6 +126,26 @@ def test_what_is_gone_for_long_is_no_alert_any_more():
     assert 58 <= lasted <= 62
 
 
+@pytest.mark.parametrize("silence", ["5m", None])
+def test_an_open_episode_of_a_key_that_is_gone_ends(silence: str | None):
+    said = f"silence: {silence}, " if silence else ""
+    config = parse_pipeline(
+        f"{{name: t, detector: robust_z, windows: {{size: 16}}, series: {{{said}gone_after: 1h}}}}"
+    )
+    op = DetectOperator(config, RobustZ(size=16))
+    values = np.random.default_rng(0).normal(0, 1, 200)
+    values[198:] += 60
+    state, times = op.new_state(), MINUTE * np.arange(1, 201)
+    op.process(state, make_columns(["a"] * 200, times, values))
+    assert state.episodes.is_open(np.array([0]))[0]
+    later = MINUTE * np.arange(201, 700)
+    out = op.process(state, make_columns(["b"] * len(later), later, np.zeros(len(later))))
+    (ended,) = [one for one in out.findings if one.kind == "anomaly"]
+    assert (ended.state, ended.reason) == ("ended", "taken for gone after 1 h (series.gone_after)")
+    assert 60 * MINUTE <= ended.window_end_ms - 200 * MINUTE < 76 * MINUTE
+    assert ended.until_ms == 200 * MINUTE
+
+
 BY_GROUP = {"series": ", silence_by: group", "alerts": "group: service", "key": "[pod, service]"}
 
 

@@ -201,7 +201,10 @@ def test_the_picture_shows_series_and_alerts_and_escapes_names():
     batches = batch()
     named = replace(batches, keys=batches.keys.replace("a", "<script>"))
     made = run(
-        config, [Part(source=SOURCE, decoded=Decoded(batch=named, rejected=[]))], keep_points=True
+        config,
+        [Part(source=SOURCE, decoded=Decoded(batch=named, rejected=[]))],
+        keep_points=True,
+        keep_scores=True,
     )
     picture = drawn(made, config, as_html=False)
     ElementTree.fromstring(picture)  # noqa: S314 our own
