@@ -36,6 +36,7 @@ PIPELINE: Final = Path(__file__).with_name("pipelines") / "demo.yaml"
 INTERVAL_MS: Final = 125
 LEAST_S: Final = 60.0
 DEFAULT_OUT: Final = Path("streamad-demo") / "alerts.jsonl"
+_MOST_NAMED: Final = 3
 _PICTURE_AFTER_MS: Final = 4_000
 _PICTURE_SIZE: Final = (100, 28)
 
@@ -187,6 +188,12 @@ def report(script: Script, path: Path) -> Iterable[str]:
     if script.others:
         n = len(script.others)
         yield f"{n} other alert{'s' if n > 1 else ''}: other work runs on this machine."
+    left = script.still_open
+    if left:
+        named = ", ".join(alert.key.partition("/")[2] for alert in left[:_MOST_NAMED])
+        more = ", ..." if len(left) > _MOST_NAMED else ""
+        are = "s are" if len(left) > 1 else " is"
+        yield f"{len(left)} alert{are} still open, as the demo ends while they last: {named}{more}."
     yield f"All alerts, as JSON lines: {path}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,6 +20,7 @@ from streamad.records import (
 
 _KEPT: Final = 160
 _GONE_AFTER: Final = 16
+_EVENTS: Final = 500
 _ORDER: Final = (
     "cpu_percent", "memory", "disk_read", "disk_write", "network", "disturbance", "load", "swap",
     "cpu",
@@ -77,7 +78,7 @@ class Board:
     def __init__(self) -> None:
         self.n_readings = 0
         self.lines: dict[str, Line] = {}
-        self.events: deque[Alert] = deque(maxlen=50)
+        self.events: list[Alert] = []
 
     def take(self, batch: SignalBatch) -> None:
         """Take a reading of all metrics."""
@@ -109,6 +110,10 @@ class Board:
                     break
             else:
                 self.events.append(alert)
+        while len(self.events) > _EVENTS:
+            # What is open stays, and the newest.
+            ended = (i for i, one in enumerate(self.events) if one.state == "resolved")
+            del self.events[next(ended, 0)]
 
     def shown(self, n: int) -> list[Line]:
         """Return the ``n`` lines most worth a look, in an order that does not jump.
@@ -124,12 +129,18 @@ class Board:
         first = sorted(lines, key=lambda line: line.alert is None)[:n]
         return [line for line in lines if any(line is one for one in first)]
 
-    def told(self, n: int) -> list[Alert]:
-        """Return the ``n`` events most worth a look: open ones, then the latest; oldest first."""
-        events = list(self.events)
+    def told(self, n: int, *, first: Collection[str] = ()) -> list[Alert]:
+        """Return the ``n`` events most worth a look, oldest first.
+
+        These are open ones, then those whose ids are in ``first`` (the demo's own), then the latest
+        """
+        events = self.events
         order = sorted(
-            range(len(events)), key=lambda place: (events[place].state != "resolved", place)
-        )
+            range(len(events)),
+            key=lambda place: (
+                events[place].state != "resolved", events[place].id in first, place,
+            ),
+        )  # fmt: skip
         chosen = sorted(order[max(0, len(order) - n) :])
         return [events[place] for place in chosen]
 

@@ -14,6 +14,8 @@ _DRIVEN: Final = ("disturbance.", "cpu", "disk_write")
 """Beginnings of the metrics a disturbance moves, the surest first."""
 _PATIENCE_MS: Final = 6_000
 """After the disturbance, how long an alert for it may still come."""
+_LONGER_MS: Final = 10_000
+"""After the surest of its alerts, how long the others of the disturbance are waited for."""
 _LINGER_MS: Final = 3_000
 """How long the end stays on the screen."""
 
@@ -80,6 +82,12 @@ class Script:
         return None
 
     @property
+    def still_open(self) -> list[Alert]:
+        """Return the alerts that are not resolved, as last told."""
+        every = [*(caused.alert for caused in self.caused.values()), *self.others.values()]
+        return [alert for alert in every if alert.state != "resolved"]
+
+    @property
     def left_s(self) -> float:
         """Return the seconds this phase will last, as far as one knows."""
         if self.phase == "learning":
@@ -123,7 +131,10 @@ class Script:
     def _after_recovering(self) -> Phase:
         main = self.main
         late = self.now_ms >= (self.burst_end_ms or 0) + _PATIENCE_MS
-        if self._over_ms is None and ((main is None and late) or (main and main.resolved_ms)):
+        calm = all(caused.resolved_ms for caused in self.caused.values())
+        waited = main is not None and self.now_ms >= (main.resolved_ms or self.now_ms) + _LONGER_MS
+        ended = main is not None and main.resolved_ms is not None and (calm or waited)
+        if self._over_ms is None and ((main is None and late) or ended):
             self._over_ms = self.now_ms + _LINGER_MS
         if self._over_ms is None or self.now_ms < self._over_ms:
             return "recovering"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -145,7 +146,7 @@ def frame(
             unknown="learning" if script.phase == "learning" else "-",
             ascii_only=ascii_only,
         ),
-        _alerts(board, 2 * n_told, width, ascii_only=ascii_only),
+        _alerts(board, script.caused, 2 * n_told, width, ascii_only=ascii_only),
     )
 
 
@@ -209,11 +210,13 @@ def _severity(line: Line, *, unknown: str, ascii_only: bool) -> tuple[Text, Text
     return bar, Text(f"{max(line.severity, 0.0):.1f}", style=style)
 
 
-def _alerts(board: Board, height: int, width: int, *, ascii_only: bool) -> RenderableType:
+def _alerts(
+    board: Board, own: Collection[str], height: int, width: int, *, ascii_only: bool
+) -> RenderableType:
     """Return as many alerts as fit in ``height`` lines, in a frame that says how many are open."""
     rows: list[Text] = []
     for n in range(height, 0, -1):
-        rows = [_event(alert, ascii_only=ascii_only) for alert in board.told(n)]
+        rows = [_event(alert, ascii_only=ascii_only) for alert in board.told(n, first=own)]
         if sum(-(-max(row.cell_len, 1) // (width - 6)) for row in rows) <= height:
             break
     n_open = sum(alert.state != "resolved" for alert in board.events)

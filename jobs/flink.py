@@ -102,10 +102,12 @@ def plan(
     options: Mapping[str, str],
     max_parallelism: int | None = None,
     taken: Mapping[Source, Progress] | None = None,
+    here: bool = False,
 ) -> FlinkPlan:
     """Return the job of a pipeline whose topics exist.
 
-    options : Flink's, which win over what the pipeline file says; max_parallelism : of the state
+    options : Flink's, which win over what the pipeline file says; here : Flink runs in this
+    process; max_parallelism : of the state
     that is restored; taken : where the plain job came to, if that is where this one is to begin
     """
     from streamad.runtime.flink import FlinkPlan
@@ -143,7 +145,7 @@ def plan(
             partitions=counts[scores],
             taken=dict(taken or {}),
         ),
-        jars=connector_jars(config),
+        jars=connector_jars(config, here=here),
         options={**default_options(config), **config.flink.options, **options},
     )
 
@@ -190,18 +192,21 @@ def checkpoint_dir(config: PipelineConfig) -> str:
     return f"{url.rstrip('/')}/{config.name}"
 
 
-def connector_jars(config: PipelineConfig) -> list[Path]:
+def connector_jars(config: PipelineConfig, *, here: bool) -> list[Path]:
     """Return the Kafka connector's jar, and Kafka's codecs that lie beside it.
 
     An empty list leaves them to the cluster's ``lib`` folder. Raises ConfigError for a missing jar.
+    here : Flink runs in this process, where no such folder has it
     """
     given = config.flink.connector_jar
-    if given is None and not CONNECTOR.exists():
+    # `make setup-flink` puts it into the checkout, which need not be where one works.
+    places = [Path(given)] if given else [CONNECTOR, Path(__file__).parents[1] / CONNECTOR]
+    jar = next((place.absolute() for place in places if place.is_file()), None)
+    if jar is None and not given and not here:
         return []
-    jar = Path(given or CONNECTOR).absolute()
-    if not jar.is_file():
+    if jar is None:
         msg = (
-            f"flink.connector_jar: there is no file {given}; fetch "
+            f"flink.connector_jar: there is no file {places[0].absolute()}; fetch "
             "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2 with 'make setup-flink', or "
             "leave it unset where the cluster has it in lib"
         )

@@ -165,7 +165,14 @@ def _submit(
         logger.info("resumes from %s", restored)
     else:
         taken = _taken(config, settings, start_from)
-    made = plan(config, settings, options=options, max_parallelism=max_parallelism, taken=taken)
+    made = plan(
+        config,
+        settings,
+        options=options,
+        max_parallelism=max_parallelism,
+        taken=taken,
+        here=not remote,
+    )
     return submit(build(made, remote=remote), made.name)
 
 

@@ -210,11 +210,26 @@ def test_no_cluster_is_told_in_one_line():
 
 def test_a_missing_connector_is_told(tmp_path: Any):
     with pytest.raises(ConfigError, match=r"flink.connector_jar: there is no file .*setup-flink"):
-        job_flink.connector_jars(config(flink={"connector_jar": f"{tmp_path}/none.jar"}))
+        job_flink.connector_jars(
+            config(flink={"connector_jar": f"{tmp_path}/none.jar"}), here=False
+        )
+
+
+def test_the_connector_of_the_checkout_is_found_from_anywhere(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert job_flink.connector_jars(config(), here=True)[0].is_file()
+    monkeypatch.setattr(job_flink, "__file__", str(tmp_path / "site-packages/jobs/flink.py"))
+    assert job_flink.connector_jars(config(), here=False) == []
+    with pytest.raises(ConfigError, match=r"there is no file /.*connector-kafka.*setup-flink"):
+        job_flink.connector_jars(config(), here=True)
 
 
 def test_codecs_beside_the_connector_go_with_it(tmp_path: Any):
     for name in ("kafka.jar", "zstd-jni-1.jar", "snappy-java-2.jar", "other-1.jar"):
         (tmp_path / name).touch()
-    jars = job_flink.connector_jars(config(flink={"connector_jar": f"{tmp_path}/kafka.jar"}))
+    jars = job_flink.connector_jars(
+        config(flink={"connector_jar": f"{tmp_path}/kafka.jar"}), here=True
+    )
     assert [jar.name for jar in jars] == ["kafka.jar", "snappy-java-2.jar", "zstd-jni-1.jar"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,16 @@ import psutil
 import pytest
 from rich.console import Console
 
+from connectors.typed_json import to_record
 from jobs.build import build_detect
 from jobs.demo import INTERVAL_MS, PIPELINE, Parts, _append, play, readings_needed, report, run_demo
+from jobs.demo_board import Board
 from jobs.demo_script import Plan
 from jobs.demo_view import LiveView, PlainView, frame
 from jobs.disturbance import Disturbance
 from streamad.config import load_pipeline
 from streamad.errors import ConfigError
-from streamad.records import SignalBatch
+from streamad.records import Alert, SignalBatch
 
 METRICS = ("cpu_percent", "disk_write_bytes_per_s", "disturbance.cpu_percent", "load_1m")
 
@@ -121,6 +124,31 @@ def test_the_disturbance_raises_an_alert_that_resolves_and_the_demo_ends():
     assert "75 % learned" in said
     assert "OPENED host-1/disturbance.cpu_percent is 1" in said
     assert "RESOLVED host-1/disturbance.cpu_percent is back to normal" in said
+
+
+def test_alerts_that_are_open_at_the_end_are_named():
+    script, alerts = composed(FakeMachine(), plain())
+    assert not script.still_open
+    assert not any("still open" in line for line in report(script, Path("a")))
+    for alert in (to_record(Alert, one) for one in alerts if one["state"] == "opened"):
+        script._note(replace(alert, id=f"again-{alert.id}", state="opened"))
+    (line,) = [line for line in report(script, Path("a")) if "still open" in line]
+    assert line.startswith(f"{len(script.still_open)} alerts are still open")
+    assert line.endswith(", ...." if len(script.still_open) > 3 else ".")
+
+
+def test_the_board_keeps_its_own_alerts_in_sight():
+    _, alerts = composed(FakeMachine(), plain())
+    one = to_record(Alert, alerts[0])
+    board = Board()
+    own = replace(one, id="own", state="resolved")
+    board.take_alerts([own, *(replace(one, id=f"{n}", state="resolved") for n in range(900))])
+    board.take_alerts([replace(one, id=f"open-{n}", state="opened") for n in range(3)])
+    assert {event.id for event in board.told(4)} == {"899", "open-0", "open-1", "open-2"}
+    assert len(board.events) <= 500
+    few = Board()
+    few.take_alerts([own, *(replace(one, id=f"{n}", state="resolved") for n in range(20))])
+    assert "own" in {event.id for event in few.told(3, first={"own"})}
 
 
 def test_a_machine_that_shows_nothing_of_it_fails_with_a_clear_line():
