@@ -183,12 +183,15 @@ class PrometheusTelemetry:
         if isinstance(child, Histogram):
             child.observe(value)
 
-    def forget(self, name: str, **labels: str) -> None:
-        """Drop what is no longer ours, as the lag of a partition that another member took."""
-        if self._child(name, METRICS[name].kind, labels) is not None and labels:
-            values = tuple(labels[label] for label in METRICS[name].labels)
-            self._made[name].remove(*values)
-            self._sets[name].discard(values)
+    def forget(self, **labels: str) -> None:
+        """Drop every gauge of these labels: of a partition that another member has by now."""
+        for name, metric in METRICS.items():
+            if metric.kind != "gauge" or set(metric.labels) != labels.keys():
+                continue
+            values = tuple(labels[label] for label in metric.labels)
+            if values in self._sets[name]:
+                self._made[name].remove(*values)
+                self._sets[name].discard(values)
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -19,6 +19,7 @@ from typing import Any, Literal, TextIO
 
 import orjson
 
+from streamad.ports import Source
 from streamad.shown import (
     HIDDEN,
     is_secret_name,
@@ -107,16 +108,21 @@ def redacted(tree: Mapping[str, Any], secrets: Iterable[str] = ()) -> dict[str, 
 
 
 class RepeatLimit(logging.Filter):
-    """Let a message through a few times a minute; a later one says how many were left out."""
+    """Let a message through a few times a minute; a later one says how many were left out.
+
+    Of messages about partitions each partition's are counted alone: all of them start at once.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._seen: OrderedDict[tuple[str, int, str], list[float]] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, int, str, str], list[float]] = OrderedDict()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether the record is written."""
-        event = (record.name, record.levelno, str(record.msg))
+        given = record.args if isinstance(record.args, tuple) else ()
+        source = next((str(one) for one in given if isinstance(one, Source)), "")
+        event = (record.name, record.levelno, str(record.msg), source)
         now_s = self._clock()
         # begin of the window, how many in it
         window = self._seen.get(event)

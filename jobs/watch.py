@@ -48,8 +48,8 @@ class Grouped(Protocol):
 class Forgetful(Telemetry, Protocol):
     """Telemetry that can drop what is no longer ours."""
 
-    def forget(self, name: str, **labels: str) -> None:
-        """Drop the value of these labels."""
+    def forget(self, **labels: str) -> None:
+        """Drop the gauges of these labels."""
         ...
 
 
@@ -110,7 +110,7 @@ class Watcher:
     def _report_lag(self, role: str, loop: Working, member: Grouped) -> None:
         sources = loop.sources
         for source in self._known.get(role, set()) - set(sources):
-            self._telemetry.forget("input_lag_messages", **_labels(source))
+            self._telemetry.forget(**_labels(source))
         self._known[role] = set(sources)
         for source in sources:
             lag = member.lag(source)

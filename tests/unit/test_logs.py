@@ -18,6 +18,7 @@ from jobs.logs import (
     secrets_of,
     setup_logs,
 )
+from streamad.ports import Source
 
 
 @pytest.fixture
@@ -113,6 +114,18 @@ def test_a_repeated_line_is_limited_and_then_counted():
     now[0] = REPEAT_WINDOW_S
     assert passes("broker away") == (True, 15)
     assert passes("broker away") == (True, 0)
+
+
+def test_messages_about_other_partitions_are_not_repeats():
+    limit = RepeatLimit()
+
+    def passes(partition):
+        about = (Source("metrics", partition), 7)
+        record = logging.LogRecord("jobs", logging.INFO, "", 0, "%s: %d keys", about, None)
+        return limit.filter(record)
+
+    assert all(passes(partition) for partition in range(48))
+    assert [passes(3) for _ in range(REPEATS)] == [True] * (REPEATS - 1) + [False]
 
 
 def test_what_is_remembered_of_repeats_is_bounded():

@@ -125,12 +125,22 @@ def test_label_values_are_bounded():
     assert told['streamad_input_messages_total{topic="other"}'] == 50
 
 
-def test_the_lag_of_a_partition_that_went_away_is_forgotten():
+def test_gauges_of_a_partition_that_went_away_are_forgotten():
     telemetry = PrometheusTelemetry(strict=True)
-    telemetry.gauge("input_lag_messages", 7, topic="cpu", partition="0")
-    telemetry.forget("input_lag_messages", topic="cpu", partition="0")
-    telemetry.forget("input_lag_messages", topic="cpu", partition="9")
-    assert not any("lag" in name for name in samples(telemetry))
+    of_partitions = [
+        metric.name
+        for metric in METRICS.values()
+        if metric.kind == "gauge" and set(metric.labels) == {"topic", "partition"}
+    ]
+    assert len(of_partitions) >= 5
+    for name in of_partitions:
+        for partition in ("0", "1"):
+            telemetry.gauge(name, 7, topic="cpu", partition=partition)
+    telemetry.forget(topic="cpu", partition="0")
+    telemetry.forget(topic="cpu", partition="9")
+    told = [name for name in samples(telemetry) if 'topic="cpu"' in name]
+    assert len(told) == len(of_partitions)
+    assert all('partition="1"' in name for name in told)
 
 
 def test_an_operators_counts_have_metrics():

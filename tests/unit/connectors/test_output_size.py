@@ -148,14 +148,24 @@ def test_a_replay_reads_key_and_payload_where_a_letter_points(payload: bytes, n:
     for record in letters(given):
         topics.write(record)
     desk = Desk()
-    made = replay(dlq_letters(topics, ["t.dlq"]), desk, targets=[Source("t", 0)], originals=topics)
+    made = replay(
+        dlq_letters(topics, ["t.dlq"]),
+        desk,
+        pipeline="p",
+        targets=[Source("t", 0)],
+        originals=topics,
+    )
     assert made.total == len(desk.sent) == n
     assert {record.key for record in desk.sent} == {key}
     assert {record.value for record in desk.sent} >= {b"0", payload}
     topics.capacity = 0
     topics.write(Outgoing(topic="t", value=b"", key=key))
     made = replay(
-        dlq_letters(topics, ["t.dlq"]), Desk(), targets=[Source("t", 0)], originals=topics
+        dlq_letters(topics, ["t.dlq"]),
+        Desk(),
+        pipeline="p",
+        targets=[Source("t", 0)],
+        originals=topics,
     )
     assert made.gone.total() == n
 

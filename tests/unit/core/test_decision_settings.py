@@ -80,6 +80,8 @@ OTHERS: dict[str, Any] = {
     "series.gaps.fill": "linear",
     "series.gaps.max_share": 0.1,
     "series.silence": "20s",
+    "series.silence_by": "group",
+    "series.gone_after": "2m",
     "series.ttl": "5m",
     "series.max_keys": 5,
     "series.max_memory": "1MiB",

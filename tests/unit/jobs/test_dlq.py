@@ -58,11 +58,17 @@ def test_an_odd_record_is_counted_and_those_beside_it_are_read_and_sent(name, va
     topics = MemoryTopics()
     for record in (GOOD, with_header(name, value), GOOD):
         topics.write(record)
-    assert summary(letters(topics, ["t.dlq"]), keep=5)[0] == Counter(
+    assert summary(letters(topics, ["t.dlq"]), pipeline="p", keep=5)[0] == Counter(
         invalid_json=2, not_a_dead_letter=1
     )
     desk = Desk()
-    made = replay(letters(topics, ["t.dlq"]), desk, targets=[Source("t", 0)], originals=topics)
+    made = replay(
+        letters(topics, ["t.dlq"]),
+        desk,
+        pipeline="p",
+        targets=[Source("t", 0)],
+        originals=topics,
+    )
     assert (made.total, made.odd, len(desk.sent)) == (2, 1, 2)
 
 
@@ -75,7 +81,13 @@ def test_a_letter_sends_nothing_to_what_is_no_input(name, value):
     for record in (with_header(name, value), GOOD):
         topics.write(record)
     desk = Desk()
-    made = replay(letters(topics, ["t.dlq"]), desk, targets=[Source("t", 0)], originals=topics)
+    made = replay(
+        letters(topics, ["t.dlq"]),
+        desk,
+        pipeline="p",
+        targets=[Source("t", 0)],
+        originals=topics,
+    )
     assert made.refused == Counter(invalid_json=1)
     assert {record.topic for record in desk.sent} == {"t"}
 
