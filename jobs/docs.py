@@ -23,7 +23,7 @@ from jobs.docs_cli import cli_page
 from jobs.docs_flink import flink_page
 from jobs.docs_input import bounds_table, reasons_table
 from streamad import config as config_module
-from streamad.config import PipelineConfig, Section, changes_decisions
+from streamad.config import PipelineConfig, Section, binds_state
 from streamad.detectors import DETECTORS
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
@@ -63,8 +63,8 @@ Durations are written `300ms`, `10s`, `5m`, `2h`, `7d`; a bare number is refused
 `${{NAME:-default}}` are replaced from the environment. The address of the
 cluster is set only in the environment (`KAFKA_BOOTSTRAP_SERVERS`, see [operations](operations.md)).
 
-Settings marked † change decisions: state made with other values of them is not used
-(`delivery.on_state_mismatch`).
+State made with other values of settings marked † is not used (`delivery.on_state_mismatch`). All
+others can be changed at any time.
 
 {tables}
 
@@ -107,7 +107,7 @@ def _section_table(path: str, section: type[Section]) -> str:
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             continue
-        mark = " †" if changes_decisions(f"{path}.{name}".lstrip(".")) else ""
+        mark = " †" if binds_state(f"{path}.{name}".lstrip(".")) else ""
         kind = _kind(types[name], field.metadata)
         default = _default(field, is_duration="Duration" in types[name] or name in _RARITIES)
         lines.append(f"| `{name}`{mark} | {kind} | {default} | {_cell(told[name])} |")

@@ -131,7 +131,7 @@ def plan(
             written.append(config.output.late.format(topic=topic))
     return FlinkPlan(
         name=job_name(config),
-        label=f"detect {config.decision_checksum()}",
+        label=f"detect {config.state_checksum()}",
         source=source_options(
             seen, settings, start_ms=start_time_ms(seen.input.start), from_group=bool(taken)
         ),

@@ -218,11 +218,11 @@ def _require_fit(config: PipelineConfig, path: str) -> int:
     from streamad.runtime.flink import savepoint_facts
 
     facts = savepoint_facts(path)
-    wanted = config.decision_checksum()
+    wanted = config.state_checksum()
     if facts.checksum != wanted and config.delivery.on_state_mismatch == "refuse":
         msg = (
             f"{path} was made with configuration {facts.checksum}, this pipeline has {wanted}: "
-            "settings that change decisions differ; restore the configuration, start without it "
+            "settings that state is bound to differ; restore the configuration, start without it "
             "with --from none, or set delivery.on_state_mismatch: fresh"
         )
         raise StateError(msg)

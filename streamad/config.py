@@ -614,9 +614,25 @@ class PipelineConfig(Section):
         return {path: value for path, value in every if changes_decisions(path)}
 
     def decision_checksum(self) -> str:
-        """Return a checksum over the settings that change decisions; state is bound to it."""
-        text = json.dumps(self.decision_settings(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Return a checksum over the settings that change decisions."""
+        return _checksum(self.decision_settings())
+
+    def state_checksum(self) -> str:
+        """Return a checksum over the settings that state is bound to."""
+        every = self.decision_settings().items()
+        return _checksum({path: value for path, value in every if binds_state(path)})
+
+    def under(self, settings: Mapping[str, Any]) -> PipelineConfig:
+        """Return the configuration with the values of `LIGHT_SETTINGS` as given, by dotted path."""
+        tree = self.model_dump(mode="json")
+        for path in LIGHT_SETTINGS:
+            if path in settings:
+                *parts, last = path.split(".")
+                section = tree
+                for part in parts:
+                    section = section[part]
+                section[last] = settings[path]
+        return type(self).model_validate(tree)
 
 
 DECISION_SETTINGS = (
@@ -632,8 +648,28 @@ DECISION_SETTINGS = (
     "alerts.group",
 )
 """Settings and sections that change scores, episodes or findings: all that the detect operator and
-its detector read. State is bound to them, and the docs mark them. ``detector.artifact`` is not
+its detector read. State is bound to them, but for `LIGHT_SETTINGS`. ``detector.artifact`` is not
 among them: state is bound to the artifact's id, wherever it lies."""
+
+LIGHT_SETTINGS = (
+    "series.late",
+    "series.silence",
+    "series.silence_by",
+    "series.gone_after",
+    "series.ttl",
+    "series.max_keys",
+    "series.max_memory",
+    "series.max_ahead",
+    "scoring.min_windows",
+    "scoring.min_duration",
+    "scoring.cool_down",
+    "scoring.adopt_after",
+    "scoring.update_every",
+    "scoring.direction",
+    "scoring.min_effect.absolute",
+    "scoring.min_effect.relative",
+)
+"""Settings that change decisions and nothing that was learned: state is kept when they change."""
 
 
 def changes_decisions(path: str) -> bool:
@@ -645,6 +681,22 @@ def changes_decisions(path: str) -> bool:
     (True, False)
     """
     return any(path == one or path.startswith(f"{one}.") for one in DECISION_SETTINGS)
+
+
+def binds_state(path: str) -> bool:
+    """Return whether state made with another value of a setting is not used.
+
+    Examples
+    --------
+    >>> binds_state("windows.size"), binds_state("series.silence"), binds_state("alerts.runbook")
+    (True, False, False)
+    """
+    return changes_decisions(path) and path not in LIGHT_SETTINGS
+
+
+def _checksum(settings: Mapping[str, Any]) -> str:
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _flat(section: Section, tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

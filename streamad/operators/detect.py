@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,11 +76,36 @@ class DetectOperator:
     def identity(self) -> StateIdentity:
         """Return what state of this operator belongs to."""
         return StateIdentity(
-            checksum=self.config.decision_checksum(),
+            checksum=self.config.state_checksum(),
             settings=self.config.decision_settings(),
             detector=self.detector.info.name,
             artifact=self.artifact,
         )
+
+    def under(self, settings: Mapping[str, Any]) -> DetectOperator:
+        """Return the operator of other light settings, by dotted path; itself where none differs.
+
+        What state was made with decides how it is brought up to where its job came to.
+        """
+        config = self.config.under(settings)
+        if config.decision_settings() == self.config.decision_settings():
+            return self
+        return DetectOperator(
+            config,
+            self.detector,
+            artifact=self.artifact,
+            groups=self._groups,
+            tail=self._tail,
+            seeds=self._seeds,
+            degraded=self.degraded,
+        )
+
+    def adopt(self, state: ShardState) -> ShardState:
+        """Return the state of an operator with other light settings as one of ours."""
+        header, names, arrays = state.save(self.identity)
+        made = self.new_state()
+        made.restore(header, names, arrays, identity=self.identity)
+        return made
 
     def covers(self, key: str) -> bool:
         """Return whether the artifact was fitted on a key, which then needs no first days."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from streamad.config import binds_state
 from streamad.errors import StateError
 
 STATE_VERSION = 4
@@ -28,8 +29,8 @@ class StateIdentity:
     """What state belongs to.
 
     settings : value of each setting that changes decisions, by dotted path (JSON values); checksum
-    : over these; detector : name of the one that scores, which may be a fallback; artifact : id of
-    its artifact ("" = none).
+    : over those that state is bound to; detector : name of the one that scores, which may be a
+    fallback; artifact : id of its artifact ("" = none).
     """
 
     checksum: str
@@ -71,7 +72,8 @@ class StateIdentity:
     def differences(self, header: Mapping[str, Any]) -> list[str]:
         """Return each fact in which a header differs, such as ``windows.size: 16 -> 32``."""
         theirs, ours = header.get("settings") or {}, self.settings
-        paths = [*ours, *(path for path in theirs if path not in ours)]
+        both = [*ours, *(path for path in theirs if path not in ours)]
+        paths = [path for path in both if binds_state(path)]
         pairs = [(path, theirs.get(path, _UNSET), ours.get(path, _UNSET)) for path in paths]
         # After the settings: a new detector or artifact often follows from one of them.
         pairs += [

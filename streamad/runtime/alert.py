@@ -74,7 +74,7 @@ class AlertLoop:
         self._placing = Placing(self._member, clock, self._place)
         self._ends = Ends(lambda source, _: self._member.end_reached(source))
         self._renew = self._from_first = False
-        self._settings = settings_number(config.decision_checksum())
+        self._settings = settings_number(config.state_checksum())
         self.parts: dict[Source, _Part] = {}
 
     @property

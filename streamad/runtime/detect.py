@@ -277,12 +277,15 @@ class DetectLoop:
     def _save_due(self, now_s: float) -> None:
         for shard in list(self.shards.values()):
             if now_s >= shard.snapshot_due_s and not shard.dirty:
-                try:
-                    self._save(shard)
-                except MembershipError as error:
-                    logger.info("snapshot of %s put off: %s", shard.source, error)
+                self._save_softly(shard)
                 shard.snapshot_due_s = self._clock.seconds() + self._snapshot_s
                 self._look_for_twins(shard.source.topic)
+
+    def _save_softly(self, shard: Shard) -> None:
+        try:
+            self._save(shard)
+        except MembershipError as error:
+            logger.info("snapshot of %s put off: %s", shard.source, error)
 
     def _look_for_twins(self, topic: str) -> None:
         """Raise StateError where another job of our name, with other settings, has partition 0.
@@ -397,14 +400,13 @@ class DetectLoop:
         if source not in bounds:
             msg = "the partition is new, and not everyone knows of it yet"
             raise SourceUnavailableError(msg)
-        first, after = bounds[source]
         done, noted = self._member.committed(source), True
         added = self._has_grown(source, done, len(bounds))
         if done is None:
             done = self._recovery.without_offset(source, bounds[source])
             noted = False
         if done is None:
-            shard = self._begin(source, first, after, added=added)
+            shard = self._begin(source, *bounds[source], added=added)
         else:
             shard = _at_work(self._recovery.recover(source, done, bounds[source]))
             shard.dirty |= not noted
@@ -421,6 +423,9 @@ class DetectLoop:
             # At once: `latest` must mean the same place after a crash, and nothing is handed out
             # before there is an offset to note it with.
             self._commit_softly([shard])
+        if shard.changed or done is None:
+            # Before anything is decided: what settings it was decided by, recovery has from here.
+            self._save_softly(shard)
         self._telemetry.observe("state_recovery_seconds", shard.heard_s - started_s)
         self._telemetry.gauge("input_assigned_partitions", len(self.shards))
         logger.info("%s resumes at offset %d", source, shard.position)

@@ -420,6 +420,8 @@ class KeyedDetect:
 
     def _restore(self, shard: KeyedShard, about: dict[str, Any], kept: KeyedState) -> None:
         started_s = time.perf_counter()
+        operator = self._operator.under(about.get("settings") or {})
+        shard.state = operator.new_state()
         try:
             self._restore_snapshot(shard, about, kept)
         except StateError as error:
@@ -432,7 +434,9 @@ class KeyedDetect:
             return
         shard.source = Source(str(about["topic"]), int(about["partition"]))
         shard.position, shard.ticked_ms = int(about["position"]), int(about["ticked_ms"])
-        self._replay(shard, kept)
+        self._replay(shard, operator, kept)
+        if operator is not self._operator:
+            self._change_settings(shard, kept)
         self._check_input(shard)
         self._tell(shard, "restored", started_s)
 
@@ -500,7 +504,16 @@ class KeyedDetect:
         if made_anew:
             self._save_about(shard, kept)  # it must not remember more than there is
 
-    def _replay(self, shard: KeyedShard, kept: KeyedState) -> None:
+    def _change_settings(self, shard: KeyedShard, kept: KeyedState) -> None:
+        """Go on under other light settings: from a snapshot, or the journal would mix both."""
+        logger.info("%s: settings that change nothing learned have changed", shard.source)
+        shard.state = self._operator.adopt(shard.state)
+        waiting, shard.pending, shard.pending_bytes = shard.pending, [], 0
+        self._save(shard, kept)
+        for entry in waiting:
+            self._keep(shard, entry, kept)
+
+    def _replay(self, shard: KeyedShard, operator: DetectOperator, kept: KeyedState) -> None:
         """Go through the journal as it was gone through before, and say nothing."""
         waiting: list[Entry] = []
         scores: list[bytes] = []
@@ -515,20 +528,26 @@ class KeyedDetect:
                     scores.append(value)
                 case journal.Ticked(now_ms):
                     shard.ticked_ms = now_ms
-                    self._operator.tick(shard.state, now_ms, at=shard.at)
+                    operator.tick(shard.state, now_ms, at=shard.at)
                 case journal.SetAside(offset):
                     waiting = _but(waiting, offset)
                 case journal.Judged():
-                    self._judge_again(shard, waiting, scores)
+                    self._judge_again(shard, operator, waiting, scores)
                     waiting, scores = [], []
         shard.pending = waiting
         shard.pending_bytes = sum(entry.size for entry in waiting)
 
-    def _judge_again(self, shard: KeyedShard, entries: list[Entry], scores: list[bytes]) -> None:
+    def _judge_again(
+        self,
+        shard: KeyedShard,
+        operator: DetectOperator,
+        entries: list[Entry],
+        scores: list[bytes],
+    ) -> None:
         recorded = self._recorded(shard, scores) if self._keep_scores else None
         for portion in self._decoding.run([_messages(shard.source, entries)]):
             batch = portion.decoded.batch
-            self._operator.process(shard.state, batch, at=shard.at, recorded=recorded)
+            operator.process(shard.state, batch, at=shard.at, recorded=recorded)
 
     def _recorded(self, shard: KeyedShard, scores: list[bytes]) -> LoggedScores:
         n = len(scores)

@@ -44,7 +44,8 @@ class RecoveredShard(OpenShard):
 
     began : where this pipeline started to read the partition; log_offset : where the scores log
     goes on; snapshot_offset, snapshot_at : what the snapshot covers, and where the store says it
-    is; moved : ``position`` is not where the group was
+    is; moved : ``position`` is not where the group was; changed : light settings are others than
+    those of the snapshot, and the state should be saved before it is used
     """
 
     began: int
@@ -52,6 +53,7 @@ class RecoveredShard(OpenShard):
     snapshot_offset: int = -1
     snapshot_at: int = 0
     moved: bool = False
+    changed: bool = False
 
 
 class Recovery:
@@ -102,7 +104,7 @@ class Recovery:
         if done.offset > after:
             # The topic was made anew: its offsets, and our snapshots, mean something else.
             return self._out_of_range(shard, bounds, f"it ends at {after}")
-        start, log_offset = self._restore(shard, about.get("settings"), after)
+        operator, start, log_offset = self._restore(shard, about.get("settings"), after)
         if done.offset < first:
             # Windows must not reach over the gap: they would repeat what was judged before it.
             shard.state.break_off()
@@ -110,11 +112,19 @@ class Recovery:
         if start < first:
             gap = f"state needs input from {start} on and the topic begins at {first}"
             self._report(source, gap)
-        self._replay(shard, max(start, first), log_offset, skipped_in(done.note))
+        self._replay(shard, operator, max(start, first), log_offset, skipped_in(done.note))
+        if operator is not self._operator:
+            logger.info("%s: settings that change nothing learned have changed", source)
+            shard.state, shard.changed = self._operator.adopt(shard.state), True
+            shard.snapshot_offset = -1
         return shard
 
-    def _restore(self, shard: RecoveredShard, settings: int | None, after: int) -> tuple[int, int]:
-        """Fill the state from a snapshot; return from where input and scores log are to be read.
+    def _restore(
+        self, shard: RecoveredShard, settings: int | None, after: int
+    ) -> tuple[DetectOperator, int, int]:
+        """Fill the state from a snapshot.
+
+        Returns who is to judge what came since, and from where input and scores log are to be read.
 
         settings : of whoever committed the offset; after : the topic's end
         """
@@ -122,7 +132,9 @@ class Recovery:
         try:
             self._require_ours(shard, settings, after)
             if found is None:
-                return shard.began, 0
+                return self._operator, shard.began, 0
+            operator = self._operator.under(snapshots.settings_of(found.chunks))
+            shard.state = operator.new_state()
             snapshots.restore(shard.state, found.chunks, identity=self._identity)
         except StateError as error:
             if self._config.delivery.on_state_mismatch == "refuse":
@@ -130,9 +142,9 @@ class Recovery:
                 raise StateError(msg) from error
             logger.warning("%s begins with fresh state, as configured: %s", shard.source, error)
             shard.state, shard.moved = self._operator.new_state(), True
-            return shard.position, shard.log_offset
+            return self._operator, shard.position, shard.log_offset
         shard.snapshot_offset = found.offset
-        return found.offset, found.log_offset
+        return operator, found.offset, found.log_offset
 
     def _require_ours(self, shard: RecoveredShard, settings: int | None, after: int) -> None:
         """Raise StateError where the offset is not what a job of these settings came to."""
@@ -200,7 +212,12 @@ class Recovery:
         )
 
     def _replay(
-        self, shard: RecoveredShard, start: int, log_offset: int, skipped: Sequence[int]
+        self,
+        shard: RecoveredShard,
+        operator: DetectOperator,
+        start: int,
+        log_offset: int,
+        skipped: Sequence[int],
     ) -> None:
         """Take in what was taken in before, up to the committed offset, and say nothing."""
         ticks, recorded = self._read_log(shard, start, log_offset)
@@ -213,15 +230,13 @@ class Recovery:
             while number < len(ticks) and ticks[number].offset <= messages.offsets[-1]:
                 message = int(np.searchsorted(messages.offsets, ticks[number].offset))
                 stop = int(np.searchsorted(batch.message, message))
-                self._operator.process(
-                    shard.state, batch.take(at, stop), at=shard.at, recorded=recorded
-                )
-                self._operator.tick(shard.state, int(ticks[number].tick_ms or 0), at=shard.at)
+                operator.process(shard.state, batch.take(at, stop), at=shard.at, recorded=recorded)
+                operator.tick(shard.state, int(ticks[number].tick_ms or 0), at=shard.at)
                 number, at = number + 1, stop
             rest = batch.take(at, len(batch))
-            self._operator.process(shard.state, rest, at=shard.at, recorded=recorded)
+            operator.process(shard.state, rest, at=shard.at, recorded=recorded)
         for tick in ticks[number:]:
-            self._operator.tick(shard.state, int(tick.tick_ms or 0), at=shard.at)
+            operator.tick(shard.state, int(tick.tick_ms or 0), at=shard.at)
 
     def _read_log(
         self, shard: RecoveredShard, start: int, log_offset: int

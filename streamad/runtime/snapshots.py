@@ -56,6 +56,16 @@ def encode(state: ShardState, *, identity: StateIdentity) -> list[bytes]:
     return [bytes(blob[start : start + CHUNK_BYTES]) for start in range(0, len(blob), CHUNK_BYTES)]
 
 
+def settings_of(chunks: list[bytes]) -> dict[str, Any]:
+    """Return the settings a state was made with, by dotted path; none where it is damaged."""
+    try:
+        with pa.ipc.open_stream(pa.BufferReader(b"".join(chunks))) as reader:
+            settings = json.loads(reader.schema.metadata[_META])["header"]["settings"]
+    except (*DAMAGE, TypeError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
 def restore(state: ShardState, chunks: list[bytes], *, identity: StateIdentity) -> None:
     """Fill an empty shard; raises StateError where the bytes or the configuration do not fit."""
     try:

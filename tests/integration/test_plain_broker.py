@@ -112,7 +112,7 @@ def test_state_of_other_settings_is_refused_or_begun_afresh(pipeline, rows):
     series = rows(keys=2)
     job.send(series[:300])
     job.run(alert=False)
-    job.tree["scoring"]["cool_down"] = 7
+    job.tree["scoring"]["first_day"] = "2h"
     with pytest.raises(StateError, match="on_state_mismatch"):
         job.run(alert=False)
     job.tree["delivery"]["on_state_mismatch"] = "fresh"

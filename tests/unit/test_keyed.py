@@ -146,12 +146,12 @@ def test_state_of_another_configuration_is_refused_and_both_are_told(resume, jou
     job.feed(*points(200))
     job.pass_time(200)
     job.engine.checkpoint()
-    job.sections["scoring"] = {"min_windows": 9}
+    job.sections["scoring"] = {"first_day": "2h"}
     job.fail()
     with pytest.raises(StateError) as refused:
         job.feed(*points(1, start=200)) if resume == "message" else job.pass_time(60_000)
     said = str(refused.value)
-    assert "scoring.min_windows: 8 -> 9" in said
+    assert "scoring.first_day: 86400000 -> 7200000" in said
     assert "delivery.on_state_mismatch" in said
 
 
@@ -163,7 +163,7 @@ def test_fresh_begins_anew_with_nothing_stale(resume, journal_bytes):
     job.pass_time(200)
     job.engine.checkpoint()
     assert len(job.cells.journal) > 100 or len(job.cells.chunks) > 1
-    job.sections["scoring"] = {"min_windows": 9}
+    job.sections["scoring"] = {"first_day": "2h"}
     job.fail()
     if resume == "timer":
         job.pass_time(TTL_MS)
@@ -177,7 +177,7 @@ def test_fresh_begins_anew_with_nothing_stale(resume, journal_bytes):
     n_scored = len(job.scored())
     job.feed(*points(30, start=200))
     job.pass_time(200)
-    assert about(job)["checksum"] == job.config.decision_checksum()
+    assert about(job)["checksum"] == job.config.state_checksum()
     # 16 samples make the first window of a key that is new.
     assert len(job.scored()) - n_scored == 30 - 16 + 1
     job.engine.checkpoint()
@@ -193,7 +193,7 @@ def test_fresh_judges_what_waited():
     job.pass_time(200)
     job.feed(*points(10, start=20))
     job.engine.checkpoint()
-    job.sections["scoring"] = {"min_windows": 9}
+    job.sections["scoring"] = {"first_day": "2h"}
     job.fail()
     n_scored = len(job.scored())
     job.feed(*points(20, start=30))

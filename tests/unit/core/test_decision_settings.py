@@ -16,15 +16,19 @@ import pytest
 from jobs.build import make_detector
 from streamad.config import (
     DECISION_SETTINGS,
+    LIGHT_SETTINGS,
     PipelineConfig,
     Section,
+    binds_state,
     changes_decisions,
     parse_pipeline,
 )
 from streamad.detectors.knn import KNN
 from streamad.operators.call import DetectOutput
 from streamad.operators.detect import DetectOperator
+from streamad.operators.shard import ShardState
 from streamad.records import FLAG_SUPPRESSED
+from streamad.runtime import snapshots
 from streamad.testing.batches import make_columns
 
 # With as much set as there is, so that little of the operator is passed by.
@@ -233,6 +237,15 @@ def process(config: PipelineConfig) -> DetectOutput:
     return seen
 
 
+def fed(op: DetectOperator) -> ShardState:
+    """Return a state that has seen something."""
+    state = op.new_state()
+    times, keys, values, tags = (list(column) for column in zip(*rows()[:300], strict=True))
+    columns = make_columns(keys, 1_000 * np.array(times), values, tags={"env": tags})
+    op.process(state, columns)
+    return state
+
+
 def add(seen: DetectOutput, out: DetectOutput) -> None:
     seen.findings += out.findings
     seen.scores += out.scores
@@ -300,8 +313,30 @@ def test_a_setting_that_is_not_listed_changes_nothing(path):
 def test_state_is_bound_to_every_setting_that_is_listed(path):
     config = changed(path)
     assert config.decision_checksum() != CONFIG.decision_checksum()
+    bound = config.state_checksum() != CONFIG.state_checksum()
+    assert bound == binds_state(path)
     ours, theirs = CONFIG.decision_settings(), config.decision_settings()
     assert [name for name in ours if ours[name] != theirs[name]] == [path]
+
+
+def test_light_settings_are_settings_that_change_decisions():
+    assert all(path in OTHERS and changes_decisions(path) for path in LIGHT_SETTINGS)
+
+
+@pytest.mark.parametrize("path", LIGHT_SETTINGS)
+def test_state_is_kept_and_known_settings_come_back(path):
+    config = changed(path)
+    assert config.under(CONFIG.decision_settings()) == CONFIG
+    old, new = (DetectOperator(one, make_detector(one)) for one in (CONFIG, config))
+    kept = snapshots.encode(fed(old), identity=old.identity)
+    assert snapshots.settings_of(kept) == CONFIG.decision_settings()
+    back = new.under(snapshots.settings_of(kept))
+    state = back.new_state()
+    snapshots.restore(state, kept, identity=new.identity)
+    ours = new.adopt(state)
+    assert ours.n_keys > 0
+    assert snapshots.encode(ours, identity=old.identity) == kept
+    assert new.under(config.decision_settings()) is new
 
 
 def _lies_in(path: str, one: str) -> bool:

@@ -155,7 +155,7 @@ def test_what_was_taken_over_is_the_engines_from_its_first_checkpoint_on(tmp_pat
 
 def test_state_of_other_settings_is_refused_or_forgotten_as_configured(tmp_path):
     move = Move(tmp_path)
-    move.sections["scoring"] = {"min_windows": 9}
+    move.sections["scoring"] = {"first_day": "2h"}
     with pytest.raises(StateError, match=r"in/0: .*configuration"):
         move.engine().wake()
     move.sections["delivery"] = {"on_state_mismatch": "fresh"}
