@@ -17,6 +17,8 @@ def baseline_page() -> str:
     scoring, level = config.scoring, Level()
     measured = f"{', '.join(f'{n:,}' for n in MEASURE_AT[:-1])} and {MEASURE_AT[-1]:,}"
     young = f"sudden changes, {kernels.YOUNG:g} times above the newest look's level"
+    blocks = f"{kernels.FEWEST_BLOCKS} blocks"
+    first = f"`scoring.first_day` ({duration(scoring.first_day)}) and {blocks}"
     tails = " or ".join(map(str, TAILS))
     newest = ", ".join(str(n) for n in NEWEST[:-1])
     return f"""# The baseline: what is learned, and when
@@ -66,7 +68,7 @@ alerts are possible.
 |---|---|
 | until it is scored (`new_keys.scored_after`) | nothing |
 | the next `scoring.min_windows` windows | nothing; scores above the level count as the level |
-| until `scoring.first_day` ({duration(scoring.first_day)}) is over | {young} |
+| until {first} are over | {young} |
 | after that | everything |
 
 A change is sudden where the mean of the last {tails} samples is {BREAK:g} standard errors away from

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from streamad.operators.detect import DetectOperator
 from streamad.operators.wording import duration
+from streamad.scoring.episodes import ROOM
+from streamad.scoring.kernels import FEWEST_BLOCKS, block_length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,7 +16,8 @@ class Readiness:
 
     scored, watched : samples after which its windows are scored, and may open an alert
     learning_ms : time during which only the newest samples can alert, and only well beyond the
-        level (``scoring.first_day``); 0 where the detector looks at them alone
+        level (``scoring.first_day``, and a few blocks of history); 0 where the detector looks at
+        them alone
     step_ms : time between samples, None where it is not known
     seeded : keys of the artifact's groups skip the warm-up and the learning
     """
@@ -43,11 +46,16 @@ def readiness(operator: DetectOperator, *, step_ms: int | None = None) -> Readin
     config, info = operator.config, operator.detector.info
     stride, size = config.windows.stride, operator.detector.size
     warm = size + info.warm_up * stride
+    step_ms = config.series.step or step_ms
+    learning_ms = config.scoring.first_day if info.n_looks > 1 else 0
+    if learning_ms and step_ms:
+        span_ms, least_ms = (size - 1) * step_ms, config.scoring.memory // ROOM
+        learning_ms = max(learning_ms, FEWEST_BLOCKS * int(block_length(span_ms, least_ms)))
     return Readiness(
         scored=warm,
         watched=warm + config.scoring.min_windows * stride,
-        learning_ms=config.scoring.first_day if info.n_looks > 1 else 0,
-        step_ms=config.series.step or step_ms,
+        learning_ms=learning_ms,
+        step_ms=step_ms,
         seeded=bool(operator.artifact),
     )
 

@@ -31,6 +31,8 @@ MARGIN, MARGIN_AT_ITS_HOUR = 1.1, 1.3
 """What recurs may come this much larger next time."""
 YOUNG = 1.75
 """Times the alert level that the newest samples of a key must reach on its first day."""
+FEWEST_BLOCKS = 6
+"""Blocks that a key must have shown, too: with two of them its law is a guess."""
 CARRIED = np.float32(8.0)
 """Alert levels of a smoothed score that the next one is smoothed with, at the most."""
 FEW_DAYS = 6
@@ -313,7 +315,9 @@ def judge_windows(
         which_look = CENTRED
         # A key without training is not known well enough before a whole day was seen; and after an
         # event that the newest samples told of, the centred look only trails behind it.
-        young = two and seed_of[k] < 0 and end_ms[i] - clock[BIRTH_MS] < first_ms
+        lived = end_ms[i] - clock[BIRTH_MS]
+        known_for = max(first_ms, FEWEST_BLOCKS * clock[BLOCK_MS]) if first_ms > 0 else first_ms
+        young = two and seed_of[k] < 0 and lived < known_for
         deaf = young or (note[MUTE] > 0 and note[OPEN] == 0)
         above = s[0] >= entry and not deaf
         strong = s[0] >= alert and not deaf

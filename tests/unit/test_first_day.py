@@ -23,7 +23,8 @@ def sigmoid(at: float) -> np.ndarray:
 
 def shapes(name: str, rng: np.random.Generator) -> np.ndarray:
     """Return ordinary days of `KEYS` hosts ``(KEYS, N)``."""
-    phase, noise = rng.uniform(0, 1, (KEYS, 1)), rng.normal(0, 1, (KEYS, N))
+    phase = np.linspace(0, 1, KEYS)[:, None]
+    noise = rng.normal(0, 1, (KEYS, N))
     season = np.sin(2 * np.pi * (DAY + phase))
     return {
         "flat": 50 + noise,
@@ -40,12 +41,13 @@ def shapes(name: str, rng: np.random.Generator) -> np.ndarray:
     }[name]
 
 
-def alerted(values: np.ndarray) -> dict[str, int]:
+def alerted(values: np.ndarray, step: int = 1) -> dict[str, int]:
     """Return the keys that reach severity 1.0, and the minute in which they first did."""
+    n = values.shape[1]
     op = build_detect(parse_pipeline("{name: t, windows: {size: 64}}"))
     state, found = op.new_state(), {}
-    keys = [f"k{i}" for i in range(len(values))] * N
-    times = np.repeat(BEGIN_MS + MINUTE * np.arange(N), len(values))
+    keys = [f"k{i}" for i in range(len(values))] * n
+    times = np.repeat(BEGIN_MS + step * MINUTE * np.arange(n), len(values))
     batch = make_columns(keys, times, values.T.ravel())
     for at in range(0, len(batch), 20_000):
         for one in op.process(state, batch.take(at, at + 20_000)).findings:
@@ -74,6 +76,18 @@ def test_an_outage_on_the_first_day_is_seen_at_once(name: str):
     values[:, AT : AT + 20] = 0
     seen = [minute for minute in alerted(values).values() if AT <= minute < AT + 20]
     assert len(seen) >= 0.9 * KEYS
+
+
+@pytest.mark.parametrize("name", ["season", "counts", "flat"])
+@pytest.mark.parametrize("step", [5, 10])
+def test_the_days_after_it_bring_no_storm(name: str, step: int):
+    rng = np.random.default_rng(13)
+    # Days of the same shape, seen at a coarser step: one day is little then.
+    days = np.concatenate([shapes(name, rng)[:, ::step] for _ in range(5)], axis=1)
+    minutes = sorted(alerted(days, step=step).values())
+    assert len(minutes) <= 0.5 * KEYS
+    within_12h = [sum(at <= other < at + 720 for other in minutes) for at in minutes]
+    assert max(within_12h, default=0) <= 0.25 * KEYS
 
 
 def windows(*series: np.ndarray) -> np.ndarray:
