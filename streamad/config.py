@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -144,6 +144,9 @@ class Section(BaseModel):
     """A part of the pipeline file: frozen, and without room for unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+S = TypeVar("S", bound=Section)
 
 
 class FieldsConfig(Section):
@@ -624,15 +627,16 @@ class PipelineConfig(Section):
 
     def under(self, settings: Mapping[str, Any]) -> PipelineConfig:
         """Return the configuration with the values of `LIGHT_SETTINGS` as given, by dotted path."""
-        tree = self.model_dump(mode="json")
+        ours = dict(_flat(self, self.model_dump(mode="json")))
+        changes: dict[str, Any] = {}
         for path in LIGHT_SETTINGS:
-            if path in settings:
-                *parts, last = path.split(".")
-                section = tree
-                for part in parts:
-                    section = section[part]
-                section[last] = settings[path]
-        return type(self).model_validate(tree)
+            if path in settings and settings[path] != ours[path]:
+                *sections, name = path.split(".")
+                inner = changes
+                for section in sections:
+                    inner = inner.setdefault(section, {})
+                inner[name] = settings[path]
+        return _with(self, changes)
 
 
 DECISION_SETTINGS = (
@@ -692,6 +696,20 @@ def binds_state(path: str) -> bool:
     (True, False, False)
     """
     return changes_decisions(path) and path not in LIGHT_SETTINGS
+
+
+def _with(section: S, changes: Mapping[str, Any]) -> S:
+    """Return a section with other values of settings, given as they are nested."""
+    inner = {
+        name: _with(getattr(section, name), value)
+        for name, value in changes.items()
+        if isinstance(value, Mapping)
+    }
+    own = {name: value for name, value in changes.items() if name not in inner}
+    if own:
+        # Together: of two settings that bound each other, each may need the other's new value.
+        section = type(section).model_validate(section.model_dump(mode="json") | own)
+    return section.model_copy(update=inner) if inner else section
 
 
 def _checksum(settings: Mapping[str, Any]) -> str:

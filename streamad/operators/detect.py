@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from streamad.config import PipelineConfig
 from streamad.detectors.base import Detector, smoothing
+from streamad.errors import StateError
 from streamad.operators.ahead import why_ahead
 from streamad.operators.call import NOWHERE, Call, DetectOutput, Position, RecordedScores
 from streamad.operators.findings import FindingMaker
@@ -85,9 +86,14 @@ class DetectOperator:
     def under(self, settings: Mapping[str, Any]) -> DetectOperator:
         """Return the operator of other light settings, by dotted path; itself where none differs.
 
-        What state was made with decides how it is brought up to where its job came to.
+        What state was made with decides how it is brought up to where its job came to. Raises
+        StateError where it names values that no setting can have.
         """
-        config = self.config.under(settings)
+        try:
+            config = self.config.under(settings)
+        except ValueError as error:
+            msg = f"the state names settings that cannot be: {error}"
+            raise StateError(msg) from error
         if config.decision_settings() == self.config.decision_settings():
             return self
         return DetectOperator(

@@ -420,9 +420,10 @@ class KeyedDetect:
 
     def _restore(self, shard: KeyedShard, about: dict[str, Any], kept: KeyedState) -> None:
         started_s = time.perf_counter()
-        operator = self._operator.under(about.get("settings") or {})
-        shard.state = operator.new_state()
+        operator = self._operator
         try:
+            operator = operator.under(about.get("settings") or {})
+            shard.state = operator.new_state()
             self._restore_snapshot(shard, about, kept)
         except StateError as error:
             if self._config.delivery.on_state_mismatch != "fresh":

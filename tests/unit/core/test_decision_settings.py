@@ -24,6 +24,7 @@ from streamad.config import (
     parse_pipeline,
 )
 from streamad.detectors.knn import KNN
+from streamad.errors import StateError
 from streamad.operators.call import DetectOutput
 from streamad.operators.detect import DetectOperator
 from streamad.operators.shard import ShardState
@@ -337,6 +338,13 @@ def test_state_is_kept_and_known_settings_come_back(path):
     assert ours.n_keys > 0
     assert snapshots.encode(ours, identity=old.identity) == kept
     assert new.under(config.decision_settings()) is new
+
+
+def test_settings_of_damaged_state_are_refused():
+    op = DetectOperator(CONFIG, make_detector(CONFIG))
+    with pytest.raises(StateError, match="settings that cannot be"):
+        op.under({"series.silence": "for a while"})
+    assert snapshots.settings_of([b"nothing"]) == {}
 
 
 def _lies_in(path: str, one: str) -> bool:
