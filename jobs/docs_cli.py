@@ -94,5 +94,6 @@ def spoken(text: str) -> list[str]:
             # What comes before may set the environment, what comes after may be a pipe.
             match = re.match(r"(?:[A-Z_]+=\S+ )*(streamad .*)", bare)
             if match:
-                found.append(match[1].split(" | ")[0].split(" && ")[0].strip())
+                bare = match[1].split(" | ")[0].split(" && ")[0]
+                found.append(bare.strip().removesuffix("&").strip())
     return found

@@ -1,4 +1,4 @@
-"""Send hosts.csv to the topic `metrics`, a record a row, as if its week ended now."""
+"""Make the topic `metrics` and send hosts.csv to it, a record a row, as if its week ended now."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.admin import NewTopic
+
+TOPIC = "metrics"
 
 
 def main() -> None:
@@ -17,13 +20,17 @@ def main() -> None:
         rows = list(csv.DictReader(file))
     shift = datetime.now(UTC) - datetime.fromisoformat(rows[-1]["ts"])
     server = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092")
+    admin = KafkaAdminClient(bootstrap_servers=server)
+    if TOPIC not in admin.list_topics():
+        admin.create_topics([NewTopic(TOPIC, num_partitions=2, replication_factor=1)])
+    admin.close()
     producer = KafkaProducer(bootstrap_servers=server)
     for row in rows:
         moment = datetime.fromisoformat(row["ts"]) + shift
         record = {**row, "ts": moment.isoformat(), "value": float(row["value"])}
         # All records of a series must be in one partition: the key decides.
         key = f"{row['host']}/{row['metric']}".encode()
-        producer.send("metrics", json.dumps(record).encode(), key)
+        producer.send(TOPIC, json.dumps(record).encode(), key)
     producer.flush()
     producer.close()
 
