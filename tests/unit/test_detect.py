@@ -79,8 +79,8 @@ def test_a_snapshot_of_another_configuration_is_refused():
     op = operator()
     state = op.new_state()
     feed(op, state, noise(50))
-    other = operator("scoring: {cool_down: 9}")
-    with pytest.raises(StateError, match=r"scoring.cool_down: \d+ -> 9") as refused:
+    other = operator("scoring: {first_day: 9h}")
+    with pytest.raises(StateError, match=r"scoring.first_day: 1d -> 9h") as refused:
         op.new_state().restore(*state.save(op.identity), identity=other.identity)
     assert "on_state_mismatch: fresh" in str(refused.value)
     refitted = replace(op.identity, artifact="another")

@@ -151,7 +151,7 @@ def test_state_of_another_configuration_is_refused_and_both_are_told(resume, jou
     with pytest.raises(StateError) as refused:
         job.feed(*points(1, start=200)) if resume == "message" else job.pass_time(60_000)
     said = str(refused.value)
-    assert "scoring.first_day: 86400000 -> 7200000" in said
+    assert "scoring.first_day: 1d -> 2h" in said
     assert "delivery.on_state_mismatch" in said
 
 
