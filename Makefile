@@ -194,7 +194,7 @@ lock: $(BIN)/uv ## resolve anew into requirements/*.txt (LOCK_ARGS=--upgrade tak
 
 .PHONY: docs format clean
 docs: $(VENV)/.level-dev ## write the reference pages of docs/ from what they describe
-	@$(BIN)/python -m jobs.docs
+	@$(BIN)/python -m tests.docs.make
 
 format: $(VENV)/.level-dev ## format the code and fix what can be fixed
 	@$(BIN)/ruff check --fix --quiet . || true

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.flink_cli import flink
+from jobs.flink.cli import flink
 
 app = typer.Typer(
     name="streamad",
@@ -304,7 +304,7 @@ def backtest(  # noqa: PLR0913 - one argument an option
     the rows are batched. The report shows alerts per day, the longest and the flapping ones: read
     it before the pipeline pages anyone.
     """
-    from jobs.backtest import Outputs, backtest_pipeline
+    from jobs.offline.backtest import Outputs, backtest_pipeline
 
     files = Outputs(alerts=out, scores=scores, findings=findings, plot=plot)
     backtest_pipeline(pipeline, source, begin=begin, end=end, files=files, joint=joint)
@@ -380,7 +380,7 @@ def explain(  # noqa: PLR0913 - one argument an option
 
     It reads the scores log: the decision of that time, not the one of today's settings.
     """
-    from jobs.explain_command import explain_window
+    from jobs.explain.command import explain_window
 
     explain_window(
         key, pipeline, at=at, scores=scores, findings=findings, alerts=alerts, to_json=as_json
@@ -425,7 +425,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Show unusable input: how often, and why."""
-    from jobs.dlq_commands import show_letters
+    from jobs.dlq.commands import show_letters
 
     show_letters(pipeline, limit=limit, to_json=as_json, payloads=payloads)
 
@@ -452,7 +452,7 @@ def replay(
 
     Fix the cause first: a record that fails again returns with its attempt count raised.
     """
-    from jobs.dlq_commands import replay_letters
+    from jobs.dlq.commands import replay_letters
 
     replay_letters(pipeline, reason=reason, limit=limit, dry_run=dry_run, max_attempts=max_attempts)
 
@@ -482,7 +482,7 @@ def demo(
 
     Nothing is staged: the readings are the machine's own and the disturbance is real work.
     """
-    from jobs.demo import run_demo
+    from jobs.demo.play import run_demo
 
     return run_demo(
         seconds=seconds,

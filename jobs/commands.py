@@ -15,11 +15,11 @@ import polars as pl
 from connectors.files import ROW_MS
 from jobs.build import check_detector, make
 from jobs.console import bar, say, status
-from jobs.judged import Account
-from jobs.replay import joined, read_file
-from jobs.score import Scored, describe, fit_table, pipeline_for, score_table
+from jobs.offline.judged import Account
+from jobs.offline.replay import joined, read_file
+from jobs.offline.score import Scored, describe, fit_table, pipeline_for, score_table
+from jobs.offline.tables import Table, check_output, check_plot, read_table, write_table
 from jobs.settings import environment, kafka_settings
-from jobs.tables import Table, check_output, check_plot, read_table, write_table
 from streamad.artifacts import load_manifest, save_artifact
 from streamad.config import load_pipeline
 from streamad.errors import ConfigError
@@ -189,7 +189,7 @@ def _fit_for_pipeline(
 
 def run_pipeline(pipeline: Path, *, role: str, strict: bool, options: Mapping[str, object]) -> None:
     """Run a pipeline, having told every mistake of its file before anything starts."""
-    from jobs.serve import serve
+    from jobs.plain.serve import serve
     from jobs.validate import check
 
     given = environment()
@@ -201,7 +201,7 @@ def run_pipeline(pipeline: Path, *, role: str, strict: bool, options: Mapping[st
 
 def make_topics(pipeline: Path) -> None:
     """Create the output topics of a pipeline."""
-    from jobs.topics import create_topics
+    from jobs.plain.topics import create_topics
 
     config = load_pipeline(pipeline, environment=environment())
     made = create_topics(config, kafka_settings(environment()))

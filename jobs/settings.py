@@ -16,7 +16,7 @@ from streamad.errors import ConfigError
 from streamad.shown import without_credentials
 
 if TYPE_CHECKING:
-    from connectors.kafka import KafkaSettings
+    from connectors.kafka.client import KafkaSettings
 
 _PREFIX = "STREAMAD_"
 
@@ -67,6 +67,6 @@ def read_settings(given: Mapping[str, str]) -> Settings:
 
 def kafka_settings(given: Mapping[str, str]) -> KafkaSettings:
     """Return the ``KAFKA_*`` settings."""
-    from connectors.kafka import KafkaSettings
+    from connectors.kafka.client import KafkaSettings
 
     return KafkaSettings.from_environment(given)

@@ -12,10 +12,10 @@ import yaml
 from jobs.build import build_detect, check_detector, require_trained
 from jobs.console import say
 from jobs.logs import redacted, secrets_of
-from jobs.readiness import beyond_memory, readiness, samples
-from jobs.replay import codec_of
+from jobs.offline.readiness import beyond_memory, readiness, samples
+from jobs.offline.replay import codec_of
+from jobs.plain.topics import output_topics
 from jobs.settings import environment, kafka_settings
-from jobs.topics import output_topics
 from streamad.config import PipelineConfig, format_size, load_pipeline
 from streamad.config_text import line_of, read_yaml
 from streamad.errors import ConfigError
@@ -58,7 +58,7 @@ def validate_pipeline(path: Path, *, online: bool) -> None:
 
 def _ask_broker(path: Path, config: PipelineConfig) -> None:
     """Tell what is wrong on the cluster; errors end the command as mistakes in the file do."""
-    from jobs.preflight import preflight
+    from jobs.plain.preflight import preflight
 
     problems = preflight(config, kafka_settings(environment()))
     for problem in problems:

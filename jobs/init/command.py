@@ -15,13 +15,13 @@ from jobs.console import say, status
 from jobs.init.look import MAX_RECORDS, Look, look_at, look_at_file
 from jobs.init.measure import measure
 from jobs.init.text import pipeline_text
-from jobs.judged import Account
-from jobs.replay import is_file, joined
+from jobs.offline.judged import Account
+from jobs.offline.replay import is_file, joined
 from jobs.settings import environment, kafka_settings
 from streamad.config import parse_pipeline
 from streamad.errors import ConfigError
-from streamad.operators.wording import duration
 from streamad.records import Decoded
+from streamad.wording import duration
 
 
 def init_pipeline(source: str, *, out: str, name: str | None) -> None:
@@ -95,7 +95,7 @@ def _decoded(look: Look, payloads: Sequence[bytes | None]) -> list[Decoded]:
 
 def _sample(topic: str) -> list[bytes | None]:
     """Return the newest messages of each partition of a topic."""
-    from connectors.kafka_log import KafkaLog
+    from connectors.kafka.log import KafkaLog
 
     log = KafkaLog(kafka_settings(environment()), group="streamad.init")
     try:

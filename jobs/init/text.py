@@ -9,7 +9,7 @@ from connectors.codecs import FieldMap
 from jobs.init.look import Look
 from jobs.init.measure import Measure
 from streamad.config import format_duration
-from streamad.operators.wording import duration
+from streamad.wording import duration
 
 SILENT_STEPS = 10
 """A series is silent after so many readings that did not come."""

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from jobs.pictures.axes import row_ticks, shown_value, time_ticks, value_ticks
 from jobs.pictures.panels import Band, Panel, Picture
-from streamad.operators.wording import clock
 from streamad.shown import safe_text
+from streamad.wording import clock
 
 WIDTH, LEFT, RIGHT = 1_000, 70, 20
 TOP, TITLE, VALUES, SEVERITY, GAP, BOTTOM = 58, 20, 130, 36, 26, 34

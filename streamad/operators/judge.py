@@ -13,8 +13,6 @@ from streamad.detectors.base import Detector, WindowExplanations
 from streamad.operators.call import Call
 from streamad.operators.findings import Episode, FindingMaker, Measured, sample_time
 from streamad.operators.kernels import blind_runs, marked_before, numbered
-from streamad.operators.wording import ADOPTED as ADOPTED_TEXT
-from streamad.operators.wording import frozen
 from streamad.records import (
     FLAG_CANDIDATE,
     FLAG_EPISODE,
@@ -30,6 +28,8 @@ from streamad.scoring.kernels import ADOPTED, BEGAN, CONTINUES, ENDED, FROZEN, N
 from streamad.scoring.sudden import sudden
 from streamad.windows.arrays import KeyedArrays
 from streamad.windows.signals import WindowBlock
+from streamad.wording import ADOPTED as ADOPTED_TEXT
+from streamad.wording import frozen
 
 FIRST_FAILURES = 3
 FAILURES_EVERY = 100

@@ -25,9 +25,9 @@ from streamad.operators.replaced import (
     replaced,
     tables_of,
 )
-from streamad.operators.wording import DATA_AGAIN, duration
 from streamad.records import Finding, FindingState, stable_id
 from streamad.windows.arrays import NEVER
+from streamad.wording import DATA_AGAIN, duration
 
 FORGOTTEN = "forgotten after series.ttl"
 LATER = 2**62

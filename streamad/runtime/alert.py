@@ -11,10 +11,10 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from streamad.alerts.operator import AlertOperator
+from streamad.alerts.state import AlertState
 from streamad.config import PipelineConfig
 from streamad.errors import MembershipError
-from streamad.operators.alert import AlertOperator
-from streamad.operators.alert_state import AlertState
 from streamad.operators.findings import quarantine
 from streamad.ports import (
     AlertRecords,

@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from streamad.alerts.operator import AlertOperator
 from streamad.config import PipelineConfig
-from streamad.operators.alert import AlertOperator
 from streamad.operators.detect import DetectOperator, DetectOutput
 from streamad.records import Alert, Finding, Rejected, ScoreBatch, SignalBatch
 

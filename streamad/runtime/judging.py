@@ -15,10 +15,10 @@ from streamad.config import PipelineConfig
 from streamad.operators.detect import DetectOperator, DetectOutput, Position
 from streamad.operators.shard import ShardState
 from streamad.operators.silence import tick_length
-from streamad.operators.wording import duration
 from streamad.ports import DetectRecords, Outgoing, Source, Telemetry
 from streamad.records import NO_ROWS, Finding, Rejected, ScoreBatch
 from streamad.runtime.decoding import Portion
+from streamad.wording import duration
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@
     engine.fail_and_restore()
     engine.committed                            # what a reader of committed records sees
 
-What runs on it (`streamad.runtime.keyed.KeyedDetect`, or one like it) is given one pair of handles
-to the state, which speak of the key at hand and of none outside of a call; so whoever holds on to
-the state of another key is found out. State is bytes only.
+What runs on it (`streamad.runtime.keyed.detect.KeyedDetect`, or one like it) is given one pair of
+handles to the state, which speak of the key at hand and of none outside of a call; so whoever holds
+on to the state of another key is found out. State is bytes only.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class MemoryList:
 
 
 class MemoryKept:
-    """Both handles, as `streamad.runtime.keyed.KeyedState` has them."""
+    """Both handles, as `streamad.runtime.keyed.detect.KeyedState` has them."""
 
     def __init__(self, scope: _Scope) -> None:
         self.chunks, self.journal = MemoryMap(scope), MemoryList(scope)

@@ -34,11 +34,11 @@ from kafka import KafkaConsumer, KafkaProducer
 from rich.console import Console
 from rich.table import Table
 
-from connectors import scores_log
-from connectors.flink_rest import FlinkRest
-from connectors.kafka import KafkaSettings
-from connectors.kafka_admin import make_topics
-from jobs.topics import Topic
+from connectors.flink.rest import FlinkRest
+from connectors.kafka.admin import make_topics
+from connectors.kafka.client import KafkaSettings
+from connectors.records import scores_log
+from jobs.plain.topics import Topic
 from streamad.testing.flink_cluster import FlinkCluster
 from streamad.testing.kafka_broker import KafkaBroker
 

@@ -94,7 +94,7 @@ class Scorer:
     """
 
     def __init__(self, n: int, path: str) -> None:
-        from streamad.runtime import flink_print  # noqa: F401, I001 - before what imports numba
+        from streamad.runtime.keyed import flink_print  # noqa: F401, I001 - before what imports numba
         from jobs.build import make
 
         train = np.lib.stride_tricks.sliding_window_view(series(1_200), SIZE)
@@ -275,7 +275,7 @@ def source(env: StreamExecutionEnvironment, path: Path, n: int) -> DataStream:
 def run_flink(variant: str, n: int, path: str) -> None:
     """Score in a job that throws the scores away on the side of Java."""
     from streamad.config import parse_pipeline
-    from streamad.runtime.flink import _keyed
+    from streamad.runtime.keyed.flink import _keyed
 
     flink = parse_pipeline("name: bench").flink
     configuration = Configuration()

@@ -38,8 +38,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from jobs.score import pipeline_for, score_table
-from jobs.tables import BY_ROW, read_table
+from jobs.offline.score import pipeline_for, score_table
+from jobs.offline.tables import BY_ROW, read_table
 from streamad.detectors import DETECTORS
 from streamad.detectors.base import Detector
 from streamad.evaluation.vus import auc_pr, vus

@@ -51,9 +51,9 @@ def produce(bootstrap: str, topic: str, first: int, n_points: int, n_keys: int) 
 def work(args: argparse.Namespace) -> None:
     """Take in messages; save and be killed, or tell how long it took to be back."""
     started = time.perf_counter()
-    from connectors.kafka import KafkaSettings
-    from jobs.plain import detect_loop
-    from jobs.topics import create_topics
+    from connectors.kafka.client import KafkaSettings
+    from jobs.plain.loops import detect_loop
+    from jobs.plain.topics import create_topics
     from streamad.config import parse_pipeline
 
     config = parse_pipeline(config_text(args.name, args.topic))
@@ -86,8 +86,8 @@ def reread(args: argparse.Namespace) -> None:
     import numpy as np
     from kafka import TopicPartition
 
-    from connectors.kafka import KafkaSettings, reader
-    from jobs.plain import codec_of
+    from connectors.kafka.client import KafkaSettings, reader
+    from jobs.plain.loops import codec_of
     from streamad.config import parse_pipeline
 
     codec = codec_of(parse_pipeline("name: bench"))

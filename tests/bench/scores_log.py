@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
-from connectors.scores_log import ScoresOrigin, decode, encode
+from connectors.records.scores_log import ScoresOrigin, decode, encode
 from streamad.records import ScoreBatch
 
 ROWS_A_SECOND = 500_000

@@ -81,7 +81,7 @@ def consumer(bootstrap: str, topic: str):
     """Return a consumer at the beginning of the topic, tuned as the job's own is."""
     from kafka import TopicPartition
 
-    from connectors.kafka import KafkaSettings, reader
+    from connectors.kafka.client import KafkaSettings, reader
 
     made = reader(KafkaSettings(bootstrap=bootstrap))
     made.assign([TopicPartition(topic, 0)])
@@ -103,7 +103,7 @@ def run_bare(bootstrap: str, topic: str, n: int) -> float:
 
 def run_poll(bootstrap: str, topic: str, n: int, *, decode: bool = False) -> float:
     """Poll batches, and decode them as the job does."""
-    from jobs.plain import codec_of
+    from jobs.plain.loops import codec_of
     from streamad.config import parse_pipeline
 
     codec = codec_of(parse_pipeline("name: bench"))
@@ -124,9 +124,9 @@ def run_poll(bootstrap: str, topic: str, n: int, *, decode: bool = False) -> flo
 
 def run_job(bootstrap: str, topic: str, n: int, detector: str = "robust_z") -> float:
     """Run the detect role until all it read is committed."""
-    from connectors.kafka import KafkaSettings
-    from jobs.plain import detect_loop
-    from jobs.topics import create_topics
+    from connectors.kafka.client import KafkaSettings
+    from jobs.plain.loops import detect_loop
+    from jobs.plain.topics import create_topics
     from streamad.config import parse_pipeline
 
     config = parse_pipeline(

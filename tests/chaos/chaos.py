@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 from kafka.errors import KafkaError
 
-from connectors import cloudevents
-from connectors.kafka import KafkaSettings
+from connectors.kafka.client import KafkaSettings
+from connectors.records import cloudevents
 from jobs.logs import setup_logs
-from jobs.run import run
+from jobs.plain.run import run
+from streamad.alerts.operator import AlertOperator
 from streamad.config import PipelineConfig
-from streamad.operators.alert import AlertOperator
 from streamad.records import Finding
 from streamad.testing.kafka_broker import KafkaBroker
 from tests.integration.conftest import Pipeline

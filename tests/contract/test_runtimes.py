@@ -16,11 +16,11 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from connectors import cloudevents, scores_log
-from connectors.detect_records import KafkaDetectRecords
 from connectors.memory import MemoryMember, MemoryTopics
+from connectors.records import cloudevents, scores_log
+from connectors.records.detect import KafkaDetectRecords
 from connectors.snapshot_stores import FileSnapshots
-from jobs.replay import codec_of
+from jobs.offline.replay import codec_of
 from streamad.config import PipelineConfig
 from streamad.detectors import DETECTORS
 from streamad.detectors.base import Detector, Floats
@@ -30,8 +30,8 @@ from streamad.records import Finding, ScoreBatch
 from streamad.runtime.decoding import Decoding
 from streamad.runtime.detect import DetectLoop
 from streamad.runtime.embedded import EmbeddedPipeline, Hooks
-from streamad.runtime.journal import Entry
-from streamad.runtime.keyed import KeyedDetect
+from streamad.runtime.keyed.detect import KeyedDetect
+from streamad.runtime.keyed.journal import Entry
 from streamad.runtime.placing import Clock
 from streamad.runtime.recovery import Handover, Recovery
 from streamad.testing.keyed_state import MemoryEngine

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from connectors.flink_rest import FlinkRest
-from jobs.flink import CONNECTOR
+from connectors.flink.rest import FlinkRest
+from jobs.flink.plan import CONNECTOR
 from tests.integration.conftest import Pipeline, Rows, make_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +84,7 @@ class FlinkPipeline(Pipeline):
 
     def alert(self) -> None:
         """Run the alert stage over all findings that are committed."""
-        from jobs.plain import alert_loop
+        from jobs.plain.loops import alert_loop
 
         loop, kafka = alert_loop(self.config, self.settings, member="a")
         try:

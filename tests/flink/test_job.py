@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from connectors.flink_rest import FlinkRest
+from connectors.flink.rest import FlinkRest
 from streamad.testing.flink_cluster import FlinkCluster
 from tests.flink.conftest import ROOT
 from tests.integration.poisons import check_letters, send_poisons
@@ -111,7 +111,7 @@ def submitted(flink: FlinkCluster, job: Any, *options: str) -> subprocess.Comple
     return subprocess.run(
         [
             "bash", f"{distribution}/bin/flink", "run", "-d", *options,
-            "-pyclientexec", sys.executable, "-pym", "jobs.flink_job", str(job.file),
+            "-pyclientexec", sys.executable, "-pym", "jobs.flink.job", str(job.file),
         ],
         env=environment, text=True, capture_output=True, timeout=200, check=False, cwd=ROOT,
     )  # fmt: skip

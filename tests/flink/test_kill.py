@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from connectors.flink_rest import FlinkRest
+from connectors.flink.rest import FlinkRest
 from streamad.testing.flink_cluster import FlinkCluster
 
 

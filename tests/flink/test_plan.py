@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from connectors import flink_tables
-from connectors.kafka import KafkaSettings
-from jobs import flink as job_flink
-from jobs import flink_run
+from connectors.flink import tables as flink_tables
+from connectors.kafka.client import KafkaSettings
+from jobs.flink import plan as job_flink
+from jobs.flink import run as flink_run
 from streamad.config import PipelineConfig, parse_pipeline
 from streamad.errors import ClusterError, ConfigError
 from streamad.ports import NullTelemetry, Progress, Source
@@ -108,7 +108,7 @@ def test_what_the_plain_job_left_goes_to_the_source_and_to_the_workers(flink_dis
 SLOTS = """
 import json
 from pyflink.java_gateway import get_gateway
-from streamad.runtime.flink import shard_keys
+from streamad.runtime.keyed.flink import shard_keys
 
 jvm = get_gateway().jvm
 assign = jvm.org.apache.flink.runtime.state.KeyGroupRangeAssignment.assignKeyToParallelOperator
@@ -138,7 +138,7 @@ def test_neighbouring_partitions_fall_to_different_slots(flink_distribution: Non
 WAKES = """
 import json
 from pyflink.table import DataTypes, EnvironmentSettings, TableEnvironment
-from streamad.runtime.flink import _key_expression, sources_by_key, shard_keys
+from streamad.runtime.keyed.flink import _key_expression, sources_by_key, shard_keys
 
 topics = {"a": 30, "it's b": 2}
 keys = shard_keys(list(topics), 6)
@@ -220,7 +220,7 @@ def test_the_connector_of_the_checkout_is_found_from_anywhere(
 ):
     monkeypatch.chdir(tmp_path)
     assert job_flink.connector_jars(config(), here=True)[0].is_file()
-    monkeypatch.setattr(job_flink, "__file__", str(tmp_path / "site-packages/jobs/flink.py"))
+    monkeypatch.setattr(job_flink, "__file__", str(tmp_path / "site-packages/jobs/flink/plan.py"))
     assert job_flink.connector_jars(config(), here=False) == []
     with pytest.raises(ConfigError, match=r"there is no file /.*connector-kafka.*setup-flink"):
         job_flink.connector_jars(config(), here=True)

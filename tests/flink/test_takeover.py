@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from connectors.flink_rest import FlinkRest
+from connectors.flink.rest import FlinkRest
 from streamad.ports import Source
 from streamad.testing.flink_cluster import FlinkCluster
 

@@ -22,20 +22,20 @@ import mutate
 import numpy as np
 import shapes
 
-from connectors import cloudevents, scores_log
-from connectors.alert_records import KafkaAlertRecords, state_topic
 from connectors.codecs import FieldMap, make_codec
 from connectors.codecs.budget import MAX_LETTER_BYTES, MAX_LETTERS
 from connectors.codecs.fields import plausible
 from connectors.codecs.guard import UNFORESEEN
 from connectors.codecs.rows import REASONS
-from connectors.dead_letters import MAX_PAYLOAD_BYTES, Letter, Writer, from_record
 from connectors.memory import MemoryTopics
-from connectors.output_size import MAX_RECORD_BYTES, size_of
-from connectors.rekeyed import RekeyedCodec
+from connectors.records import cloudevents, scores_log
+from connectors.records.alerts import KafkaAlertRecords, state_topic
+from connectors.records.dead_letters import MAX_PAYLOAD_BYTES, Letter, Writer, from_record
+from connectors.records.output_size import MAX_RECORD_BYTES, size_of
+from connectors.records.rekeyed import RekeyedCodec
+from streamad.alerts.operator import AlertOperator
 from streamad.config import parse_pipeline
 from streamad.errors import StateError
-from streamad.operators.alert import AlertOperator
 from streamad.ports import Messages, Outgoing, Source
 from streamad.records import Decoded, Finding, Rejected, SignalBatch
 from tests.machine import least_cpu_s

@@ -16,9 +16,9 @@ import pyarrow as pa
 from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from connectors import cloudevents, scores_log
 from connectors.codecs.prometheus import messages
-from connectors.rekeyed import _write
+from connectors.records import cloudevents, scores_log
+from connectors.records.rekeyed import _write
 from streamad.records import Alert, Explanation, Finding, ScoreBatch, SignalBatch
 
 START_MS = 1_700_000_000_000

@@ -17,7 +17,12 @@ import numpy as np
 
 ABSENT = ("torch", "pyflink", "transformers", "onnx", "pytest")
 # Rooms that belong to an extra; `tests/unit/test_house.py` knows the same.
-EXTRA_ROOMS = ("streamad.networks", "streamad.training", "streamad.runtime.flink", "jobs.flink")
+EXTRA_ROOMS = (
+    "streamad.networks",
+    "streamad.training",
+    "streamad.runtime.keyed.flink",
+    "jobs.flink",
+)
 
 
 def say(line: str) -> None:

@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from connectors import cloudevents, scores_log
-from connectors.kafka import KafkaSettings
-from connectors.kafka_admin import make_topics
-from connectors.kafka_batches import guard
-from connectors.kafka_log import KafkaLog
-from jobs import topics as job_topics
+from connectors.kafka.admin import make_topics
+from connectors.kafka.batches import guard
+from connectors.kafka.client import KafkaSettings
+from connectors.kafka.log import KafkaLog
+from connectors.records import cloudevents, scores_log
 from jobs.build import build_detect
-from jobs.plain import alert_loop, detect_loop, group_of
-from jobs.replay import codec_of
-from jobs.run import KILL_AT, run
+from jobs.offline.replay import codec_of
+from jobs.plain import topics as job_topics
+from jobs.plain.loops import alert_loop, detect_loop, group_of
+from jobs.plain.run import KILL_AT, run
+from streamad.alerts.operator import AlertOperator
 from streamad.config import PipelineConfig
-from streamad.operators.alert import AlertOperator
 from streamad.operators.detect import Position
 from streamad.ports import Source
 from streamad.records import Finding
@@ -161,7 +161,7 @@ class Pipeline:
         target: Callable[..., None] | None = None,
         **env: str,
     ) -> Any:
-        """Start `jobs.run`, or what stands in for it, in a process of its own."""
+        """Start `jobs.plain.run`, or what stands in for it, in a process of its own."""
         environment = {"STREAMAD_MEMBER": member, KILL_AT: kill_at, **env}
         process = FORKS.Process(
             target=target or run,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from connectors.kafka import KafkaSettings
+from connectors.kafka.client import KafkaSettings
 from jobs.logs import setup_logs
-from jobs.run import run
+from jobs.plain.run import run
 from streamad.config import load_pipeline
 from streamad.errors import StreamadError
 

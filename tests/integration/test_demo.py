@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.slow
 def test_the_demo_raises_an_alert_for_a_real_disturbance_and_ends_in_two_minutes(tmp_path: Path):
     # The first run on a machine compiles kernels; that is not what is timed here.
-    warm = "from jobs.demo import prepared_operator; prepared_operator()"
+    warm = "from jobs.demo.play import prepared_operator; prepared_operator()"
     subprocess.run([sys.executable, "-c", warm], check=True, cwd=ROOT, capture_output=True)
     out = tmp_path / "alerts.jsonl"
     began = time.monotonic()

@@ -10,12 +10,12 @@ from collections import Counter
 import pytest
 from kafka import KafkaProducer
 
-from connectors.dead_letters import Origin, to_record
-from connectors.kafka import KafkaSettings
-from connectors.kafka_log import KafkaLog
-from connectors.kafka_replay import KafkaDesk
+from connectors.kafka.client import KafkaSettings
+from connectors.kafka.log import KafkaLog
+from connectors.kafka.replay import KafkaDesk
+from connectors.records.dead_letters import Origin, to_record
 from jobs.cli import main
-from jobs.dlq import REPLAYED, REPLAYED_FOR, Found, letters, replay, summary
+from jobs.dlq.replay import REPLAYED, REPLAYED_FOR, Found, letters, replay, summary
 from streamad.ports import Source
 from streamad.records import Rejected
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
 
-from connectors.kafka import KafkaSettings
-from connectors.kafka_notes import KafkaNotes
+from connectors.kafka.client import KafkaSettings
+from connectors.kafka.notes import KafkaNotes
 from streamad.errors import SinkUnavailableError, SourceUnavailableError
 from streamad.ports import Source
 from streamad.testing.kafka_broker import KafkaBroker

@@ -10,8 +10,8 @@ import pytest
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, NewPartitions
 
-from connectors.kafka import KafkaSettings, transactional_producer
-from jobs.plain import detect_loop
+from connectors.kafka.client import KafkaSettings, transactional_producer
+from jobs.plain.loops import detect_loop
 from streamad.errors import OffsetOutOfRangeError, StateError
 from streamad.ports import Source
 from streamad.runtime.ends import Ends

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from kafka.admin import ConfigResource, KafkaAdminClient
 
-from connectors.kafka_admin import set_group_offsets
-from jobs.plain import detect_loop, group_of
+from connectors.kafka.admin import set_group_offsets
+from jobs.plain.loops import detect_loop, group_of
 from streamad.errors import ConfigError, SinkUnavailableError, StateError
 from streamad.ports import Source
 from streamad.testing.kafka_broker import KafkaBroker

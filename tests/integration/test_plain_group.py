@@ -11,7 +11,7 @@ import time
 import pytest
 from kafka.errors import UnknownMemberIdError
 
-from jobs.plain import detect_loop
+from jobs.plain.loops import detect_loop
 from streamad.errors import MembershipError
 
 
@@ -114,7 +114,7 @@ def test_a_member_that_comes_back_as_somebody_new_writes_nothing_of_its_old_life
 
 def test_a_membership_only_the_client_believes_in_is_left(pipeline, rows, monkeypatch):
     """Seen once under load: heartbeats pass, and every commit is refused as of a stranger."""
-    monkeypatch.setattr("connectors.kafka_member.REFUSED_S", 1.0)
+    monkeypatch.setattr("connectors.kafka.member.REFUSED_S", 1.0)
     job = pipeline(partitions=1)
     job.create()
     series = rows(keys=2)

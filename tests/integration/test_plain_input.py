@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from connectors.kafka_admin import make_topics
-from jobs.preflight import preflight, require
-from jobs.topics import Topic, create_topics
+from connectors.kafka.admin import make_topics
+from jobs.plain.preflight import preflight, require
+from jobs.plain.topics import Topic, create_topics
 from streamad.errors import ConfigError
 
 

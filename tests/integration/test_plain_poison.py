@@ -12,8 +12,8 @@ import pytest
 from kafka import KafkaProducer
 from kafka.admin import ConfigResource, KafkaAdminClient
 
-import jobs.plain
-from jobs.run import run
+import jobs.plain.loops
+from jobs.plain.run import run
 from tests.integration.poisons import check_letters, send_poisons
 
 POISON = b"poison"
@@ -32,9 +32,9 @@ class Deadly:
 
 
 def deadly_run(*args: Any, **given: Any) -> None:
-    """`jobs.run.run`, with such a decoder; in a process that tests start."""
-    codec_of = jobs.plain.codec_of
-    jobs.plain.codec_of = lambda config: Deadly(codec_of(config))  # type: ignore[assignment]
+    """`jobs.plain.run.run`, with such a decoder; in a process that tests start."""
+    codec_of = jobs.plain.loops.codec_of
+    jobs.plain.loops.codec_of = lambda config: Deadly(codec_of(config))  # type: ignore[assignment]
     run(*args, **given)
 
 

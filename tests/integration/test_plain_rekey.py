@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pyarrow as pa
 
-from connectors.rekeyed import rekeyed_topic
+from connectors.records.rekeyed import rekeyed_topic
 
 
 def test_points_of_a_key_come_to_one_partition(pipeline, rows):

@@ -14,8 +14,8 @@ from kafka import OffsetAndMetadata, TopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from connectors.kafka_transactions import Transactions
-from jobs.plain import detect_loop, group_of
+from connectors.kafka.transactions import Transactions
+from jobs.plain.loops import detect_loop, group_of
 from streamad.ports import NullTelemetry, Source
 from streamad.testing.kafka_broker import KafkaBroker
 from tests.integration.conftest import Pipeline

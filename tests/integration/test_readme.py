@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from connectors.kafka import KafkaSettings
-from connectors.kafka_log import KafkaLog
+from connectors.kafka.client import KafkaSettings
+from connectors.kafka.log import KafkaLog
 from streamad.testing.kafka_broker import KafkaBroker
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ import logging
 
 import numpy as np
 
-import jobs.run  # noqa: F401 - what the processes will run
+import jobs.plain.run  # noqa: F401 - what the processes will run
 from jobs.build import build_detect
 from streamad.config import PipelineConfig
 from streamad.windows import keys

@@ -8,8 +8,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamad.alerts.operator import MAX_SEVERITY, AlertOperator, severity
 from streamad.config import AlertsConfig, LimitConfig, PipelineConfig
-from streamad.operators.alert import MAX_SEVERITY, AlertOperator, severity
 from streamad.records import Alert, Finding
 
 OPERATOR = AlertOperator(PipelineConfig(name="hosts"))

@@ -10,10 +10,10 @@ import polars as pl
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from connectors import cloudevents, scores_log
 from connectors.codecs import FieldMap, make_codec
 from connectors.codecs.fields import END_OF_TIME_MS, END_S, FIRST_S, numbers_to_ms, texts_to_ms
 from connectors.codecs.rows import REASONS
+from connectors.records import cloudevents, scores_log
 from streamad.records import (
     MAX_ABS_VALUE,
     Alert,

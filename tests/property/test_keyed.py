@@ -18,18 +18,19 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from connectors import scores_log
-from connectors.detect_records import KafkaDetectRecords
 from connectors.memory import MemoryTopics
+from connectors.records import scores_log
+from connectors.records.detect import KafkaDetectRecords
 from jobs.build import build_detect
-from jobs.replay import codec_of
+from jobs.offline.replay import codec_of
 from streamad.config import PipelineConfig, parse_pipeline
 from streamad.operators.detect import DetectOperator, Position
 from streamad.ports import Messages, Outgoing, Source
 from streamad.records import ScoreBatch
-from streamad.runtime import keyed, snapshots
-from streamad.runtime.journal import Entry
-from streamad.runtime.keyed import KeyedDetect
+from streamad.runtime import snapshots
+from streamad.runtime.keyed import detect as keyed
+from streamad.runtime.keyed.detect import KeyedDetect
+from streamad.runtime.keyed.journal import Entry
 from streamad.testing.keyed_state import MemoryEngine
 from streamad.testing.nasty import NASTY
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
+from streamad.alerts import state as alert_module
+from streamad.alerts.operator import MAX_SEVERITY, AlertOperator
+from streamad.alerts.operator import severity as severity_of
+from streamad.alerts.state import ERROR_QUIET_MS, STALE_MS
 from streamad.config import AlertsConfig, PipelineConfig
 from streamad.errors import StateError
-from streamad.operators import alert_state as alert_module
-from streamad.operators.alert import MAX_SEVERITY, AlertOperator
-from streamad.operators.alert import severity as severity_of
-from streamad.operators.alert_state import ERROR_QUIET_MS, STALE_MS
-from streamad.operators.wording import ADOPTED, flapping
 from streamad.records import Alert, Explanation, Finding, stable_id
+from streamad.wording import ADOPTED, flapping
 
 NOON = 1_700_049_600_000  # 2023-11-15 12:00:00 UTC
 MINUTE = 60_000

@@ -14,13 +14,22 @@ import psutil
 import pytest
 from rich.console import Console
 
-from connectors.typed_json import to_record
+from connectors.records.typed_json import to_record
 from jobs.build import build_detect
-from jobs.demo import INTERVAL_MS, PIPELINE, Parts, _append, play, readings_needed, report, run_demo
-from jobs.demo_board import Board
-from jobs.demo_script import Plan
-from jobs.demo_view import LiveView, PlainView, frame
-from jobs.disturbance import Disturbance
+from jobs.demo.board import Board
+from jobs.demo.disturbance import Disturbance
+from jobs.demo.play import (
+    INTERVAL_MS,
+    PIPELINE,
+    Parts,
+    _append,
+    play,
+    readings_needed,
+    report,
+    run_demo,
+)
+from jobs.demo.script import Plan
+from jobs.demo.view import LiveView, PlainView, frame
 from streamad.config import load_pipeline
 from streamad.errors import ConfigError
 from streamad.records import Alert, SignalBatch
@@ -258,7 +267,7 @@ def test_a_disturbance_whose_parent_was_killed_ends_by_itself(tmp_path: Path):
 
     script = (
         "import os, pathlib, sys\n"
-        "from jobs.disturbance import Disturbance\n"
+        "from jobs.demo.disturbance import Disturbance\n"
         "worker = Disturbance(pathlib.Path(sys.argv[1]))\n"
         "worker.begin(20)\n"
         "print(worker.pid, flush=True)\n"

@@ -16,19 +16,19 @@ import orjson
 import pytest
 from typer.main import get_command
 
-from connectors.kafka import _NUMBERS, _TEXTS, KafkaSettings
+from connectors.kafka.client import _NUMBERS, _TEXTS, KafkaSettings
 from connectors.telemetry import METRICS, PREFIX
-from jobs import flink_run
 from jobs.cli import app, main
-from jobs.docs import _sections, described, files
-from jobs.docs_alerts import FIELDS, example
-from jobs.docs_cli import spoken
-from jobs.plain import group_of
-from jobs.topics import output_topics
+from jobs.flink import run as flink_run
+from jobs.plain.loops import group_of
+from jobs.plain.topics import output_topics
 from streamad.artifact_files import PROTOCOLS
 from streamad.config import PipelineConfig, parse_pipeline
 from streamad.records import Alert, Finding
 from streamad.testing.checks import yield_detector_checks
+from tests.docs.alerts import FIELDS, example
+from tests.docs.cli import spoken
+from tests.docs.make import _sections, described, files
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"

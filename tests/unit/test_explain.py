@@ -13,13 +13,13 @@ import pytest
 from rich.console import Console
 
 from jobs.cli import main
-from jobs.explain import NoSuchWindowError, explain_rows
-from jobs.explain_sources import COLUMNS, from_files, read_scores
-from jobs.explain_view import as_json, panel
+from jobs.explain.account import NoSuchWindowError, explain_rows
+from jobs.explain.sources import COLUMNS, from_files, read_scores
+from jobs.explain.view import as_json, panel
 from jobs.moments import parse_moment
+from streamad.alerts.operator import AlertOperator
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
-from streamad.operators.alert import AlertOperator
 from streamad.records import (
     FLAG_CANDIDATE,
     FLAG_EPISODE,

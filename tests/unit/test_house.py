@@ -231,7 +231,12 @@ def test_every_room_has_its_place_in_the_layers():
 
 
 # Modules of these rooms belong to an extra; no other module may need one when it is imported.
-EXTRA_ROOMS = ("streamad.networks", "streamad.training", "streamad.runtime.flink", "jobs.flink")
+EXTRA_ROOMS = (
+    "streamad.networks",
+    "streamad.training",
+    "streamad.runtime.keyed.flink",
+    "jobs.flink",
+)
 
 
 def base_modules() -> list[str]:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamad.errors import StateError
-from streamad.runtime import journal
-from streamad.runtime.journal import Entry, Judged, Scored, SetAside, Ticked, decode
+from streamad.runtime.keyed import journal
+from streamad.runtime.keyed.journal import Entry, Judged, Scored, SetAside, Ticked, decode
 
 LARGE = "\n".join(
     json.dumps({"key": f"host-{i % 9}", "ts": 1_700_000_000_000 + i, "value": i / 7})

@@ -7,18 +7,18 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from connectors import scores_log
-from connectors.detect_records import KafkaDetectRecords
 from connectors.memory import MemoryTopics
+from connectors.records import scores_log
+from connectors.records.detect import KafkaDetectRecords
 from jobs.build import build_detect
-from jobs.replay import codec_of
+from jobs.offline.replay import codec_of
 from streamad.config import PipelineConfig
 from streamad.errors import OffsetOutOfRangeError, SourceUnavailableError, StateError
 from streamad.ports import Messages, Source
 from streamad.runtime import snapshots
 from streamad.runtime.decoding import PORTION_BYTES
-from streamad.runtime.journal import Entry
-from streamad.runtime.keyed import KeyedDetect
+from streamad.runtime.keyed.detect import KeyedDetect
+from streamad.runtime.keyed.journal import Entry
 from streamad.testing.keyed_state import Cells, MemoryEngine
 
 SOURCE, OTHER = Source("in", 0), Source("in", 1)

@@ -31,7 +31,7 @@ def logged():
 
     def start(log_format="json", **settings):
         setup_logs(log_format, stream=stream, **settings)
-        return logging.getLogger("jobs.run"), stream
+        return logging.getLogger("jobs.plain.run"), stream
 
     yield start
     root.handlers[:], root.level = before[0], before[1]
@@ -50,7 +50,7 @@ def test_a_line_is_one_json_object_with_time_level_logger_message_and_fields(log
     assert line.pop("ts").endswith("Z")
     assert line == {
         "level": "warning",
-        "logger": "jobs.run",
+        "logger": "jobs.plain.run",
         "msg": "source unavailable",
         "topic": "cpu",
         "retry_in_s": 2.5,

@@ -10,7 +10,7 @@ import urllib.request
 
 import pytest
 
-from connectors.status import MAX_CLIENTS, REQUEST_TIMEOUT_S, Health, StatusServer
+from connectors.records.status import MAX_CLIENTS, REQUEST_TIMEOUT_S, Health, StatusServer
 from streamad.errors import ConfigError
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from connectors.status import Health
+from connectors.records.status import Health
 from connectors.telemetry import PrometheusTelemetry
-from jobs.watch import LAG_EVERY_S, BeatingTelemetry, Watcher
+from jobs.plain.watch import LAG_EVERY_S, BeatingTelemetry, Watcher
 from streamad.ports import Source
 
 

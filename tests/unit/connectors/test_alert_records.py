@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from connectors.alert_records import KafkaAlertRecords, state_topic
 from connectors.memory import MemoryTopics
+from connectors.records.alerts import KafkaAlertRecords, state_topic
+from streamad.alerts.operator import AlertOperator
 from streamad.config import PipelineConfig
-from streamad.operators.alert import AlertOperator
 from streamad.ports import Outgoing, Source
 
 CONFIG = PipelineConfig(name="hosts")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from connectors import dead_letters
-from connectors.dead_letters import Letter, Origin, from_record, to_record
+from connectors.records import dead_letters
+from connectors.records.dead_letters import Letter, Origin, from_record, to_record
 from streamad.records import Rejected
 
 ORIGIN = Origin(

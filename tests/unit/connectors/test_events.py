@@ -9,8 +9,8 @@ import jsonschema
 import orjson
 import pytest
 
-from connectors import cloudevents, schemas
-from connectors.typed_json import EARLIEST_MS, LATEST_MS
+from connectors.records import cloudevents, schemas
+from connectors.records.typed_json import EARLIEST_MS, LATEST_MS
 from streamad.records import UNKNOWN_MS, Alert, Explanation, Finding, Rejected
 
 FINDING = Finding(
@@ -164,7 +164,7 @@ def test_the_committed_schemas_are_current():
     committed = {path.name: path.read_bytes() for path in schemas.folder().glob("*.schema.json")}
     made = dict(schemas.schemas())
     assert {name: made[name] for name in made} == {name: committed.get(name) for name in made}, (
-        "run: python -m connectors.schemas"
+        "run: python -m connectors.records.schemas"
     )
 
 

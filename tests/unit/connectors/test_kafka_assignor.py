@@ -11,8 +11,8 @@ from kafka.protocol.consumer.metadata import (
     ConsumerProtocolSubscription,
 )
 
-from connectors import kafka
-from connectors.kafka_assignor import CurrentOwnersAssignor
+from connectors.kafka import client as kafka
+from connectors.kafka.assignor import CurrentOwnersAssignor
 
 PARTITIONS = range(4)
 

@@ -18,8 +18,8 @@ from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchB
 from kafka.record.memory_records import MemoryRecords
 from kafka.record.util import calc_crc32c
 
-from connectors import kafka_batches as module
-from connectors.kafka_log import messages
+from connectors.kafka import batches as module
+from connectors.kafka.log import messages
 from streamad.ports import Source
 
 PART = TopicPartition("in", 0)

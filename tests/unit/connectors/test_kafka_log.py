@@ -8,9 +8,9 @@ from typing import Any, NoReturn
 import pytest
 from kafka.errors import KafkaConnectionError
 
-import connectors.kafka_log as module
-from connectors.kafka import KafkaSettings
-from connectors.kafka_log import KafkaLog
+import connectors.kafka.log as module
+from connectors.kafka.client import KafkaSettings
+from connectors.kafka.log import KafkaLog
 from streamad.errors import SourceUnavailableError
 from streamad.ports import Source
 

@@ -10,11 +10,11 @@ import time
 import pytest
 from kafka.net.compat import KafkaNetClient
 
-from connectors.kafka import KafkaSettings
-from connectors.kafka_admin import partition_counts
-from connectors.kafka_log import KafkaLog
-from connectors.kafka_replay import KafkaDesk
-from connectors.kafka_transactions import Transactions
+from connectors.kafka.admin import partition_counts
+from connectors.kafka.client import KafkaSettings
+from connectors.kafka.log import KafkaLog
+from connectors.kafka.replay import KafkaDesk
+from connectors.kafka.transactions import Transactions
 from streamad.errors import StreamadError
 from streamad.ports import NullTelemetry
 
@@ -56,7 +56,7 @@ def settings(monkeypatch):
         made.append(KafkaNetClient(**options))
         return made[-1]
 
-    monkeypatch.setattr("connectors.kafka_login.KafkaNetClient", recorded)
+    monkeypatch.setattr("connectors.kafka.login.KafkaNetClient", recorded)
     listener = socket.create_server(("127.0.0.1", 0))
 
     def accept() -> None:

@@ -9,19 +9,19 @@ import orjson
 import polars as pl
 import pytest
 
-from connectors import cloudevents
-from connectors.alert_records import KafkaAlertRecords, state_topic
 from connectors.codecs import FieldMap, make_codec
 from connectors.codecs.budget import MAX_LETTER_BYTES, MAX_LETTERS
-from connectors.dead_letters import Letter, Writer, from_record
-from connectors.detect_records import LATE_BYTES, KafkaDetectRecords
 from connectors.memory import MemoryTopics
-from connectors.output_size import MAX_RECORD_BYTES, size_of
-from connectors.rekeyed import KafkaRekeyRecords, RekeyedCodec
-from jobs.dlq import letters as dlq_letters
-from jobs.dlq import replay
+from connectors.records import cloudevents
+from connectors.records.alerts import KafkaAlertRecords, state_topic
+from connectors.records.dead_letters import Letter, Writer, from_record
+from connectors.records.detect import LATE_BYTES, KafkaDetectRecords
+from connectors.records.output_size import MAX_RECORD_BYTES, size_of
+from connectors.records.rekeyed import KafkaRekeyRecords, RekeyedCodec
+from jobs.dlq.replay import letters as dlq_letters
+from jobs.dlq.replay import replay
+from streamad.alerts.operator import AlertOperator
 from streamad.config import parse_pipeline
-from streamad.operators.alert import AlertOperator
 from streamad.ports import Messages, Outgoing, Source
 from streamad.records import Explanation, Finding, Rejected, SignalBatch
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from connectors.scores_log import MAX_MESSAGE_BYTES, ScoresOrigin, decode, encode
+from connectors.records.scores_log import MAX_MESSAGE_BYTES, ScoresOrigin, decode, encode
 from streamad.records import Rejected, ScoreBatch
 
 ORIGIN = ScoresOrigin(

@@ -12,9 +12,9 @@ import orjson
 import polars as pl
 import pytest
 
-from jobs.backtest import Backtest, Span, count_flaps, drawn, facts, replay, spans
 from jobs.build import build_detect
-from jobs.replay import Part, between, joined, read_file, read_topic
+from jobs.offline.backtest import Backtest, Span, count_flaps, drawn, facts, replay, spans
+from jobs.offline.replay import Part, between, joined, read_file, read_topic
 from streamad.config import PipelineConfig, parse_pipeline
 from streamad.errors import ConfigError
 from streamad.ports import Messages, Source

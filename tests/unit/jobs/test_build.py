@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from jobs.build import FALLBACK, build_detect
-from jobs.score import fit_table, pipeline_for
-from jobs.tables import read_table
+from jobs.offline.score import fit_table, pipeline_for
+from jobs.offline.tables import read_table
 from streamad.artifacts import save_artifact
 from streamad.config import PipelineConfig, parse_pipeline
 from streamad.errors import ArtifactError, ConfigError

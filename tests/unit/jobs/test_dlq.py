@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from connectors.dead_letters import OWN, Origin, from_record, to_record
 from connectors.memory import MemoryTopics
-from jobs.dlq import REPLAYED, Found, letters, replay, summary
-from jobs.dlq_commands import _facts
+from connectors.records.dead_letters import OWN, Origin, from_record, to_record
+from jobs.dlq.commands import _facts
+from jobs.dlq.replay import REPLAYED, Found, letters, replay, summary
 from streamad.ports import Outgoing, Source
 from streamad.records import Rejected
 

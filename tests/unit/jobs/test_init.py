@@ -13,11 +13,11 @@ import pyarrow as pa
 import pytest
 
 from connectors.codecs import FieldMap, make_codec
-from jobs.backtest import replay
 from jobs.build import build_detect
 from jobs.init.command import first_pipeline
 from jobs.init.look import look_at
-from jobs.replay import Part, codec_of, read_file
+from jobs.offline.backtest import replay
+from jobs.offline.replay import Part, codec_of, read_file
 from streamad.config import PipelineConfig, parse_pipeline
 from streamad.errors import ConfigError
 from streamad.ports import Source

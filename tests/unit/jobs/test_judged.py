@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jobs.backtest import replay
 from jobs.build import build_detect
-from jobs.judged import NothingJudgedError
-from jobs.replay import Part
+from jobs.offline.backtest import replay
+from jobs.offline.judged import NothingJudgedError
+from jobs.offline.replay import Part
 from streamad.config import PipelineConfig, parse_pipeline
 from streamad.ports import Source
 from streamad.records import Decoded, Rejected, SignalBatch

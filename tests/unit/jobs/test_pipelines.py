@@ -6,7 +6,7 @@ import numpy as np
 import orjson
 import pytest
 
-from jobs.replay import codec_of
+from jobs.offline.replay import codec_of
 from jobs.validate import check
 from streamad.config import load_pipeline
 

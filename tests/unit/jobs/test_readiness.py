@@ -8,7 +8,7 @@ import pytest
 
 from jobs.build import build_detect
 from jobs.cli import main
-from jobs.readiness import beyond_memory, readiness, samples, still_learning
+from jobs.offline.readiness import beyond_memory, readiness, samples, still_learning
 from streamad.config import PipelineConfig
 from streamad.records import FLAG_WARMING, SignalBatch
 

@@ -7,10 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-import jobs.score
+import jobs.offline.score
 from connectors.files import ROW_MS
-from jobs.score import Scored, pipeline_for, score_table
-from jobs.tables import read_table
+from jobs.offline.score import Scored, pipeline_for, score_table
+from jobs.offline.tables import read_table
 from streamad.artifacts import save_artifact
 from streamad.errors import ConfigError
 
@@ -91,7 +91,7 @@ def test_the_size_of_chunks_decides_nothing(tmp_path: Path, monkeypatch: pytest.
     values[550:560] += 8
     whole = score(series(values), tmp_path)
     for chunk in (1, 7, 100):
-        monkeypatch.setattr(jobs.score, "CHUNK", chunk)
+        monkeypatch.setattr(jobs.offline.score, "CHUNK", chunk)
         assert score(series(values), tmp_path).frame.equals(whole.frame)
 
 
@@ -262,7 +262,7 @@ def test_an_artifact_scores_as_the_fit_it_was_made_from(tmp_path: Path):
     direct = score(frame, tmp_path)
     frame[:TRAIN].write_parquet(tmp_path / "train.parquet")
     table = read_table(tmp_path / "train.parquet")
-    fitted = jobs.score.fit_table(table, pipeline_for(table, detector="knn", size=SIZE))
+    fitted = jobs.offline.score.fit_table(table, pipeline_for(table, detector="knn", size=SIZE))
     save_artifact(tmp_path / "model", fitted.detector, fitted.manifest, seeds=fitted.seeds)
     loaded = score(frame, tmp_path, artifact=str(tmp_path / "model"))
     assert loaded.frame.equals(direct.frame)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.build import build_detect
-from jobs.plain import codec_of
+from jobs.plain.loops import codec_of
 from streamad.config import PipelineConfig
 from streamad.errors import StateError
 from streamad.runtime import snapshots

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from connectors.alert_records import KafkaAlertRecords, state_topic
-from connectors.cloudevents import encode
 from connectors.memory import MemoryMember, MemoryTopics
+from connectors.records.alerts import KafkaAlertRecords, state_topic
+from connectors.records.cloudevents import encode
+from streamad.alerts.operator import AlertOperator
 from streamad.config import PipelineConfig
-from streamad.operators.alert import AlertOperator
 from streamad.operators.findings import quarantine
 from streamad.ports import Outgoing
 from streamad.runtime.alert import AlertLoop

@@ -12,19 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from connectors import scores_log
-from connectors.dead_letters import from_record
-from connectors.detect_records import KafkaDetectRecords
 from connectors.memory import MemoryNotes, MemoryTopics
+from connectors.records import scores_log
+from connectors.records.dead_letters import from_record
+from connectors.records.detect import KafkaDetectRecords
 from jobs.build import build_detect
-from jobs.replay import codec_of
+from jobs.offline.replay import codec_of
 from streamad.config import PipelineConfig
 from streamad.errors import SinkUnavailableError, SourceUnavailableError
 from streamad.ports import Source
 from streamad.records import Decoded
-from streamad.runtime.in_hand import LEAST_WATCH_MS, InHand
-from streamad.runtime.journal import Entry
-from streamad.runtime.keyed import KeyedDetect
+from streamad.runtime.keyed.detect import KeyedDetect
+from streamad.runtime.keyed.in_hand import LEAST_WATCH_MS, InHand
+from streamad.runtime.keyed.journal import Entry
 from streamad.testing.keyed_state import MemoryEngine
 
 SOURCE, OTHER = Source("in", 0), Source("in", 1)

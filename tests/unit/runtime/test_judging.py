@@ -6,19 +6,19 @@ import json
 
 import pytest
 
-from connectors.detect_records import KafkaDetectRecords
 from connectors.memory import MemoryMember, MemoryTopics
+from connectors.records.detect import KafkaDetectRecords
 from connectors.snapshot_stores import FileSnapshots
 from connectors.telemetry import DETECT_COUNTS, PrometheusTelemetry
 from jobs.build import build_detect
-from jobs.replay import codec_of
+from jobs.offline.replay import codec_of
 from streamad.config import PipelineConfig
 from streamad.ports import NullTelemetry, Source
 from streamad.records import Rejected
 from streamad.runtime.detect import DetectLoop
-from streamad.runtime.journal import Entry
 from streamad.runtime.judging import Judging, OpenShard, count_rejected
-from streamad.runtime.keyed import KeyedDetect
+from streamad.runtime.keyed.detect import KeyedDetect
+from streamad.runtime.keyed.journal import Entry
 from streamad.runtime.placing import Clock
 from streamad.testing.keyed_state import MemoryEngine
 

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from connectors.detect_records import KafkaDetectRecords
 from connectors.memory import MemoryMember, MemoryTopics
+from connectors.records.detect import KafkaDetectRecords
 from connectors.snapshot_stores import FileSnapshots
 from jobs.build import build_detect
-from jobs.replay import codec_of
+from jobs.offline.replay import codec_of
 from streamad.config import PipelineConfig
 from streamad.ports import Source
 from streamad.runtime.detect import DetectLoop
-from streamad.runtime.journal import Entry
-from streamad.runtime.keyed import KeyedDetect
+from streamad.runtime.keyed.detect import KeyedDetect
+from streamad.runtime.keyed.journal import Entry
 from streamad.runtime.placing import Clock
 from streamad.testing.batches import make_columns
 from streamad.testing.keyed_state import MemoryEngine

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from connectors.detect_records import KafkaDetectRecords
 from connectors.memory import MemoryMember, MemoryTopics
+from connectors.records.detect import KafkaDetectRecords
 from connectors.snapshot_stores import FileSnapshots
 from jobs.build import build_detect
-from jobs.replay import codec_of
+from jobs.offline.replay import codec_of
 from streamad.config import PipelineConfig
 from streamad.ports import Source
 from streamad.runtime.detect import DetectLoop

@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from connectors.alert_records import KafkaAlertRecords, state_topic
-from connectors.dead_letters import from_record
-from connectors.detect_records import KafkaDetectRecords
 from connectors.memory import MemoryMember, MemoryTopics, Record
+from connectors.records.alerts import KafkaAlertRecords, state_topic
+from connectors.records.dead_letters import from_record
+from connectors.records.detect import KafkaDetectRecords
 from connectors.snapshot_stores import FileSnapshots
 from jobs.build import build_detect
-from jobs.replay import codec_of
+from jobs.offline.replay import codec_of
+from streamad.alerts.operator import AlertOperator
 from streamad.config import PipelineConfig
-from streamad.operators.alert import AlertOperator
 from streamad.ports import Messages, Progress, Source
 from streamad.records import Decoded
 from streamad.runtime.alert import AlertLoop

@@ -1,0 +1,1 @@
+"""What is written to topics: findings, alerts, scores, dead letters, and their shapes."""

@@ -1,0 +1,219 @@
+"""What detect yields as Kafka records, and the scores log as recovery reads it back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import orjson
+import polars as pl
+from numpy.typing import NDArray
+
+from connectors.records import cloudevents, dead_letters, scores_log
+from streamad.config import PipelineConfig
+from streamad.ports import Headers, Logged, Messages, Outgoing, Source
+from streamad.records import Finding, Rejected, ScoreBatch, SignalBatch
+
+KIND = "streamad-kind"
+TICK = b"tick"
+SCORES = b"scores"
+INPUT = "streamad-input"
+"""Header of the scores log: the input partition a message speaks of; most need no look."""
+
+LATE_BYTES = 256 * 1024
+"""Late rows of one message become records of about this size."""
+LATE_ROW_BYTES = 500_000
+
+_EMPTY = ScoreBatch(
+    keys=pl.Series("key", [], dtype=pl.String),
+    end_ms=np.empty(0, np.int64),
+    ordinal=np.empty(0, np.int64),
+    score=np.empty(0, np.float32),
+    p_value=np.empty(0, np.float32),
+    level=np.empty(0, np.float32),
+    newest=np.empty(0, np.float32),
+    newest_p=np.empty(0, np.float32),
+    newest_level=np.empty(0, np.float32),
+    severity=np.empty(0, np.float32),
+    flags=np.empty(0, np.uint8),
+)
+
+
+class KafkaDetectRecords:
+    """Records of one pipeline; ``partitions`` is the number of partitions of its scores topic."""
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        *,
+        detector: str,
+        artifact: str,
+        partitions: int,
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self._wall_ms = wall_ms
+        self._config, self._detector, self._artifact = config, detector, artifact
+        self._partitions = partitions
+        self._dead_letters = dead_letters.Writer(
+            pipeline=config.name, stage="detect", topic=config.output.dead_letters
+        )
+        self._findings_topic = config.topic("findings")
+        self.scores_topic = config.topic("scores")
+
+    def findings(self, findings: Sequence[Finding]) -> list[Outgoing]:
+        """Return findings, keyed by tenant."""
+        made = []
+        for finding in findings:
+            event = cloudevents.encode(finding)
+            made.append(
+                Outgoing(
+                    topic=self._findings_topic,
+                    key=event.key,
+                    value=event.value,
+                    headers=event.headers,
+                )
+            )
+        return made
+
+    def scores(
+        self, source: Source, span: tuple[int, int], batches: Sequence[ScoreBatch]
+    ) -> list[Outgoing]:
+        """Return the scores of the windows that the input ``[first, next)`` closed."""
+        origin = self._origin(source, span, {})
+        return [
+            self._logged(source, value, SCORES)
+            for value in scores_log.encode(_joined(batches), origin)
+        ]
+
+    def tick(self, source: Source, offset: int, now_ms: int) -> Outgoing:
+        """Return the note that wall-clock time passed where no input came."""
+        origin = self._origin(source, (offset, offset), {"tick_ms": str(now_ms)})
+        (value,) = scores_log.encode(_EMPTY, origin)
+        return self._logged(source, value, TICK)
+
+    def rejected(self, messages: Messages, rejected: Sequence[Rejected]) -> list[Outgoing]:
+        """Return dead letters: what was refused, where it stood and why."""
+        return self._dead_letters.records(messages, rejected, time_ms=self._wall_ms())
+
+    def late(
+        self, messages: Messages, batch: SignalBatch, rows: NDArray[np.int64]
+    ) -> list[Outgoing]:
+        """Return late rows as JSON lines under the names the input has.
+
+        The rows of a message are one record, or several where they are more than `LATE_BYTES`.
+        """
+        topic = self._config.output.late.format(topic=messages.source.topic)
+        made: list[Outgoing] = []
+        of = batch.message[rows]
+        for part in np.split(rows, np.flatnonzero(np.diff(of)) + 1) if len(rows) else ():
+            headers = _origin_headers(messages, int(batch.message[part[0]]))
+            made += [
+                Outgoing(topic=topic, value=value, headers=headers)
+                for value in _portions(self._line(batch, row) for row in part.tolist())
+            ]
+        return made
+
+    def read_log(self, messages: Messages, source: Source) -> Iterator[Logged]:
+        """Read what `scores` and `tick` wrote of a partition.
+
+        Scores of another detector or artifact are left out: they say nothing of this one's.
+        """
+        wanted = str(source).encode()
+        for value, record in zip(messages.payloads, messages.raw, strict=True):
+            if dict(record.headers).get(INPUT, wanted) != wanted:
+                continue
+            read = scores_log.decode(value)
+            if isinstance(read, Rejected):
+                continue
+            origin, scores = read
+            if (origin.topic, origin.partition) != tuple(source):
+                continue
+            if tick := origin.notes.get("tick_ms"):
+                yield Logged(offset=origin.next_offset, tick_ms=int(tick))
+            elif (origin.detector, origin.artifact) == (self._detector, self._artifact):
+                yield Logged(offset=origin.next_offset, scores=scores)
+
+    def _origin(
+        self, source: Source, span: tuple[int, int], notes: dict[str, str]
+    ) -> scores_log.ScoresOrigin:
+        return scores_log.ScoresOrigin(
+            pipeline=self._config.name,
+            detector=self._detector,
+            artifact=self._artifact,
+            topic=source.topic,
+            partition=source.partition,
+            first_offset=span[0],
+            next_offset=span[1],
+            notes=notes,
+        )
+
+    def _logged(self, source: Source, value: bytes, kind: bytes) -> Outgoing:
+        name = str(source).encode()
+        return Outgoing(
+            topic=self.scores_topic,
+            key=name,
+            value=value,
+            headers=((KIND, kind), (INPUT, name)),
+            # Not by the key's hash: a partition's log is then found without asking for a hash.
+            partition=source.partition % self._partitions,
+        )
+
+    def _line(self, batch: SignalBatch, row: int) -> bytes:
+        made = self._row(batch, row)
+        line = orjson.dumps(made)
+        if len(line) > LATE_ROW_BYTES:
+            # Only with many thousands of variates: what is left says which row it was.
+            line = orjson.dumps({**made, "values": {}, "tags": {}, "cut": True})
+        return line
+
+    def _row(self, batch: SignalBatch, row: int) -> dict[str, object]:
+        fields = self._config.input.fields
+        values = batch.values[row].tolist()
+        made: dict[str, object] = {
+            "key": batch.keys[row],
+            "time_ms": int(batch.time_ms[row]),
+            "values": dict(zip(fields.variate_names, values, strict=True)),
+        }
+        if batch.tags:
+            made["tags"] = {name: column[row] for name, column in batch.tags.items()}
+        return made
+
+
+def _portions(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Join lines to values of at most `LATE_BYTES`, or of one line."""
+    waiting: list[bytes] = []
+    size = 0
+    for line in lines:
+        if waiting and size + len(line) > LATE_BYTES:
+            yield b"\n".join(waiting)
+            waiting, size = [], 0
+        waiting.append(line)
+        size += len(line) + 1
+    if waiting:
+        yield b"\n".join(waiting)
+
+
+def _origin_headers(messages: Messages, message: int) -> Headers:
+    return (
+        ("streamad-topic", messages.source.topic.encode()),
+        ("streamad-partition", str(messages.source.partition).encode()),
+        ("streamad-offset", str(int(messages.offsets[message])).encode()),
+    )
+
+
+def _joined(batches: Sequence[ScoreBatch]) -> ScoreBatch:
+    if len(batches) == 1:
+        return batches[0]
+    return ScoreBatch(
+        keys=pl.concat([batch.keys for batch in batches]),
+        end_ms=np.concatenate([batch.end_ms for batch in batches]),
+        ordinal=np.concatenate([batch.ordinal for batch in batches]),
+        score=np.concatenate([batch.score for batch in batches]),
+        p_value=np.concatenate([batch.p_value for batch in batches]),
+        level=np.concatenate([batch.level for batch in batches]),
+        newest=np.concatenate([batch.newest for batch in batches]),
+        newest_p=np.concatenate([batch.newest_p for batch in batches]),
+        newest_level=np.concatenate([batch.newest_level for batch in batches]),
+        severity=np.concatenate([batch.severity for batch in batches]),
+        flags=np.concatenate([batch.flags for batch in batches]),
+    )

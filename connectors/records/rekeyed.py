@@ -1,0 +1,115 @@
+"""The topic through which points that were not keyed come to the partition of their key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from connectors.codecs import Codec, FieldMap, make_codec
+from connectors.records import dead_letters
+from connectors.records.output_size import MAX_RECORD_BYTES
+from streamad.config import PipelineConfig
+from streamad.ports import Messages, Outgoing
+from streamad.records import Decoded, Rejected, SignalBatch
+from streamad.windows.kinds import KIND_TAG, KINDED
+
+ROWS_PER_MESSAGE = 10_000
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
+
+
+def rekeyed_topic(config: PipelineConfig) -> str:
+    """Return the name of the internal topic."""
+    return f"streamad.{config.name}.rekeyed"
+
+
+class KafkaRekeyRecords:
+    """Points as Arrow messages; fields have names of our own, whatever the input calls them."""
+
+    def __init__(
+        self, config: PipelineConfig, *, partitions: int, wall_ms: Callable[[], int]
+    ) -> None:
+        self._wall_ms = wall_ms
+        self._dead_letters = dead_letters.Writer(
+            pipeline=config.name, stage="rekey", topic=config.output.dead_letters
+        )
+        self._topic = rekeyed_topic(config)
+        self.partitions = partitions
+
+    def points(self, batch: SignalBatch, rows: NDArray[np.int64], partition: int) -> list[Outgoing]:
+        """Return rows of a batch as records for one partition, each of bounded size."""
+        made = []
+        for start in range(0, len(rows), ROWS_PER_MESSAGE):
+            values = _values(batch, rows[start : start + ROWS_PER_MESSAGE])
+            made += [Outgoing(topic=self._topic, value=v, partition=partition) for v in values]
+        return made
+
+    def rejected(self, messages: Messages, rejected: Sequence[Rejected]) -> list[Outgoing]:
+        """Return dead letters."""
+        return self._dead_letters.records(messages, rejected, time_ms=self._wall_ms())
+
+
+def _values(batch: SignalBatch, rows: NDArray[np.int64]) -> Iterator[bytes]:
+    """Yield rows as messages, halved until each is small enough; a row alone always is."""
+    value = _write(batch, rows)
+    if len(value) <= MAX_RECORD_BYTES or len(rows) == 1:
+        yield value
+        return
+    half = len(rows) // 2
+    yield from _values(batch, rows[:half])
+    yield from _values(batch, rows[half:])
+
+
+def _write(batch: SignalBatch, rows: NDArray[np.int64]) -> bytes:
+    columns = {
+        "key": batch.keys.gather(rows).to_arrow(),
+        "ts": pl.Series(batch.time_ms[rows]).to_arrow(),
+    }
+    for number in range(batch.n_variates):
+        columns[f"v{number}"] = pl.Series(batch.values[rows, number]).to_arrow()
+    for number, tag in enumerate(batch.tags.values()):
+        columns[f"t{number}"] = tag.gather(rows).to_arrow()
+    table = pa.table(columns)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=_OPTIONS) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def tags_of(config: PipelineConfig) -> tuple[str, ...]:
+    """Return the tags of a pipeline's rows, in order: its own, and the kind some formats add."""
+    tags = config.input.fields.tags
+    added = config.input.format in KINDED and KIND_TAG not in tags
+    return (*tags, KIND_TAG) if added else tags
+
+
+class RekeyedCodec:
+    """Read what `KafkaRekeyRecords` wrote, under the names the pipeline knows."""
+
+    def __init__(self, config: PipelineConfig) -> None:
+        fields = config.input.fields
+        self._tags = tags_of(config)
+        self._codec: Codec = make_codec(
+            "arrow",
+            FieldMap(
+                key=("key",),
+                time="ts",
+                values=tuple(f"v{number}" for number in range(len(fields.variate_names))),
+                tags=tuple(f"t{number}" for number in range(len(self._tags))),
+            ),
+        )
+
+    def decode(
+        self,
+        payloads: Sequence[bytes | None],
+        offsets: NDArray[np.int64],
+        broker_ms: NDArray[np.int64],
+    ) -> Decoded:
+        """Return usable rows and rejections, both in message order."""
+        made = self._codec.decode(payloads, offsets, broker_ms)
+        tags = dict(zip(self._tags, made.batch.tags.values(), strict=True))
+        return Decoded(batch=replace(made.batch, tags=tags), rejected=made.rejected)

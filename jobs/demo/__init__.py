@@ -1,0 +1,1 @@
+"""The demo: this machine, disturbed on purpose."""

@@ -1,0 +1,271 @@
+"""How the demo looks: a live screen where a person watches, plain lines where not."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from jobs.demo.board import Board, Line
+from jobs.demo.script import Phase, Script
+from streamad.records import Alert
+from streamad.shown import safe_text
+from streamad.wording import clock
+
+_SAYS: Final[dict[Phase, str]] = {
+    "learning": "1/3 learning the baseline of this machine",
+    "disturbing": "2/3 disturbing it on purpose: two busy cores, and a file written over and over",
+    "recovering": "3/3 the disturbance is over; waiting until the alert resolves",
+    "watching": "watching; Ctrl-C ends it",
+    "over": "done",
+}
+_BAR: Final = 8
+_LEAST_WIDTH, _MOST_WIDTH = 60, 140
+_REDRAW_MS: Final = 200
+
+
+class View(Protocol):
+    """Where the demo tells what it sees."""
+
+    def show(self, board: Board, script: Script, alerts: list[Alert]) -> None:
+        """Take the state after a reading, and the alerts it made."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class LiveView:
+    """The screen, redrawn in place a few times a second."""
+
+    def __init__(self, console: Console, *, title: str) -> None:
+        self._console, self._title = console, title
+        self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
+        self._drawn_ms = -_REDRAW_MS
+        self._phase: Phase | None = None
+
+    def show(self, board: Board, script: Script, alerts: list[Alert]) -> None:
+        """Redraw, where something changed or enough time has passed."""
+        calm = script.phase == self._phase and not alerts
+        if calm and script.now_ms - self._drawn_ms < _REDRAW_MS:
+            return
+        self._drawn_ms, self._phase = script.now_ms, script.phase
+        size = self._console.size
+        drawn = frame(
+            board,
+            script,
+            title=self._title,
+            # The last line stays free, or the terminal would scroll at every redraw.
+            size=(size.width, size.height - 1),
+            ascii_only=self._console.options.ascii_only,
+        )
+        self._live.update(drawn, refresh=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+
+class PlainView:
+    """A line whenever something happens; for logs, pipes and screen readers."""
+
+    def __init__(self, console: Console, *, title: str) -> None:
+        self._console, self._title = console, title
+        self._phase: Phase | None = None
+        self._told = 0
+
+    def show(self, board: Board, script: Script, alerts: list[Alert]) -> None:
+        """Tell of a new phase, of quarters of the learning, and of alerts."""
+        if script.phase != self._phase:
+            self._phase, self._told = script.phase, 0
+            self._line(script, _SAYS[script.phase])
+        quarter = int(script.progress * 4)
+        if script.phase == "learning" and 0 < quarter < 4 and quarter > self._told:
+            self._told = quarter
+            self._line(script, f"{quarter * 25} % learned, {script.left_s:.0f} s left")
+        for alert in alerts:
+            if alert.state != "updated":
+                self._line(script, f"{alert.state.upper()} {alert.summary}")
+
+    def _line(self, script: Script, text: str) -> None:
+        passed = (script.now_ms - script.start_ms) / 1000
+        self._console.print(f"{passed:5.1f} s  {text}", soft_wrap=True, markup=False)
+
+    def __enter__(self) -> Self:
+        self._console.print(self._title, soft_wrap=True, markup=False, highlight=False)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Do nothing: every line is written already."""
+
+
+def frame(
+    board: Board,
+    script: Script,
+    *,
+    title: str,
+    size: tuple[int, int],
+    ascii_only: bool = False,
+) -> RenderableType:
+    """Return the whole screen for a terminal of ``(columns, lines)``."""
+    width = min(max(size[0], _LEAST_WIDTH), _MOST_WIDTH)
+    n_told = 2 if size[1] < 30 else 4
+    # Header 3, alerts with their border, one line of headings; an alert may take two lines.
+    n_lines = max(size[1] - 3 - (2 * n_told + 2) - 1, 3)
+    return Group(
+        _header(script, title, width, ascii_only=ascii_only),
+        _metrics(
+            board.shown(n_lines),
+            width,
+            unknown="learning" if script.phase == "learning" else "-",
+            ascii_only=ascii_only,
+        ),
+        _alerts(board, script.caused, 2 * n_told, width, ascii_only=ascii_only),
+    )
+
+
+def _header(script: Script, title: str, width: int, *, ascii_only: bool) -> RenderableType:
+    head = Text(title, style="bold", no_wrap=True, overflow="ellipsis")
+    style = {"disturbing": "bold yellow", "recovering": "bold cyan"}.get(script.phase, "bold")
+    says = Text(_SAYS[script.phase], style=style, no_wrap=True, overflow="ellipsis")
+    head.truncate(width)
+    says.truncate(width)
+    return Group(head, says, _progress(script, width, ascii_only=ascii_only))
+
+
+def _progress(script: Script, width: int, *, ascii_only: bool) -> Text:
+    left = f" {script.left_s:3.0f} s left"
+    if script.phase in {"watching", "over"}:
+        return Text("")
+    if script.phase == "recovering":
+        return Text(f"at most{left}", style="dim")
+    room = width - len(left) - 2
+    done = int(script.progress * room)
+    full, empty = ("#", "-") if ascii_only else ("━", "─")
+    return Text.assemble(
+        (full * done, "green"), (empty * (room - done), "bright_black"), (left, "dim")
+    )
+
+
+def _metrics(lines: list[Line], width: int, *, unknown: str, ascii_only: bool) -> RenderableType:
+    table = Table.grid(padding=(0, 1, 0, 0))
+    labels = max([len(line.label) for line in lines] + [6])
+    labels = min(labels, max(24, width // 3))
+    spark = width - labels - 9 - _BAR - 5 - 5
+    table.add_column(width=labels, no_wrap=True, overflow="ellipsis")
+    table.add_column(width=spark, no_wrap=True)
+    table.add_column(width=9, no_wrap=True, justify="right")
+    table.add_column(width=_BAR, no_wrap=True)
+    table.add_column(width=4, no_wrap=True, justify="right")
+    heads = ("metric", f"last {spark} readings", "now", "severity", "")
+    table.add_row(*(Text(head, style="dim") for head in heads))
+    for line in lines:
+        style = "bold red" if line.alert is not None else ""
+        table.add_row(
+            Text(safe_text(line.label), style=style),
+            Text(line.sparkline(spark, ascii_only=ascii_only), style=style or "cyan"),
+            Text(line.now, style=style),
+            *_severity(line, unknown=unknown, ascii_only=ascii_only),
+        )
+    return table
+
+
+def _severity(line: Line, *, unknown: str, ascii_only: bool) -> tuple[Text, Text]:
+    """Return a bar with the alerting boundary, 1.0, in its middle, and the number."""
+    if line.severity is None:
+        return Text(unknown, style="dim"), Text("")
+    full, empty = ("#", ".") if ascii_only else ("█", "░")
+    filled = min(int(line.severity / 2 * _BAR + 0.5), _BAR)
+    style = "green" if line.severity < 0.7 else "yellow" if line.severity < 1.0 else "red"
+    if not line.matters:
+        # Strange, but of a kind the pipeline was told not to care about.
+        style = "dim"
+    bar = Text.assemble((full * filled, style), (empty * (_BAR - filled), "bright_black"))
+    return bar, Text(f"{max(line.severity, 0.0):.1f}", style=style)
+
+
+def _alerts(
+    board: Board, own: Collection[str], height: int, width: int, *, ascii_only: bool
+) -> RenderableType:
+    """Return as many alerts as fit in ``height`` lines, in a frame that says how many are open."""
+    rows: list[Text] = []
+    for n in range(height, 0, -1):
+        rows = [_event(alert, ascii_only=ascii_only) for alert in board.told(n, first=own)]
+        if sum(-(-max(row.cell_len, 1) // (width - 6)) for row in rows) <= height:
+            break
+    n_open = sum(alert.state != "resolved" for alert in board.events)
+    style = "red" if n_open else "green" if rows else "bright_black"
+    title = f"alerts: {n_open} open" if rows else "alerts (severity 1.0 or more)"
+    body = Group(*rows or [Text("none so far", style="dim")])
+    return Panel(body, title=title, title_align="left", border_style=style, width=width,
+                 height=height + 2)  # fmt: skip
+
+
+def _event(alert: Alert, *, ascii_only: bool) -> Text:
+    text = alert.summary.removeprefix(f"{alert.key.partition('/')[0]}/")
+    if alert.state == "resolved":
+        mark = "ok" if ascii_only else "✔"
+        return Text(f"{mark} {clock(alert.resolved_ms or 0)} {text}", style="green")
+    mark = "!!" if ascii_only else "●"
+    return Text(f"{mark} {clock(alert.opened_ms)} {text}", style="bold red")
+
+
+def save_picture(drawn: RenderableType, path: Path, *, title: str, width: int) -> None:
+    """Write what is on the screen as SVG that loads nothing from elsewhere."""
+    console = Console(
+        record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor"
+    )
+    console.print(drawn)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(console.export_svg(title=title, code_format=_PICTURE), encoding="utf-8")
+
+
+_PICTURE: Final = """\
+<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<style>
+.{unique_id}-matrix {{ font-family: Menlo, Consolas, "DejaVu Sans Mono", monospace; \
+font-size: {char_height}px; line-height: {line_height}px; font-variant-east-asian: full-width; }}
+.{unique_id}-title {{ font-size: 18px; font-weight: bold; font-family: arial; }}
+{styles}
+</style>
+<defs>
+<clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" />
+</clipPath>
+{lines}
+</defs>
+{chrome}
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+{backgrounds}
+<g class="{unique_id}-matrix">
+{matrix}
+</g>
+</g>
+</svg>
+"""

@@ -1,0 +1,1 @@
+"""Why there was an alert, or none."""

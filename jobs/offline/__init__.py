@@ -1,0 +1,1 @@
+"""Recorded input: files and topic ranges, judged by the live code."""

@@ -1,0 +1,158 @@
+"""The plain runtime on Kafka, put together: detect and alert loops from a pipeline file."""
+
+from __future__ import annotations
+
+import time
+
+from connectors.kafka.client import KafkaSettings
+from connectors.kafka.member import KafkaMember
+from connectors.records.alerts import KafkaAlertRecords
+from connectors.records.detect import KafkaDetectRecords
+from connectors.records.rekeyed import KafkaRekeyRecords, RekeyedCodec, rekeyed_topic
+from connectors.snapshot_stores import FileSnapshots, TopicSnapshots
+from connectors.telemetry import DETECT_COUNTS
+from jobs.build import build_detect
+from jobs.offline.replay import codec_of
+from streamad.alerts.operator import AlertOperator
+from streamad.config import PipelineConfig
+from streamad.ports import Decoder, Fault, Log, SnapshotStore, Telemetry, no_fault
+from streamad.runtime.alert import AlertLoop
+from streamad.runtime.detect import DetectLoop
+from streamad.runtime.placing import Clock
+from streamad.runtime.rekey import RekeyLoop
+
+CLOCK = Clock(seconds=time.monotonic, wall_ms=lambda: time.time_ns() // 1_000_000)
+
+
+def group_of(config: PipelineConfig, role: str) -> str:
+    """Return the consumer group of a role; it also begins the ids of its transactions."""
+    return f"streamad.{config.name}.{role}"
+
+
+def detect_loop(
+    config: PipelineConfig,
+    settings: KafkaSettings,
+    *,
+    member: str,
+    telemetry: Telemetry | None = None,
+    fault: Fault = no_fault,
+) -> tuple[DetectLoop, KafkaMember]:
+    """Return the detect role and its member, which is to be closed after the loop."""
+    operator = build_detect(config)
+    decoder: Decoder = codec_of(config)
+    if config.input.repartition:
+        decoder = RekeyedCodec(config)
+        config = of_rekeyed(config)
+    kafka = KafkaMember(
+        settings,
+        group=group_of(config, "detect"),
+        member=member,
+        stage="detect",
+        topics=config.input.topics,
+        max_poll_records=config.delivery.max_poll_records,
+        timeout_ms=config.delivery.transaction_timeout,
+        telemetry=telemetry,
+        fault=fault,
+    )
+    loop = DetectLoop(
+        config,
+        operator,
+        member=kafka,
+        decoder=decoder,
+        records=KafkaDetectRecords(
+            config,
+            detector=operator.detector.info.name,
+            artifact=operator.artifact,
+            partitions=len(kafka.log.bounds(config.topic("scores"))),
+            wall_ms=CLOCK.wall_ms,
+        ),
+        store=snapshot_store(config, kafka.log),
+        clock=CLOCK,
+        telemetry=telemetry,
+        counters=DETECT_COUNTS,
+        fault=fault,
+    )
+    kafka.owner = loop
+    return loop, kafka
+
+
+def of_rekeyed(config: PipelineConfig) -> PipelineConfig:
+    """Return the pipeline as detect sees it behind the internal topic."""
+    given = {"topics": (rekeyed_topic(config),), "start": "earliest"}
+    return config.model_copy(update={"input": config.input.model_copy(update=given)})
+
+
+def rekey_loop(
+    config: PipelineConfig,
+    settings: KafkaSettings,
+    *,
+    member: str,
+    telemetry: Telemetry | None = None,
+    fault: Fault = no_fault,
+) -> tuple[RekeyLoop, KafkaMember]:
+    """Return the role that keys an input which is not, and its member."""
+    kafka = KafkaMember(
+        settings,
+        group=group_of(config, "rekey"),
+        member=member,
+        stage="rekey",
+        topics=config.input.topics,
+        max_poll_records=config.delivery.max_poll_records,
+        timeout_ms=config.delivery.transaction_timeout,
+        telemetry=telemetry,
+        fault=fault,
+    )
+    partitions = len(kafka.log.bounds(rekeyed_topic(config)))
+    loop = RekeyLoop(
+        config,
+        member=kafka,
+        decoder=codec_of(config),
+        records=KafkaRekeyRecords(config, partitions=partitions, wall_ms=CLOCK.wall_ms),
+        clock=CLOCK,
+        telemetry=telemetry,
+        fault=fault,
+    )
+    kafka.owner = loop
+    return loop, kafka
+
+
+def alert_loop(
+    config: PipelineConfig,
+    settings: KafkaSettings,
+    *,
+    member: str,
+    telemetry: Telemetry | None = None,
+    fault: Fault = no_fault,
+) -> tuple[AlertLoop, KafkaMember]:
+    """Return the alert role and its member, which is to be closed after the loop."""
+    kafka = KafkaMember(
+        settings,
+        group=group_of(config, "alert"),
+        member=member,
+        stage="alert",
+        topics=[config.topic("findings")],
+        max_poll_records=2_000,
+        timeout_ms=config.delivery.transaction_timeout,
+        telemetry=telemetry,
+        fault=fault,
+    )
+    records = KafkaAlertRecords(config, kafka.log, wall_ms=CLOCK.wall_ms)
+    loop = AlertLoop(
+        config,
+        AlertOperator(config),
+        member=kafka,
+        records=records,
+        clock=CLOCK,
+        telemetry=telemetry,
+        fault=fault,
+    )
+    kafka.owner = loop
+    return loop, kafka
+
+
+def snapshot_store(config: PipelineConfig, log: Log) -> SnapshotStore:
+    """Return where snapshots are kept, by ``delivery.snapshot_store``."""
+    where = config.delivery.snapshot_store
+    if where == "topic":
+        return TopicSnapshots(config.topic("state"), log)
+    return FileSnapshots(where, pipeline=config.name)
