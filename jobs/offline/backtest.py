@@ -357,6 +357,8 @@ def _report(
     spans_ms = [
         last - first for key, (first, last) in made.keys.items() if not operator.covers(key)
     ]
-    for note in (still_learning(spans_ms, operator), beyond_memory(operator)):
+    step_ms = made.window_ms // operator.detector.size or None
+    young = still_learning(spans_ms, operator, step_ms=step_ms)
+    for note in (young, beyond_memory(operator)):
         if note:
             say(note)

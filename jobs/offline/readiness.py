@@ -83,18 +83,21 @@ def beyond_memory(operator: DetectOperator) -> str | None:
     )
 
 
-def still_learning(spans_ms: list[int], operator: DetectOperator) -> str | None:
+def still_learning(
+    spans_ms: list[int], operator: DetectOperator, *, step_ms: int | None = None
+) -> str | None:
     """Say how many keys were in their first day throughout.
 
-    spans_ms : of each key that no artifact covers, the time between its first and last sample
+    spans_ms : of each key that no artifact covers, the time between its first and last sample;
+    step_ms : as for `readiness`
     """
-    learning_ms = readiness(operator).learning_ms
+    learning_ms = readiness(operator, step_ms=step_ms).learning_ms
     young = sum(span < learning_ms for span in spans_ms)
     if not young:
         return None
     keys = f"{young:,} of {len(spans_ms):,} keys" if len(spans_ms) > 1 else "the series"
     verb = "has" if young == 1 or len(spans_ms) == 1 else "have"
     return (
-        f"{keys} {verb} less than {duration(learning_ms)} of history (scoring.first_day): only "
-        "sudden changes could alert there; train on earlier rows to judge it all"
+        f"{keys} {verb} less than {duration(learning_ms)} of history (scoring.first_day, and "
+        "some blocks): only sudden changes could alert there; train on earlier rows to judge it all"
     )

@@ -137,7 +137,8 @@ def score_table(
     spans_ms = [
         last - first for key, first, last in key_spans(batch).rows() if not operator.covers(key)
     ]
-    young = still_learning(spans_ms, operator)
+    step_ms = None if table.time is None else _step(batch)
+    young = still_learning(spans_ms, operator, step_ms=step_ms)
     if young and table.time is None:
         young += f"; without times a row counts as {duration(ROW_MS)}"
     judged = _judged_rows(table.batch, accepted, heard.scores, operator.detector.lag)
@@ -151,7 +152,7 @@ def score_table(
         n_points=len(frame) - begun,
         n_incomplete=int(frame["incomplete"][begun:].sum()),
         n_errors=heard.n_errors,
-        step_ms=None if table.time is None else _step(batch),
+        step_ms=step_ms,
         account=heard.account,
         operator=operator,
         scores=heard.scores,

@@ -16,8 +16,8 @@ TAILS = (4, 8)
 BEFORE = 32
 """Samples of the line, and the newest samples that are compared with it."""
 BREAK = 6.0
-"""Standard errors of the prediction (that of a mean, by a least-squares line) from which on it is
-a break."""
+"""Standard errors of the prediction, by a least-squares line, from which on it is a break: of a
+mean, or of one of as many samples as the shortest tail has."""
 
 
 def sudden(values: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -28,12 +28,18 @@ def find_breaks(values, tails, most_before, limit, found):
                 rest = 0.0
                 for a in range(before):
                     rest += (values[i, start + a, j] - mean - slope * (a - middle)) ** 2
+                bound = limit * limit * rest / (before - 2)
                 newest = 0.0
                 for a in range(tail):
-                    newest += values[i, size - tail + a, j]
+                    x = values[i, size - tail + a, j]
+                    newest += x
+                    ahead = before + a - middle
+                    off = x - mean - slope * ahead
+                    # Not at most: what is no number is no line either.
+                    single = not off * off <= bound * (1.0 + 1.0 / before + ahead * ahead / spread)
+                    told = told or (single and tail == tails[0])
                 ahead = before + (tail - 1) / 2.0 - middle
                 off = newest / tail - mean - slope * ahead
                 share = 1.0 / tail + 1.0 / before + ahead * ahead / spread
-                # Not at most: what is no number is no line either.
-                told = not off * off <= limit * limit * share * rest / (before - 2)
+                told = told or not off * off <= bound * share
         found[i] = told

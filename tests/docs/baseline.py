@@ -71,11 +71,11 @@ alerts are possible.
 | until {first} are over | {young} |
 | after that | everything |
 
-A change is sudden where the mean of the last {tails} samples is {BREAK:g} standard errors away from
-the line through the {BEFORE} samples before them. On its first day a key shows every hour for the
-first time; a load that rises in the morning follows its line, a break leaves it. A slow drift of
-the first day is not seen, nor is a moderate change beside a steep rhythm: train on earlier rows to
-see these. The first day begins again when a new level is adopted.
+A change is sudden where one of the last {TAILS[0]} samples, or the mean of the last {tails}, is
+{BREAK:g} standard errors away from the line through the {BEFORE} samples before them. On its first
+day a key shows every hour for the first time; a load that rises in the morning follows its line, a
+break leaves it. A slow drift of the first day is not seen, nor is a moderate change beside a steep
+rhythm: train on earlier rows to see these. The first day begins again when a new level is adopted.
 
 ## What is learned as normal
 
