@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from streamad.alerts.operator import AlertOperator
 from streamad.alerts.state import AlertState
 from streamad.config import PipelineConfig
-from streamad.errors import MembershipError
 from streamad.operators.findings import quarantine
 from streamad.ports import (
     AlertRecords,
     Fault,
     Member,
     Messages,
-    NullTelemetry,
     Outgoing,
     Progress,
     Source,
@@ -29,9 +27,8 @@ from streamad.ports import (
     no_fault,
 )
 from streamad.records import Alert, Rejected
-from streamad.runtime.ends import Ends
-from streamad.runtime.placing import Clock, Placing
-from streamad.runtime.quarantine import Guarded
+from streamad.runtime.loop import Loop
+from streamad.runtime.placing import Clock
 from streamad.runtime.recovery import read_note, settings_number
 
 logger = logging.getLogger(__name__)
@@ -51,8 +48,8 @@ class _Part:
     tick_due_s: float = 0.0
 
 
-class AlertLoop:
-    """Work on the findings a member is given, until told to stop; see `DetectLoop`."""
+class AlertLoop(Loop[_Part]):
+    """Make alerts of the findings a member is given; see `Loop` for what all stages share."""
 
     def __init__(  # noqa: PLR0913 - ports, all by keyword
         self,
@@ -65,89 +62,22 @@ class AlertLoop:
         telemetry: Telemetry | None = None,
         fault: Fault = no_fault,
     ) -> None:
-        self._config, self._operator, self._records = config, operator, records
-        self._clock, self._fault = clock, fault
-        self._telemetry = telemetry or NullTelemetry()
-        self._member = Guarded(member, report=self._set_aside, telemetry=self._telemetry)
-        self._commit_s = config.delivery.commit_interval / 1000
-        self._commit_due_s = 0.0
-        self._placing = Placing(self._member, clock, self._place)
-        self._ends = Ends(lambda source, _: self._member.end_reached(source))
+        super().__init__(config, member=member, clock=clock, telemetry=telemetry, fault=fault)
+        self._operator, self._records = operator, records
         self._renew = self._from_first = False
         self._settings = settings_number(config.state_checksum())
-        self.parts: dict[Source, _Part] = {}
 
-    @property
-    def sources(self) -> list[Source]:
-        """Return the partitions at work."""
-        return list(self.parts)
-
-    @property
-    def settled(self) -> bool:
-        """Say whether every partition that came is at work."""
-        return self._placing.settled
-
-    def run(self, stop: Callable[[], bool]) -> None:
-        """Work until ``stop``; then commit and return."""
-        while not stop():
-            self.turn()
-        self.drain()
-
-    def turn(self, timeout_ms: int = 100) -> int:
-        """Poll once, take in what came, commit where it is time; return the findings taken."""
-        self._placing.turn()
-        self._write_again()
-        polled = self._member.poll(timeout_ms)
-        self._fault("after_poll")
+    def _take(self, polled: Sequence[Messages]) -> None:
         for messages in polled:
-            self._take(messages)
-        if polled:
-            self._fault("after_score")
-        now_s = self._clock.seconds()
-        self._pass_time(now_s)
-        if now_s >= self._commit_due_s or self._member.in_care:
-            self._commit_softly(list(self.parts.values()))
-            self._commit_due_s = self._clock.seconds() + self._commit_s
-        return sum(map(len, polled))
-
-    def drain(self) -> None:
-        """Commit everything, as before leaving."""
-        try:
-            self._commit(list(self.parts.values()))
-        except MembershipError as error:
-            logger.warning(
-                "stopped in the middle of a rebalance; the next owner recovers: %s", error
-            )
-        self.parts.clear()
-
-    def give_up(self, sources: Sequence[Source]) -> None:
-        """Commit what these partitions have; another member gets them once this returns."""
-        try:
-            self._commit([self.parts[source] for source in sources if source in self.parts])
-        except MembershipError as error:
-            logger.warning("partitions left before their last commit; it is made again: %s", error)
-        self.lose(sources)
-
-    def lose(self, sources: Sequence[Source]) -> None:
-        """Forget these partitions."""
-        self._placing.forget(sources)
-        self._member.forget(sources)
-        for source in sources:
-            self.parts.pop(source, None)
-        logger.info("no longer ours: %s", ", ".join(map(str, sources)))
-
-    def _take(self, messages: Messages) -> None:
-        part = self.parts.get(messages.source)
-        if part is None:
-            return
-        findings, rejected = self._records.findings(messages)
-        alerts = self._operator.process(part.state, findings)
-        part.records += self._records.rejected(messages, rejected)
-        self._keep(part, alerts)
-        part.position = int(messages.offsets[-1]) + 1
-        self._ends.heard(part.source, self._clock.seconds())
-        for finding, _ in findings:
-            self._telemetry.count("alert_findings_total", state=finding.state)
+            part = self.parts[messages.source]
+            findings, rejected = self._records.findings(messages)
+            alerts = self._operator.process(part.state, findings)
+            part.records += self._records.rejected(messages, rejected)
+            self._keep(part, alerts)
+            part.position = int(messages.offsets[-1]) + 1
+            self._ends.heard(part.source, self._clock.seconds())
+            for finding, _ in findings:
+                self._telemetry.count("alert_findings_total", state=finding.state)
 
     def _set_aside(self, message: Messages, why: str) -> list[Outgoing]:
         """Open an alert on a record that is no use; return its dead letter."""
@@ -165,7 +95,7 @@ class AlertLoop:
             self._from_first = True
         self._renew = True
 
-    def _write_again(self) -> None:
+    def _prepare(self) -> None:
         """Have all that is known of alerts written again: its topic may be a new one."""
         if self._renew:
             self._renew = False
@@ -180,10 +110,6 @@ class AlertLoop:
                 part.position, part.dirty = 0, True
                 self._member.place(source, 0)
 
-    def n_kept(self, source: Source) -> int:
-        """Return how many findings were polled and wait for their turn: see `Guarded`."""
-        return self._member.n_kept(source)
-
     def _keep(self, part: _Part, alerts: Sequence[Alert]) -> None:
         part.records += self._records.alerts(alerts)
         part.dirty = True
@@ -197,9 +123,7 @@ class AlertLoop:
     def _pass_time(self, now_s: float) -> None:
         """Resolve what nobody will: its outcome is committed like that of any finding."""
         for part in self.parts.values():
-            passed = self._ends.passed(part.source, part.position, now_s)
-            if passed is not None:
-                part.position, part.dirty = passed, True
+            self._pass_over(part, now_s)
             if now_s < part.tick_due_s:
                 continue
             part.tick_due_s = now_s + _TICK_S
@@ -208,17 +132,7 @@ class AlertLoop:
                 if alerts:
                     self._keep(part, alerts)
 
-    def _commit_softly(self, parts: Sequence[_Part]) -> None:
-        try:
-            self._commit(parts)
-        except MembershipError as error:
-            logger.info("commit put off: %s", error)
-
-    def _commit(self, parts: Sequence[_Part]) -> None:
-        dirty = [part for part in parts if part.dirty]
-        if not dirty:
-            return
-        started_s = self._clock.seconds()
+    def _commit(self, dirty: Sequence[_Part]) -> tuple[str, int]:
         for part in dirty:
             changes = part.state.drain_changes()
             if changes:
@@ -231,9 +145,8 @@ class AlertLoop:
         self._fault("after_commit")
         for part in dirty:
             part.records, part.dirty = [], False
-        self._telemetry.observe("delivery_commit_seconds", self._clock.seconds() - started_s)
-        self._telemetry.count("delivery_records_total", len(records), output="alert")
         self._telemetry.gauge("alert_open", sum(len(part.state) for part in self.parts.values()))
+        return "alert", len(records)
 
     def _discard(self, part: _Part, settings: int) -> None:
         """Resolve what was opened under other settings: those findings will never have an end.

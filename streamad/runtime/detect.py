@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 from streamad.config import PipelineConfig
@@ -23,7 +23,6 @@ from streamad.ports import (
     Fault,
     Member,
     Messages,
-    NullTelemetry,
     Outgoing,
     Progress,
     Snapshot,
@@ -34,11 +33,11 @@ from streamad.ports import (
 )
 from streamad.records import Finding, ScoreBatch
 from streamad.runtime import snapshots
-from streamad.runtime.decoding import Decoding, Portion
-from streamad.runtime.ends import Ends
+from streamad.runtime.decoding import Decoding
 from streamad.runtime.judging import Judged, Judging
-from streamad.runtime.placing import Clock, Placing
-from streamad.runtime.quarantine import Guarded, records_of
+from streamad.runtime.loop import Loop
+from streamad.runtime.placing import Clock
+from streamad.runtime.quarantine import records_of
 from streamad.runtime.recovery import (
     RecoveredShard,
     Recovery,
@@ -89,17 +88,13 @@ class Shard(RecoveredShard):
         return json.dumps(about, separators=(",", ":"))
 
 
-class DetectLoop:
-    """Work on the partitions a member is given, until told to stop.
+class DetectLoop(Loop[Shard]):
+    """Judge the partitions a member is given; see `Loop` for what all stages share.
 
     Parameters
     ----------
-    config : PipelineConfig
-        The pipeline.
     operator : DetectOperator
         Judges.
-    member : Member
-        Brings messages and takes records; this loop is its owner.
     decoder, records, store
         Bytes to rows, results to records, and the place of snapshots.
     counters : Mapping
@@ -120,12 +115,9 @@ class DetectLoop:
         counters: Mapping[str, tuple[str, Mapping[str, str]]] | None = None,
         fault: Fault = no_fault,
     ) -> None:
-        self._config, self._operator = config, operator
-        self._records, self._store = records, store
+        super().__init__(config, member=member, clock=clock, telemetry=telemetry, fault=fault)
+        self._operator, self._records, self._store = operator, records, store
         self._decoding = Decoding(decoder, pipeline=config.name)
-        self._clock, self._fault = clock, fault
-        self._telemetry = telemetry or NullTelemetry()
-        self._member = Guarded(member, report=self._set_aside, telemetry=self._telemetry)
         self._judging = Judging(
             config, operator, records=records, telemetry=self._telemetry, counters=counters
         )
@@ -139,77 +131,26 @@ class DetectLoop:
             telemetry=self._telemetry,
         )
         self._identity = operator.identity
-        self._commit_s = config.delivery.commit_interval / 1000
         self._snapshot_s = config.delivery.snapshot_interval / 1000
-        self._commit_due_s = self._look_due_s = 0.0
-        self._snapshot_took_s = 0.0
-        self._placing = Placing(self._member, clock, self._place)
-        self._ends = Ends(lambda source, _: self._member.end_reached(source))
+        self._look_due_s = self._snapshot_took_s = 0.0
         self._parts: dict[str, int] = {}
         self._old_parts: dict[str, int] = {}
         self._renewed: deque[str] = deque()
-        self.shards: dict[Source, Shard] = {}
-
-    # ------------------------------------------------------------------ the loop
 
     @property
-    def sources(self) -> list[Source]:
-        """Return the partitions at work."""
-        return list(self.shards)
-
-    @property
-    def settled(self) -> bool:
-        """Say whether every partition that came is at work."""
-        return self._placing.settled
-
-    def run(self, stop: Callable[[], bool]) -> None:
-        """Work until ``stop``; then commit, save and return."""
-        while not stop():
-            self.turn()
-        self.drain()
-
-    def turn(self, timeout_ms: int = 100) -> int:
-        """Poll once, take in what came, commit where it is time; return the messages taken."""
-        self._placing.turn()
-        self._write_again()
-        began_s = self._clock.seconds()
-        wait_ms = min(timeout_ms, max(1, int((self._commit_due_s - began_s) * 1000)))
-        polled = self._member.poll(wait_ms if self._dirty() else timeout_ms)
-        self._fault("after_poll")
-        for portion in self._decoding.run(m for m in polled if m.source in self.shards):
-            self._take(portion)
-        if polled:
-            self._fault("after_score")
-        now_s = self._clock.seconds()
-        # Not only where nothing came at all: another partition may be busy.
-        if now_s >= self._look_due_s:
-            self._pass_time(now_s)
-            self._look_due_s = now_s + _LOOK_S
-        if (now_s >= self._commit_due_s or self._member.in_care) and self._dirty():
-            self._commit_softly(list(self.shards.values()))
-        self._save_due(now_s)
-        return sum(map(len, polled))
-
-    def drain(self) -> None:
-        """Commit and save everything, as before leaving."""
-        try:
-            self._commit(list(self.shards.values()))
-            for shard in self.shards.values():
-                self._save(shard)
-        except MembershipError as error:
-            logger.warning(
-                "stopped in the middle of a rebalance; the next owner recovers: %s", error
-            )
-        self.shards.clear()
+    def shards(self) -> dict[Source, Shard]:
+        """Return the partitions at work, by their source."""
+        return self.parts
 
     # ------------------------------------------------------------------ rows
 
-    def _take(self, portion: Portion) -> None:
-        shard = self.shards[portion.messages.source]
-        self._keep(shard, self._judging.portion(shard, portion))
-        shard.position = int(portion.messages.offsets[-1]) + 1
-        shard.heard_s = self._clock.seconds()
-        self._ends.heard(shard.source, shard.heard_s)
+    def _take(self, polled: Sequence[Messages]) -> None:
+        for portion in self._decoding.run(polled):
+            shard = self.parts[portion.messages.source]
+            self._keep(shard, self._judging.portion(shard, portion))
+            shard.position = int(portion.messages.offsets[-1]) + 1
+            shard.heard_s = self._clock.seconds()
+            self._ends.heard(shard.source, shard.heard_s)
 
     @staticmethod
     def _keep(shard: Shard, made: Judged) -> None:
@@ -219,37 +160,20 @@ class DetectLoop:
         shard.dirty = True
 
     def _pass_time(self, now_s: float) -> None:
-        """Let wall-clock time pass where a whole partition is silent."""
-        now_ms = self._clock.wall_ms()
+        """Let wall-clock time pass where a whole partition is silent; others may be busy."""
+        if now_s < self._look_due_s:
+            return
+        self._look_due_s, now_ms = now_s + _LOOK_S, self._clock.wall_ms()
         for shard in self.shards.values():
             quiet_ms = (now_s - shard.heard_s) * 1000
             due = self._judging.is_due(shard, quiet_ms=quiet_ms, now_ms=now_ms)
             if due and self._member.end_reached(shard.source) is not None:
                 self._keep(shard, self._judging.tick(shard, now_ms))
-            passed = self._ends.passed(shard.source, shard.position, now_s)
-            if passed is not None:
-                shard.position, shard.dirty = passed, True
+            self._pass_over(shard, now_s)
 
     # ------------------------------------------------------------------ commit
 
-    def _dirty(self) -> bool:
-        return any(shard.dirty for shard in self.shards.values())
-
-    def _commit_softly(self, shards: Sequence[Shard]) -> None:
-        try:
-            self._commit(shards)
-        except MembershipError as error:
-            # Nothing was written and nothing is lost: either the rebalance under way leaves us our
-            # partitions and the next commit holds all this, or it takes them and we are told.
-            logger.info("commit put off: %s", error)
-            self._commit_due_s = self._clock.seconds() + self._commit_s
-
-    def _commit(self, shards: Sequence[Shard]) -> None:
-        """Write what these shards have in one transaction; raises MembershipError."""
-        dirty = [shard for shard in shards if shard.dirty]
-        if not dirty:
-            return
-        started_s = self._clock.seconds()
+    def _commit(self, dirty: Sequence[Shard]) -> tuple[str, int]:
         records: list[Outgoing] = []
         logs: dict[Source, int] = {}
         for shard in dirty:
@@ -267,10 +191,7 @@ class DetectLoop:
             shard.committed, shard.dirty = shard.position, False
             if offsets is not None and shard.source in logs:
                 shard.log_offset = offsets[logs[shard.source]]
-        now_s = self._clock.seconds()
-        self._commit_due_s = now_s + self._commit_s
-        self._telemetry.observe("delivery_commit_seconds", now_s - started_s)
-        self._telemetry.count("delivery_records_total", len(records), output="detect")
+        return "detect", len(records)
 
     # ------------------------------------------------------------------ snapshots
 
@@ -280,6 +201,15 @@ class DetectLoop:
                 self._save_softly(shard)
                 shard.snapshot_due_s = self._clock.seconds() + self._snapshot_s
                 self._look_for_twins(shard.source.topic)
+
+    def _save_all(self, parts: Sequence[Shard]) -> None:
+        for shard in parts:
+            self._save(shard)
+
+    def _hand_over(self, parts: Sequence[Shard]) -> None:
+        for shard in parts:
+            if self._snapshot_took_s < _SLOW_SNAPSHOT_S:
+                self._save(shard)
 
     def _save_softly(self, shard: Shard) -> None:
         try:
@@ -346,30 +276,6 @@ class DetectLoop:
 
     # ------------------------------------------------------------------ partitions come and go
 
-    def give_up(self, sources: Sequence[Source]) -> None:
-        """Commit what these partitions have; another member gets them once this returns."""
-        leaving = [self.shards[source] for source in sources if source in self.shards]
-        try:
-            self._commit(leaving)
-            for shard in leaving:
-                if self._snapshot_took_s < _SLOW_SNAPSHOT_S:
-                    self._save(shard)
-        except MembershipError as error:
-            logger.warning("partitions left before their last commit; it is made again: %s", error)
-        self._forget(sources)
-        logger.info("gave up %s", ", ".join(map(str, sources)))
-
-    def lose(self, sources: Sequence[Source]) -> None:
-        """Forget these partitions: they are another member's already."""
-        self._forget(sources)
-        logger.warning("lost %s", ", ".join(map(str, sources)))
-
-    def _forget(self, sources: Sequence[Source]) -> None:
-        self._placing.forget(sources)
-        self._member.forget(sources)
-        for source in sources:
-            self.shards.pop(source, None)
-
     def _set_aside(self, message: Messages, why: str) -> list[Outgoing]:
         """Return what tells of a message that is not judged: a dead letter, and a finding."""
         return records_of(
@@ -380,7 +286,7 @@ class DetectLoop:
         """Note, from any thread, that a topic was deleted and made anew; see `turn`."""
         self._renewed.append(topic)
 
-    def _write_again(self) -> None:
+    def _prepare(self) -> None:
         """Have what stood in topics that were deleted written to the new ones."""
         while self._renewed:
             topic = self._renewed.popleft()
@@ -389,10 +295,6 @@ class DetectLoop:
                     shard.log_offset = 0
                 # Snapshots point into the scores log, too.
                 shard.snapshot_offset, shard.snapshot_at, shard.snapshot_due_s = -1, 0, 0.0
-
-    def n_kept(self, source: Source) -> int:
-        """Return how many messages were polled and wait for their turn: see `Guarded`."""
-        return self._member.n_kept(source)
 
     def _place(self, source: Source) -> None:
         started_s = self._clock.seconds()

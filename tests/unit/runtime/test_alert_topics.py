@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from connectors.memory import MemoryMember, MemoryTopics
@@ -30,7 +32,7 @@ def write(topics: MemoryTopics, *offsets: int) -> None:
 
 @pytest.mark.parametrize("n_after", [1, 3, 5])
 def test_findings_of_a_topic_made_again_are_all_read(n_after: int):
-    topics = MemoryTopics()
+    topics, seconds = MemoryTopics(), itertools.count()
     topics.make(state_topic(CONFIG), 1)
     write(topics, 1, 2, 3)
     loop = AlertLoop(
@@ -38,7 +40,7 @@ def test_findings_of_a_topic_made_again_are_all_read(n_after: int):
         AlertOperator(CONFIG),
         member=MemoryMember(log=topics, topics=[FINDINGS], group="alert"),
         records=KafkaAlertRecords(CONFIG, topics, wall_ms=lambda: BEGIN_MS),
-        clock=Clock(seconds=lambda: 0.0, wall_ms=lambda: BEGIN_MS),
+        clock=Clock(seconds=lambda: float(next(seconds)), wall_ms=lambda: BEGIN_MS),
     )
     for _ in range(4):
         loop.turn(0)
