@@ -122,6 +122,7 @@ class KafkaMember:
 
     def poll(self, timeout_ms: int) -> list[Messages]:
         """Return new messages of partitions that were placed."""
+        self._finish_joining()
         try:
             polled = self._consumer.poll(timeout_ms=timeout_ms)
         except kafka_errors.OffsetOutOfRangeError as error:
@@ -146,6 +147,17 @@ class KafkaMember:
         if polled:
             self._say_uncommitted(at_hand=True)
         return [messages(Source(*part), records) for part, records in polled.items()]
+
+    def _finish_joining(self) -> None:
+        """Have the client take in what the group gave it while no poll was waiting.
+
+        A poll that ends in the middle of a join leaves the join at work. Where only a topic's
+        partitions had changed, the client forgets meanwhile why it joined, and would never look at
+        what came of it: the group counts on a member that knows nothing of its partitions.
+        """
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - the client offers no way
+        if coordinator._join_task is not None and not coordinator.need_rejoin():  # noqa: SLF001
+            coordinator.request_rejoin()
 
     def _say_uncommitted(self, *, at_hand: bool) -> None:
         if at_hand != self._in_hand:
