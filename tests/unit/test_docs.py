@@ -172,9 +172,11 @@ def jump():
     return made["Jump"]
 
 
-@pytest.mark.parametrize("check", list(yield_detector_checks()), ids=lambda check: check.__name__)
-def test_the_detector_of_the_page_keeps_the_contract(jump, check):
-    check(jump)
+def test_the_detector_of_the_page_keeps_the_contract(jump):
+    checks = list(yield_detector_checks(jump))
+    assert len(checks) >= 17
+    for check in checks:
+        check(jump)
 
 
 def test_the_entry_point_of_the_page_is_in_the_group_that_is_read():
