@@ -3,7 +3,9 @@
     import pytest
     from streamad.testing.checks import yield_detector_checks
 
-    @pytest.mark.parametrize("check", list(yield_detector_checks()), ids=lambda c: c.__name__)
+    CHECKS = list(yield_detector_checks(MyDetector))
+
+    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
     def test_my_detector_keeps_the_contract(check):
         check(MyDetector)
 
