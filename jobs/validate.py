@@ -16,8 +16,9 @@ from jobs.offline.readiness import beyond_memory, readiness, samples
 from jobs.offline.replay import codec_of
 from jobs.plain.topics import output_topics
 from jobs.settings import environment, kafka_settings
-from streamad.config import PipelineConfig, format_size, load_pipeline
+from streamad.config import PipelineConfig, load_pipeline
 from streamad.config_text import line_of, read_yaml
+from streamad.config_values import format_size
 from streamad.errors import ConfigError
 from streamad.operators.detect import DetectOperator
 from streamad.operators.newcomers import full_keys

@@ -27,7 +27,8 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as dump_arrays
 
 from streamad.artifact_files import FILE_NAME, named, read_file, require_known_store, shown
-from streamad.config import FieldsConfig, PipelineConfig
+from streamad.config import PipelineConfig
+from streamad.config_sections import FieldsConfig
 from streamad.detectors import DETECTORS
 from streamad.detectors.base import Arrays, Detector
 from streamad.errors import ArtifactError, StreamadError, UnfitArtifactError

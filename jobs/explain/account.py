@@ -14,7 +14,9 @@ from typing import Literal, cast
 import numpy as np
 
 from streamad.alerts.operator import severity
-from streamad.config import PipelineConfig, ScoringConfig, format_duration
+from streamad.config import PipelineConfig
+from streamad.config_sections import ScoringConfig
+from streamad.config_values import format_duration
 from streamad.errors import StreamadError, nearest
 from streamad.records import (
     FLAG_CANDIDATE,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from connectors.codecs import FieldMap
 from jobs.init.look import Look
 from jobs.init.measure import Measure
-from streamad.config import format_duration
+from streamad.config_values import format_duration
 from streamad.wording import duration
 
 SILENT_STEPS = 10

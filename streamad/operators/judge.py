@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamad.config import PipelineConfig, ScoringConfig
+from streamad.config import PipelineConfig
+from streamad.config_sections import ScoringConfig
 from streamad.detectors.base import Detector, WindowExplanations
 from streamad.operators.call import Call
 from streamad.operators.findings import Episode, FindingMaker, Measured, sample_time

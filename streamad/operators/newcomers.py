@@ -8,7 +8,8 @@ from fnmatch import fnmatchcase
 import numpy as np
 from numpy.typing import NDArray
 
-from streamad.config import PipelineConfig, format_size
+from streamad.config import PipelineConfig
+from streamad.config_values import format_size
 from streamad.detectors.base import Detector
 from streamad.operators.call import Call
 from streamad.operators.shard import ShardState

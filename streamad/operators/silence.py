@@ -13,7 +13,8 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from streamad.config import PipelineConfig, SeriesConfig
+from streamad.config import PipelineConfig
+from streamad.config_sections import SeriesConfig
 from streamad.operators.call import Call
 from streamad.operators.findings import FindingMaker
 from streamad.operators.replaced import (

@@ -17,8 +17,8 @@ from typing import Any
 from connectors.codecs import CODECS
 from connectors.telemetry import METRICS, table
 from jobs.catalogue import Entry, entry
-from streamad import config as config_module
-from streamad.config import PipelineConfig, Section, binds_state
+from streamad.config import PipelineConfig, binds_state
+from streamad.config_sections import Section
 from streamad.detectors import DETECTORS
 from tests.docs.alerts import alerts_page
 from tests.docs.baseline import baseline_page
@@ -136,7 +136,7 @@ def _class_lines(section: type[Section]) -> Iterator[tuple[str, str | None]]:
 
 
 def _class_node(section: type[Section]) -> ast.ClassDef:
-    tree = ast.parse(inspect.getsource(config_module))
+    tree = ast.parse(inspect.getsource(sys.modules[section.__module__]))
     found = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == section.__name__]
     return found[0]
 

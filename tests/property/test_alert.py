@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamad.alerts.operator import MAX_SEVERITY, AlertOperator, severity
-from streamad.config import AlertsConfig, LimitConfig, PipelineConfig
+from streamad.config import PipelineConfig
+from streamad.config_sections import AlertsConfig, LimitConfig
 from streamad.records import Alert, Finding
 
 OPERATOR = AlertOperator(PipelineConfig(name="hosts"))

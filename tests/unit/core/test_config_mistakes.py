@@ -4,13 +4,8 @@ import time
 
 import pytest
 
-from streamad.config import (
-    PipelineConfig,
-    format_duration,
-    load_pipeline,
-    parse_duration,
-    parse_pipeline,
-)
+from streamad.config import PipelineConfig, load_pipeline, parse_pipeline
+from streamad.config_values import format_duration, parse_duration
 from streamad.errors import ConfigError
 
 

@@ -18,11 +18,11 @@ from streamad.config import (
     DECISION_SETTINGS,
     LIGHT_SETTINGS,
     PipelineConfig,
-    Section,
     binds_state,
     changes_decisions,
     parse_pipeline,
 )
+from streamad.config_sections import Section
 from streamad.detectors.knn import KNN
 from streamad.errors import StateError
 from streamad.operators.call import DetectOutput
