@@ -65,7 +65,7 @@ def work(args: argparse.Namespace) -> None:
         saved = False
         while taken < args.messages or any(shard.dirty for shard in loop.shards.values()):
             taken += loop.turn()
-            if not saved and taken >= args.save_at and not loop._dirty():
+            if not saved and taken >= args.save_at and not loop._is_dirty():
                 for shard in loop.shards.values():
                     loop._save(shard)
                 saved = True

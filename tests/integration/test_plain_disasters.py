@@ -57,7 +57,7 @@ def test_a_group_without_offsets_goes_on_where_its_state_ends(pipeline, rows):
     loop, kafka = detect_loop(job.config, job.settings, member="m")
     with contextlib.closing(kafka):
         deadline = time.monotonic() + 30
-        while len(loop.shards) < 2 or loop._dirty():
+        while len(loop.shards) < 2 or loop._is_dirty():
             loop.turn(20)
             assert time.monotonic() < deadline
         job.send(series[:600])
