@@ -27,15 +27,19 @@ def merged_rows(batch: SignalBatch, hashes: NDArray[np.uint64]) -> NDArray[np.in
     [1]
     """
     message = batch.message
-    if (np.diff(message) > 0).all():
+    if (message[1:] > message[:-1]).all():
         return np.empty(0, np.int64)
     with np.errstate(over="ignore"):
-        code = hashes ^ (batch.time_ms.astype(np.uint64) * _TIME)
+        code = batch.time_ms.astype(np.uint64)
+        code *= _TIME
+        code ^= hashes
         code ^= message.astype(np.uint64) * _MESSAGE
+    # To sort is several times quicker than to say how, and as a rule there is nothing to tell.
+    ranked = np.sort(code)
+    if not (ranked[1:] == ranked[:-1]).any():
+        return np.empty(0, np.int64)
     order = np.argsort(code, kind="stable")
     twice = np.flatnonzero(code[order[1:]] == code[order[:-1]])
-    if not len(twice):
-        return twice
     one, two = order[twice], order[twice + 1]
     # Variates of one sample may come as rows of their own.
     known = np.isfinite(batch.values)
