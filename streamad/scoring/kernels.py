@@ -336,7 +336,7 @@ def judge_windows(
             rare = probability((s[1] - base) / laws[k, 1, 1], share)
             newest_level[i] = new_entry
             # Of a new key only a break can be told from a load that rises for the first time.
-            known = sudden[i] or not young
+            known = sudden[i] or not young or note[OPEN] == 1
             if s[1] >= new_entry and known:
                 above = True
                 note[BY_NEWEST] = 1

@@ -90,6 +90,17 @@ def test_the_days_after_it_bring_no_storm(name: str, step: int):
     assert max(within_12h, default=0) <= 0.25 * KEYS
 
 
+def test_an_open_episode_of_a_young_key_keeps_its_severity():
+    op = build_detect(parse_pipeline("{name: t, windows: {size: 64}}"))
+    values = np.random.default_rng(3).normal(50, 1, 700)
+    values[600:640] += 40
+    times = BEGIN_MS + MINUTE * np.arange(700)
+    out = op.process(op.new_state(), make_columns(["a"] * 700, times, values))
+    (log,) = out.scores
+    inside = (log.end_ms >= times[604]) & (log.end_ms < times[630])
+    assert (log.severity[inside] >= 1).all()
+
+
 def windows(*series: np.ndarray) -> np.ndarray:
     return np.stack([one.reshape(64, -1) for one in series]).astype(np.float32)
 
