@@ -183,7 +183,7 @@ class Silence:
             heard,
             silence_ms=silence_ms,
             name=lambda one: call.key(one.code),
-            family=self._family(call),
+            family=self._kind(call),
         )
         for one in lost:
             by = by_whom.get(one.code)
@@ -200,7 +200,7 @@ class Silence:
         self, call: Call, tables: Sequence[Table], quiet: Masks, tick_ms: int
     ) -> None:
         """Report groups of which no key sends any more, by the key that sent last."""
-        family, silent = self._family(call), defaultdict[str, list[Member]](list)
+        family, silent = self._group(call), defaultdict[str, list[Member]](list)
         sends = set[str]()
         for table, still in zip(tables, quiet, strict=True):
             for one in members(table, still):
@@ -226,16 +226,22 @@ class Silence:
             last = max(silent, key=lambda one: (one.clock_ms, call.key(one.code)))
             self._fell_silent(call, last, tick_ms, n_series=len(silent))
 
-    def _family(self, call: Call) -> Family:
-        """Return a function from a key to its group, or to what its name shares with others."""
-        group, n_fields = self.config.alerts.group, len(self.config.input.fields.key)
+    def _group(self, call: Call) -> Family:
+        """Return a function from a key to its group; without ``alerts.group`` all are of one."""
+        group = self.config.alerts.group or ""
 
-        def family(key: str, code: int) -> str:
-            if group:
-                return self.make.entity(key, call.state.tags_of(code)).get(group, group)
-            return family_of(key, n_fields)
+        def of(key: str, code: int) -> str:
+            return self.make.entity(key, call.state.tags_of(code)).get(group, group)
 
-        return family
+        return of
+
+    def _kind(self, call: Call) -> Family:
+        """Return a function from a key to what it has in common with those that may replace it.
+
+        Not the group alone: a new web server must not hide that a database of its team is gone.
+        """
+        group, n_fields = self._group(call), len(self.config.input.fields.key)
+        return lambda key, code: f"{group(key, code)}\0{family_of(key, n_fields)}"
 
     # ------------------------------------------------------------------ findings
 

@@ -102,11 +102,15 @@ def test_a_new_key_of_another_kind_replaces_nobody():
     assert told(found) == [("api-1", "began")]
 
 
-def test_a_group_says_who_is_of_one_kind():
-    lives = [("x9/shop", 0, 60), ("b7/shop", 58, 200), ("k2/bank", 0, 60), ("z1/shop", 0, 200)]
-    op = operator(alerts="group: service", key="[pod, service]")
+def test_who_replaces_is_of_the_same_group_and_the_same_name():
+    lives = [
+        ("web-9/shop", 0, 60), ("web-7/shop", 58, 200),  # replaced
+        ("web-2/bank", 0, 60), ("web-1/shop", 58, 200),  # of another team
+        ("db-1/club", 0, 60), ("web-4/club", 58, 200),  # of that team, and no database
+    ]  # fmt: skip
+    op = operator(alerts="group: team", key="[pod, team]")
     found = watch(op, lives, until=200, clock="clock/clock")
-    assert told(found) == [("k2/bank", "began")]
+    assert sorted(told(found)) == [("db-1/club", "began"), ("web-2/bank", "began")]
 
 
 def test_a_key_that_comes_back_may_fall_silent_again():
