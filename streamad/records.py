@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 FindingState = Literal["began", "continues", "ended"]
 FindingKind = Literal["anomaly", "no_data", "error", "quarantine", "flood", "clock"]
+Part = float | str
+"""What was observed or expected of one part of an explanation."""
 AlertState = Literal["opened", "updated", "resolved"]
 
 MAX_ABS_VALUE = 1e30
@@ -107,17 +109,20 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Why one window is strange, in the units of the input.
+    """Why one item (a window, an event, an edge, a graph) is strange, in the units of the input.
 
-    ``variates`` maps each variate to its share of the score (shares sum to 1); ``observed`` and
-    ``expected`` are the values at one sample inside the event; ``time_ms`` is that sample's time.
+    ``variates`` maps each part (variate, field, pair of fields, edge) to its share of the score
+    (shares sum to 1); ``observed`` and ``expected`` are the values at one sample inside the event:
+    text where a part is no number, absent where nothing is known; ``time_ms`` is its time;
+    ``text`` is the reason in words; ``entities`` are those it implicates besides the key.
     """
 
-    observed: dict[str, float]
-    expected: dict[str, float]
+    observed: dict[str, Part]
+    expected: dict[str, Part]
     variates: dict[str, float]
     time_ms: int
     text: str = ""
+    entities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,8 +200,8 @@ class Alert:
     severity: float
     peak_severity: float
     threshold_p: float
-    observed: dict[str, float]
-    expected: dict[str, float]
+    observed: dict[str, Part]
+    expected: dict[str, Part]
     explanation: dict[str, float]
     summary: str
     past: bool = False

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from streamad.records import Explanation, Finding
+from streamad.records import Explanation, Finding, Part
 from streamad.shown import safe_text
 
 ADOPTED: Final = "adopted as the new normal"
@@ -207,7 +207,7 @@ def _values(why: Explanation | None, verb: str) -> str:
     name = _first(why)
     if why is None or name is None:
         return ""
-    observed, expected = numbers(why.observed[name], why.expected[name])
+    observed, expected = both_numbers(why, name)
     return f"{verb} {observed}, expected about {expected}{_also(why, name)}"
 
 
@@ -215,7 +215,7 @@ def _level(why: Explanation | None) -> str:
     name = _first(why)
     if why is None or name is None:
         return "behaviour"
-    return f"level about {numbers(why.observed[name], why.expected[name])[0]}"
+    return f"level about {both_numbers(why, name)[0]}"
 
 
 def _first(why: Explanation | None) -> str | None:
@@ -236,9 +236,23 @@ def _also(why: Explanation, first: str) -> str:
     return f" (also {' and '.join(others[:_MOST_ALSO])})" if others else ""
 
 
-def _finite(values: Mapping[str, float], name: str) -> bool:
+def _finite(values: Mapping[str, Part], name: str) -> bool:
     value = values.get(name)
-    return value is not None and math.isfinite(value)
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def both_numbers(why: Explanation, name: str) -> tuple[str, str]:
+    """Return what was observed and expected of a part as texts; ``-`` where nothing is known."""
+    observed, expected = why.observed.get(name), why.expected.get(name)
+    if isinstance(observed, (int, float)) and isinstance(expected, (int, float)):
+        return numbers(observed, expected)
+    return _text_of(observed), _text_of(expected)
+
+
+def _text_of(part: Part | None) -> str:
+    if part is None:
+        return "-"
+    return part if isinstance(part, str) else number(part)
 
 
 def numbers(observed: float, expected: float) -> tuple[str, str]:

@@ -9,16 +9,18 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import orjson
 
 from connectors.records.typed_json import WRONG_TYPE, ShapeError, to_record
-from streamad.records import Alert, Explanation, Finding, Rejected
+from streamad.records import Alert, Explanation, Finding, Part, Rejected
 from streamad.shown import safe_text
 
 logger = logging.getLogger(__name__)
 
 Headers = Sequence[tuple[str, bytes | None]]
+Value = TypeVar("Value")
 
 KINDS: Mapping[str, type[Finding] | type[Alert]] = {"finding": Finding, "alert": Alert}
 TYPE_PREFIX = "io.streamad."
@@ -74,8 +76,8 @@ def bounded_alert(alert: Alert, n_bytes: int) -> Alert:
     return replace(
         alert,
         entity=_entity(alert.entity),
-        observed=_only(alert.observed, kept),
-        expected=_only(alert.expected, kept),
+        observed=_parts(alert.observed, kept),
+        expected=_parts(alert.expected, kept),
         explanation=_only(alert.explanation, kept),
         links={name: _short(link) for name, link in list(alert.links.items())[:MAX_ENTITIES]},
         summary=_short(alert.summary),
@@ -96,11 +98,12 @@ def _short(text: str) -> str:
 def _explanation(why: Explanation) -> Explanation:
     kept = _largest(why.variates or dict.fromkeys(why.observed, 0.0))
     return Explanation(
-        observed=_only(why.observed, kept),
-        expected=_only(why.expected, kept),
+        observed=_parts(why.observed, kept),
+        expected=_parts(why.expected, kept),
         variates=_only(why.variates, kept),
         time_ms=why.time_ms,
         text=_short(why.text),
+        entities=tuple(name[:MAX_NAME_CHARS] for name in why.entities[:MAX_ENTITIES]),
     )
 
 
@@ -109,7 +112,14 @@ def _largest(shares: Mapping[str, float]) -> list[str]:
     return sorted(shares, key=lambda name: (-(shares[name] or 0.0), name))[:MAX_NAMED]
 
 
-def _only(values: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:
+def _parts(values: Mapping[str, Part], names: Iterable[str]) -> dict[str, Part]:
+    return {
+        name: _short(value) if isinstance(value, str) else value
+        for name, value in _only(values, names).items()
+    }
+
+
+def _only(values: Mapping[str, Value], names: Iterable[str]) -> dict[str, Value]:
     return {name[:MAX_NAME_CHARS]: values[name] for name in names if name in values}
 
 

@@ -109,6 +109,8 @@ def _reader(hint: Any) -> Reader:
         return _choice_reader(get_args(hint))
     if origin is dict:
         return _dict_reader(_reader(get_args(hint)[1]))
+    if origin is tuple:
+        return _tuple_reader(_reader(get_args(hint)[0]))
     if isinstance(hint, type) and is_dataclass(hint):
         return partial(to_record, hint)
     return _read_float if hint is float else _exact_reader(hint)
@@ -132,6 +134,15 @@ def _union_reader(choices: Sequence[tuple[Any, Reader]]) -> Reader:
 def _choice_reader(choices: tuple[Any, ...]) -> Reader:
     def read(value: object) -> Any:
         return value if isinstance(value, str) and value in choices else _refuse(value, choices)
+
+    return read
+
+
+def _tuple_reader(reader: Reader) -> Reader:
+    def read(value: object) -> Any:
+        if not isinstance(value, list):
+            _refuse(value, "an array")
+        return tuple(reader(one) for one in value)
 
     return read
 
@@ -193,4 +204,6 @@ def _schema(hint: Any) -> dict[str, Any]:
         return {"enum": list(get_args(hint))}
     if origin is dict:
         return {"type": "object", "additionalProperties": _schema(get_args(hint)[1])}
+    if origin is tuple:
+        return {"type": "array", "items": _schema(get_args(hint)[0])}
     return SCALARS[hint] if hint in SCALARS else schema_of(hint)

@@ -13,7 +13,7 @@ from rich.text import Text
 from jobs.explain.account import Account, Around
 from streamad.records import Finding, as_dict
 from streamad.shown import safe_text
-from streamad.wording import clock, number, numbers
+from streamad.wording import both_numbers, clock, number
 
 BARS = "▁▂▃▄▅▆▇█"
 NOT_SCORED = "·"
@@ -79,7 +79,7 @@ def _of_finding(finding: Finding) -> list[tuple[str, str]]:
     if why is not None:
         at = clock(why.time_ms)
         for name, share in sorted(why.variates.items(), key=lambda item: -item[1]):
-            observed, expected = numbers(why.observed[name], why.expected[name])
+            observed, expected = both_numbers(why, name)
             text = f"{observed} at {at}, expected about {expected} ({share:.0%} of the score)"
             rows.append((name, text))
     windows = f"{finding.n_windows} window{'' if finding.n_windows == 1 else 's'}"

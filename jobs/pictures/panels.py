@@ -156,7 +156,7 @@ def bands_of(alerts: Sequence[Alert]) -> dict[str, list[Band]]:
                 end_ms=end,
                 severity=alert.peak_severity,
                 text=alert.summary if end is not None else first[name].summary,
-                expected=known.expected,
+                expected={k: v for k, v in known.expected.items() if not isinstance(v, str)},
             )
         )
     return bands

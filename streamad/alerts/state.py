@@ -6,11 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from streamad.alerts.limits import MAX_COUNT, Opened, opened_of
 from streamad.errors import StateError
 from streamad.records import Alert, Explanation, Finding
+
+Value = TypeVar("Value")
 
 ENDLESS: Final = ("error", "clock")
 """Kinds of findings that have no end: those of a key share one alert, which ends by itself."""
@@ -342,6 +344,8 @@ def finite(why: Explanation | None) -> Explanation | None:
         expected=_known(why.expected),
         variates=_known(why.variates),
         time_ms=why.time_ms,
+        text=why.text,
+        entities=why.entities,
     )
 
 
@@ -350,8 +354,10 @@ def number_of(value: float | None) -> float:
     return value if value is not None and math.isfinite(value) else 0.0
 
 
-def _known(values: Mapping[str, float]) -> dict[str, float]:
+def _known(values: Mapping[str, Value]) -> dict[str, Value]:
     """Leave out what is not finite: JSON cannot hold it."""
-    return {
-        name: value for name, value in values.items() if value is not None and math.isfinite(value)
-    }
+    return {name: value for name, value in values.items() if _is_known(value)}
+
+
+def _is_known(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, (int, float)) and math.isfinite(value))

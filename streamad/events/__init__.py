@@ -1,0 +1,1 @@
+"""Categorical events: who did what to which, from where; one row an event."""
