@@ -15,8 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 from streamad.artifacts import Manifest, load_artifact, load_seeds
 from streamad.config import PipelineConfig
 from streamad.detectors import DETECTORS
-from streamad.detectors.base import Detector, DetectorInfo
+from streamad.detectors.contract import DetectorInfo, ItemDetector
 from streamad.errors import ArtifactError, ConfigError, UnfitArtifactError, WindowError, nearest
+from streamad.modalities import MODALITIES
 from streamad.operators.detect import DetectOperator
 from streamad.shown import is_secret_name, safe_text, without_credentials
 
@@ -50,7 +51,7 @@ def build_detect(config: PipelineConfig, *, strict: bool = False) -> DetectOpera
 
 def from_artifact(
     config: PipelineConfig,
-    detector: Detector,
+    detector: ItemDetector[Any],
     manifest: Manifest,
     *,
     seeds: NDArray[np.float32] | None = None,
@@ -89,7 +90,7 @@ def detector_info(name: str) -> DetectorInfo:
     return info
 
 
-def make_detector(config: PipelineConfig, *, size: int | None = None) -> Detector:
+def make_detector(config: PipelineConfig, *, size: int | None = None) -> ItemDetector[Any]:
     """Return the configured detector, not fitted; ``windows.size: auto`` is its default size."""
     given = config.windows.size
     chosen = size if given == "auto" else given
@@ -120,13 +121,14 @@ def settled(config: PipelineConfig) -> PipelineConfig:
 
 def make(
     name: str, *, size: int | None = None, params: Mapping[str, Any] | None = None
-) -> Detector:
+) -> ItemDetector[Any]:
     """Return a detector by name; wrong parameters are told with the nearest right one."""
     kind = DETECTORS.load(name)
     given = dict(params or {})
     check_params(name, given)
+    sized = {"size": size} if "size" in inspect.signature(kind).parameters else {}
     try:
-        made: Detector = kind(size=size, **given)
+        made: ItemDetector[Any] = kind(**sized, **given)
     except (WindowError, ValueError, TypeError) as error:
         msg = f"detector {name!r}: {error}"
         raise ConfigError(msg) from error
@@ -174,8 +176,12 @@ def check_detector(config: PipelineConfig) -> None:
     info = detector_info(chosen.name)
     check_params(chosen.name, chosen.params)
     names = config.input.fields.variate_names
-    if info.modality != "signals":
-        msg = f"detector.name: {info.name} scores {info.modality}, and this pipeline reads signals"
+    records = MODALITIES.load(info.modality).records
+    if records != config.input.records:
+        msg = (
+            f"detector.name: {info.name} scores {info.modality}, made of records: {records}, and "
+            f"this pipeline has input.records: {config.input.records}"
+        )
         raise ConfigError(msg)
     if len(names) > 1 and not info.multivariate:
         msg = (

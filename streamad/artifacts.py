@@ -30,7 +30,7 @@ from streamad.artifact_files import FILE_NAME, named, read_file, require_known_s
 from streamad.config import PipelineConfig
 from streamad.config_sections import FieldsConfig
 from streamad.detectors import DETECTORS
-from streamad.detectors.base import Arrays, Detector
+from streamad.detectors.contract import Arrays, ItemDetector
 from streamad.errors import ArtifactError, StreamadError, UnfitArtifactError
 
 FORMAT: Final = 1
@@ -85,8 +85,9 @@ class Manifest(_Part):
     detector: str
     detector_version: str = ""
     params: dict[str, Any] = Field(default_factory=dict)
-    size: int = Field(ge=2, le=8192)
+    size: int = Field(ge=1, le=8192)
     stride: int = Field(default=1, ge=1, le=8192)
+    records: str = "signals"
     variates: tuple[str, ...] = Field(min_length=1, max_length=MAX_VARIATES)
     fields: FieldsConfig = FieldsConfig()
     series: SeriesShape = SeriesShape()
@@ -107,7 +108,7 @@ class Manifest(_Part):
 
 def save_artifact(
     url: str | Path,
-    detector: Detector,
+    detector: ItemDetector[Any],
     manifest: Manifest,
     *,
     seeds: NDArray[np.float32] | None = None,
@@ -155,7 +156,7 @@ def load_manifest(url: str | Path) -> Manifest:
 
 def load_artifact(
     url: str | Path, config: PipelineConfig | None = None
-) -> tuple[Detector, Manifest]:
+) -> tuple[ItemDetector[Any], Manifest]:
     """Read an artifact back: the detector, ready to score, and its manifest.
 
     config : the pipeline it must fit. All of the manifest is checked, and every file, before a
@@ -168,14 +169,15 @@ def load_artifact(
     parts = {name: read_file(url, name) for name in manifest.files}
     _require_whole(url, manifest, parts)
     try:
-        kind: type[Detector] = DETECTORS.load(manifest.detector)
+        kind: type[ItemDetector[Any]] = DETECTORS.load(manifest.detector)
         _require_parameters(kind, manifest, {} if config is None else config.detector.params)
         arrays = _arrays(parts)
         for name in kind.finite:
             if name in arrays and not np.isfinite(arrays[name]).all():
                 msg = f"{name} holds values that are not finite"
                 raise ArtifactError(msg)
-        detector = kind(size=manifest.size, **manifest.params)
+        sized = {"size": manifest.size} if "size" in inspect.signature(kind).parameters else {}
+        detector = kind(**sized, **manifest.params)
         return detector.load(arrays), manifest
     except UnfitArtifactError:
         raise
@@ -223,9 +225,10 @@ def differences(manifest: Manifest, config: PipelineConfig) -> list[str]:
     pairs: list[tuple[str, Any, Any]] = [("detector.name", manifest.detector, chosen.name)]
     if config.windows.size != "auto":
         pairs.append(("windows.size", manifest.size, config.windows.size))
-    names = config.input.fields.variate_names
+    pairs.append(("input.records", manifest.records, config.input.records))
+    names = config.input.columns
     # What a single variate is called in training data says nothing: there is no order to mistake.
-    if len(names) != 1 or len(manifest.variates) != 1:
+    if len(names) != 1 or len(manifest.variates) != 1 or manifest.records != "signals":
         pairs.append(("the variates", list(manifest.variates), list(names)))
     for name, value in chosen.params.items():
         pairs.append((f"detector.params.{name}", manifest.params.get(name, "the default"), value))
@@ -254,7 +257,9 @@ def require_fit(manifest: Manifest, config: PipelineConfig) -> None:
         raise UnfitArtifactError(msg)
 
 
-def _require_parameters(kind: type[Detector], manifest: Manifest, given: Mapping[str, Any]) -> None:
+def _require_parameters(
+    kind: type[ItemDetector[Any]], manifest: Manifest, given: Mapping[str, Any]
+) -> None:
     """Refuse parameters that a detector does not have, of another type, or from elsewhere."""
     hints = typing.get_type_hints(kind.__init__)
     known = inspect.signature(kind.__init__).parameters

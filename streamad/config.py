@@ -22,6 +22,7 @@ from streamad.config_sections import (
     Section,
     SeriesConfig,
     WindowsConfig,
+    changed,
 )
 from streamad.config_text import MAX_FILE_BYTES, explain, line_holding, read_yaml, too_large
 from streamad.errors import ConfigError
@@ -69,7 +70,24 @@ class PipelineConfig(Section):
                 "the group"
             )
             raise ValueError(msg)
+        self._no_series()
         return self
+
+    def _no_series(self) -> None:
+        """Refuse settings of series where records hold none."""
+        if self.input.records == "signals":
+            return
+        for path in SERIES_SETTINGS:
+            section: Section = self
+            *parents, name = path.split(".")
+            for parent in parents:
+                section = getattr(section, parent)
+            if name in changed(section):
+                msg = (
+                    f"{path} is for series of measured values, and this pipeline has "
+                    f"input.records: {self.input.records}; leave it out"
+                )
+                raise ValueError(msg)
 
     def topic(self, role: Literal["findings", "alerts", "scores", "state"]) -> str:
         """Return the name of an output topic."""
@@ -104,8 +122,20 @@ class PipelineConfig(Section):
         return _with(self, changes)
 
 
+SERIES_SETTINGS = (
+    "series.kind",
+    "series.step",
+    "series.aggregate",
+    "series.reorder",
+    "series.gaps",
+    "scoring.direction",
+    "scoring.min_effect",
+)
+"""Settings that mean nothing for records other than signals."""
+
 DECISION_SETTINGS = (
     "name",
+    "input.records",
     "input.fields",
     "series",
     "windows",

@@ -30,6 +30,15 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
+def changed(section: Section) -> set[str]:
+    """Return the names of the settings of a section that differ from their default."""
+    return {
+        name
+        for name, known in type(section).model_fields.items()
+        if getattr(section, name) != known.get_default(call_default_factory=True)
+    }
+
+
 class FieldsConfig(Section):
     """The names of the fields of a record."""
 
@@ -45,6 +54,20 @@ class FieldsConfig(Section):
     """Long form: the field that names the variate of a record."""
     variates: tuple[str, ...] = ()
     """Long form: the names of the variates, in order."""
+    categories: tuple[str, ...] = ()
+    """Events: the categorical fields (user, process, host); empty text counts as missing."""
+    numbers: tuple[str, ...] = ()
+    """Events: the numeric fields; ``fit`` cuts them into bins."""
+    source: str | None = None
+    """Edges: the field with the name of the node an edge starts from."""
+    target: str | None = None
+    """Edges: the field with the name of the node it leads to."""
+    source_type: str | None = None
+    """Edges: the field with the type of the source (``host``, ``user``)."""
+    target_type: str | None = None
+    """Edges: the field with the type of the target."""
+    weight: str | None = None
+    """Edges: the field with the number of times, or bytes, a row stands for; unset: once."""
     tags: tuple[str, ...] = ()
     """Fields kept beside the key, for ``series.select``, ``alerts.group`` and the alert."""
     where: dict[str, str] = {}
@@ -68,7 +91,7 @@ class FieldsConfig(Section):
             }
         if "value" in made and "values" not in made:
             made["values"] = made.pop("value")
-        for name in ("key", "values", "variates", "tags"):
+        for name in ("key", "values", "variates", "categories", "numbers", "tags"):
             if isinstance(made.get(name), str):
                 made[name] = (made[name],)
         return made
@@ -89,11 +112,24 @@ class FieldsConfig(Section):
         return self.variates or self.values
 
 
+OWN_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "signals": ("values", "variate", "variates"),
+    "events": ("categories", "numbers"),
+    "edges": ("source", "target", "source_type", "target_type", "weight"),
+}
+"""The fields that only records of one kind have."""
+SERIES_FORMATS = ("otlp_json", "otlp_proto", "prometheus")
+"""Formats that hold nothing but series."""
+
+
 class InputConfig(Section):
     """Where records come from and how they are read."""
 
     topics: tuple[str, ...] = ()
     """The topics to read; a single one may be written without a list."""
+    records: Literal["signals", "events", "edges"] = "signals"
+    """What a record holds: measured values, an event of categorical fields, or an edge of a graph.
+    """
     format: str = "json"
     """The format of messages, one of the table of formats below."""
     fields: FieldsConfig = FieldsConfig()
@@ -108,6 +144,38 @@ class InputConfig(Section):
     """A larger message becomes a dead-letter record."""
     max_rows_per_message: int = Field(default=100_000, ge=1)
     """A message with more rows becomes a dead-letter record."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return the names of what a record holds, in order."""
+        if self.records == "signals":
+            return self.fields.variate_names
+        given = (getattr(self.fields, name) for name in OWN_FIELDS[self.records])
+        return tuple(
+            name for one in given if one for name in ((one,) if isinstance(one, str) else one)
+        )
+
+    @model_validator(mode="after")
+    def _own_fields(self) -> InputConfig:
+        kind, given = self.records, changed(self.fields)
+        for other, names in OWN_FIELDS.items():
+            strange = [name for name in names if name in given and other != kind]
+            if strange:
+                msg = (
+                    f"fields.{strange[0]} is for records: {other}, and this pipeline has records: "
+                    f"{kind}; it has {', '.join(OWN_FIELDS[kind])}"
+                )
+                raise ValueError(msg)
+        if kind == "events" and not (self.fields.categories or self.fields.numbers):
+            msg = "records: events needs fields.categories: the fields that describe an event"
+            raise ValueError(msg)
+        if kind == "edges" and None in (self.fields.source, self.fields.target):
+            msg = "records: edges needs fields.source and fields.target: the two ends of an edge"
+            raise ValueError(msg)
+        if kind != "signals" and self.format in SERIES_FORMATS:
+            msg = f"format: {self.format} holds series; records: {kind} come as json or arrow"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="before")
     @classmethod

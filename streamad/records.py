@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import polars as pl
@@ -54,13 +54,28 @@ class Rejected:
         return self.counts or {self.reason: 1}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignalBatch:
-    """Points of one input partition, in offset order.
+class Rows(Protocol):
+    """What records hold, one row each: an array is one, and so are `EventRows` and `EdgeRows`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, at: Any, /) -> Self:
+        """Return rows by a slice, an index or a mask."""
+        ...
+
+
+Held = TypeVar("Held", bound=Rows)
+
+
+# Without slots: an alias of a frozen class with slots cannot be called (python/cpython#91126).
+@dataclass(frozen=True, kw_only=True)
+class RecordBatch(Generic[Held]):
+    """Rows of one input partition, in offset order; all but ``values`` is alike in all modalities.
 
     keys : pl.Series of String ``(n,)``, the series (entity) each row belongs to
     time_ms : int64 ``(n,)``, event time
-    values : float64 ``(n, n_variates)``; NaN = this row says nothing of that variate
+    values : what the rows hold ``(n, ...)``; of signals float64 ``(n, n_variates)``, where NaN
+        means that the row has no value of that variate
     message : int32 ``(n,)``, index of the message a row came from, non-decreasing
     row : int32 ``(n,)``, index of the row inside its message
     offsets : int64 ``(n_messages,)``; ``broker_ms`` : int64 ``(n_messages,)``, Kafka timestamps
@@ -70,7 +85,7 @@ class SignalBatch:
 
     keys: pl.Series
     time_ms: NDArray[np.int64]
-    values: NDArray[np.float64]
+    values: Held
     message: NDArray[np.int32]
     row: NDArray[np.int32]
     offsets: NDArray[np.int64]
@@ -80,14 +95,9 @@ class SignalBatch:
     def __len__(self) -> int:
         return len(self.time_ms)
 
-    @property
-    def n_variates(self) -> int:
-        """Return how many variates a row has."""
-        return int(self.values.shape[1])
-
-    def take(self, start: int, stop: int) -> SignalBatch:
+    def take(self, start: int, stop: int) -> RecordBatch[Held]:
         """Return rows ``start`` to ``stop`` (views, nothing is copied)."""
-        return SignalBatch(
+        return RecordBatch(
             keys=self.keys[start:stop],
             time_ms=self.time_ms[start:stop],
             values=self.values[start:stop],
@@ -99,11 +109,15 @@ class SignalBatch:
         )
 
 
+SignalBatch = RecordBatch[NDArray[np.float64]]
+"""Points of series."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
     """What a decoder makes of a list of messages: usable rows and the rejections."""
 
-    batch: SignalBatch
+    batch: RecordBatch[Any]
     rejected: list[Rejected]
 
 

@@ -36,6 +36,7 @@ from connectors.codecs.rows import (
     empty,
     finish,
     joined_key,
+    mark_unheld,
     pass_over,
     settle,
     shorten,
@@ -118,7 +119,7 @@ class ArrowCodec:
             return reason, "", _alone(table, int(rows.row[index]))
 
         good, refused = settle(rows, explain)
-        return finish(good, rejected + refused, offsets=offsets, broker_ms=broker_ms)
+        return finish(good, rejected + refused, self._fields, offsets=offsets, broker_ms=broker_ms)
 
     def _read(self, text: bytes) -> pa.Table:
         body = pa.py_buffer(text)
@@ -191,14 +192,18 @@ class ArrowCodec:
             table,
             {name: self._text(table, name, needed=name in needed) for name in fields.texts},
             self._time(table),
-            values[0].reshape(-1, 1) if len(values) == 1 else np.column_stack(values),
+            values[0].reshape(-1, 1)
+            if len(values) == 1
+            else np.stack(values, axis=1)
+            if values
+            else np.empty((table.num_rows, 0)),
         )
 
     def _candidates(self, parts: Sequence[_Part]) -> Candidates:
         """Put the columns of all messages together: checks cost by the batch, not the message."""
         fields = self._fields
         if not parts:
-            return empty(fields.tags, len(fields.variate_names))
+            return empty(fields.carried, len(fields.variate_names), fields)
         texts = {
             name: pl.Series(name, pa.chunked_array([part.texts[name] for part in parts], TEXT))
             for name in fields.texts
@@ -213,13 +218,15 @@ class ArrowCodec:
             message=np.repeat(np.array([part.place for part in parts], np.int32), sizes),
             row=np.concatenate([np.arange(size, dtype=np.int32) for size in sizes]),
             tags={
-                name: texts[name].fill_null("").str.slice(0, MAX_KEY_BYTES) for name in fields.tags
+                name: texts[name].fill_null("").str.slice(0, MAX_KEY_BYTES)
+                for name in fields.carried
             },
+            measured=fields.payload.measured,
         )
         pass_over(rows, texts, fields.where)
         if fields.variate is not None:
             spread(rows, values[:, 0], texts[fields.variate], fields.variates)
-        rows.mark(np.isnan(values).all(axis=1), "missing_field")
+        mark_unheld(rows, fields)
         return rows
 
     def _column(self, table: pa.Table, name: str) -> pa.ChunkedArray:
@@ -245,6 +252,8 @@ class ArrowCodec:
         return _one(found.cast(TEXT))
 
     def _value(self, table: pa.Table, name: str) -> NDArray[np.float64]:
+        if self._fields.roles and all(_find(table, way) is None for way in spellings(name)):
+            return np.full(table.num_rows, np.nan)
         found = self._column(table, name)
         if not (pa.types.is_integer(found.type) or pa.types.is_floating(found.type)):
             raise _RefusedError(WRONG, f"{name}: expected numbers, got {found.type}")

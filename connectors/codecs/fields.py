@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from connectors.codecs.payloads import PAYLOADS, Payload
 from streamad.errors import ConfigError
 
 TimeUnit = Literal["ms", "s", "ns", "us", "iso"]
@@ -41,6 +42,8 @@ class FieldMap:
     values : one field a variate (wide form), or the one field that holds the value (long form)
     variate : long form: the field that names the variate of a row; ``variates`` lists the names
         wanted, in order, and rows that name another are not used
+    records : what rows hold, a name of `PAYLOADS`; roles : pairs of a role and the field with the
+        text that plays it, for rows that hold texts
     tags : fields that travel with a row as text
     where : fields and shell patterns; rows that do not match all of them are not used
     rows : the array inside a message that holds its rows, where they do not stand by themselves
@@ -52,12 +55,14 @@ class FieldMap:
     values: tuple[str, ...] = ("value",)
     variate: str | None = None
     variates: tuple[str, ...] = ()
+    records: str = "signals"
+    roles: tuple[tuple[str, str], ...] = ()
     tags: tuple[str, ...] = ()
     where: tuple[tuple[str, str], ...] = ()
     rows: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.key or not self.values:
+        if not self.key or not (self.values or self.roles):
             msg = "fields: key and values must each name at least one field"
             raise ConfigError(msg)
         if self.time_unit not in ("ms", "s", "ns", "us", "iso"):
@@ -95,7 +100,22 @@ class FieldMap:
         """Return the fields read as text, each once."""
         variate = () if self.variate is None else (self.variate,)
         asked = (name for name, _ in self.where)
-        return tuple(dict.fromkeys((*self.key, *variate, *self.tags, *asked)))
+        return tuple(dict.fromkeys((*self.key, *variate, *self.carried, *asked)))
+
+    @property
+    def payload(self) -> Payload:
+        """Return what rows hold."""
+        return PAYLOADS[self.records]
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """Return the fields whose texts travel with a row: what it holds, and its tags."""
+        return tuple(dict.fromkeys((*(name for _, name in self.roles), *self.tags)))
+
+    @property
+    def only_held(self) -> frozenset[str]:
+        """Return the fields whose texts a row holds and that are no tags."""
+        return frozenset(name for _, name in self.roles) - {*self.tags}
 
     @property
     def names(self) -> tuple[str, ...]:

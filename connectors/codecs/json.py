@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from connectors.codecs.budget import Collected
 from connectors.codecs.fields import FieldMap, look_up, times_to_ms
-from connectors.codecs.json_columns import explode, read_texts
+from connectors.codecs.json_columns import explode, numbers_in, read_texts
 from connectors.codecs.json_diagnosis import diagnose, is_other
 from connectors.codecs.json_lines import (
     Lines,
@@ -39,6 +39,7 @@ from connectors.codecs.rows import (
     cut_texts,
     finish,
     joined_key,
+    mark_unheld,
     pass_over,
     settle,
     shorten,
@@ -93,7 +94,7 @@ class JsonCodec:
             rejected += reject_lines(lines, kept)
         parts = self._rows_and_series(lines, frame, kept, rejected)
         rows = concat(parts, self._fields)
-        return finish(rows, rejected, offsets=offsets, broker_ms=broker_ms)
+        return finish(rows, rejected, self._fields, offsets=offsets, broker_ms=broker_ms)
 
     def _read_messages(
         self, messages: Messages
@@ -308,7 +309,7 @@ class JsonCodec:
         """
         fields = self._fields
         keys = [flat[name] for name in fields.key]
-        values = flat.select(fields.values).to_numpy()
+        values = numbers_in(flat, fields)
         texts = None
         incomplete = any(flat[name].null_count() for name in (fields.time, *fields.values))
         if incomplete:
@@ -322,13 +323,16 @@ class JsonCodec:
             values=values,
             message=np.empty(0, np.int32),
             row=np.empty(0, np.int32),
-            tags={name: flat[name].fill_null("").rechunk() for name in fields.tags},
+            tags={name: flat[name].fill_null("").rechunk() for name in fields.carried},
+            measured=fields.payload.measured,
         )
         pass_over(rows, flat, fields.where)
         if fields.variate is not None:
             spread(rows, rows.values[:, 0], flat[fields.variate], fields.variates)
         if texts is not None:
             texts.mark(rows)
+        if not rows.measured:
+            mark_unheld(rows, fields)
         return rows
 
     def _pass_over_others(self, rows: Candidates, record: Callable[[int], object]) -> None:

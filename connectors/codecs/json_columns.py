@@ -26,6 +26,13 @@ def explode(frame: pl.DataFrame, names: Sequence[str], number: NDArray[np.int64]
     return pl.DataFrame(columns)
 
 
+def numbers_in(flat: pl.DataFrame, fields: FieldMap) -> NDArray[np.float64]:
+    """Return the numbers of rows ``(n, n_numbers)``, of which there may be none."""
+    if not fields.values:
+        return np.empty((flat.height, 0), np.float64)
+    return flat.select(fields.values).to_numpy()
+
+
 @dataclass(frozen=True, slots=True)
 class Texts:
     """What the numbers of some rows are where they stand as texts.
@@ -60,7 +67,7 @@ def read_texts(
 
     loose : time and values of ``rows`` as texts. ``NaN`` and infinities say that there is no value.
     """
-    values = flat.select(fields.values).to_numpy().copy()
+    values = numbers_in(flat, fields).copy()
     number = len(values)
     wrong, empty, no_time = (np.zeros(number, np.bool_) for _ in range(3))
     for index, name in enumerate(fields.values):
@@ -90,6 +97,6 @@ def read_texts(
         time_ms=time_ms,
         wrong=wrong,
         empty=empty & nothing,
-        absent=nothing,
+        absent=nothing & fields.payload.measured,
         no_time=no_time,
     )

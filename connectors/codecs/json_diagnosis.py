@@ -116,8 +116,20 @@ def _not_values(record: dict[str, Any], fields: FieldMap) -> tuple[str, str] | N
     for name, value in found:
         if value is not None and _number(value) is None:
             return "wrong_type", f"{name}: expected a number, got {_kind(value)} {_show(value)}"
+    if fields.roles:
+        return _not_held(record, fields)
     if all(value is None for _, value in found):
         return "missing_field", _absent(record, fields.values[0])
+    return None
+
+
+def _not_held(record: dict[str, Any], fields: FieldMap) -> tuple[str, str] | None:
+    """Name the text that is missing where a row holds texts."""
+    needed = fields.payload.needed
+    for role, name in fields.roles:
+        value = look_up(record, name)
+        if value in (None, "") and (role in needed or not needed):
+            return "missing_field", _absent(record, name)
     return None
 
 

@@ -139,12 +139,13 @@ class Points:
         """Check the points and make the batch."""
         candidates = self._candidates()
         rows, rejected = settle(candidates, explain)
-        return finish(rows, self.rejected + rejected, offsets=offsets, broker_ms=broker_ms)
+        rejected = self.rejected + rejected
+        return finish(rows, rejected, self.fields, offsets=offsets, broker_ms=broker_ms)
 
     def _candidates(self) -> Candidates:
         fields = self.fields
         if not self.taken:
-            return empty((*fields.tags, KIND_TAG), len(fields.variate_names))
+            return empty((*fields.tags, KIND_TAG), len(fields.variate_names), fields)
         message, row, series, times, numbers = zip(*self.taken, strict=True)
         time_ms = np.array(times, np.int64)
         value = np.array(numbers, np.float64)

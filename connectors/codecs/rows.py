@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from connectors.codecs.budget import MAX_LETTERS, Collected, rank_in_message, within_budget
 from connectors.codecs.fields import BAD_TIME, FieldMap
 from streamad.names import SEPARATOR
-from streamad.records import MAX_ABS_VALUE, Decoded, Rejected, SignalBatch
+from streamad.records import MAX_ABS_VALUE, Decoded, RecordBatch, Rejected
 
 MAX_KEY_BYTES = 512
 """Longer keys are rejected: a key is kept in state, in topics and in page texts for weeks."""
@@ -68,7 +69,8 @@ class Candidates:
     """Rows before the checks that do not depend on the format.
 
     keys may hold nulls and time_ms ``BAD_TIME`` where ``code`` is set already; ``code`` uint8
-    ``(n,)`` is 0 for rows nothing is known against, else ``CODES[reason]``.
+    ``(n,)`` is 0 for rows nothing is known against, else ``CODES[reason]``. measured : a row
+    without a value is of no use.
     """
 
     keys: pl.Series
@@ -78,6 +80,7 @@ class Candidates:
     row: NDArray[np.int32]
     tags: dict[str, pl.Series] = field(default_factory=dict)
     code: NDArray[np.uint8] | None = None
+    measured: bool = True
 
     def mark(self, mask: NDArray[np.bool_], reason: str) -> None:
         """Hold ``reason`` against the rows of ``mask``; the first reason of a row stays."""
@@ -98,6 +101,7 @@ class Candidates:
             row=self.row[mask],
             tags={name: tag.filter(chosen) for name, tag in self.tags.items()},
             code=None if self.code is None else self.code[mask],
+            measured=self.measured,
         )
 
 
@@ -145,7 +149,8 @@ def _check_values(rows: Candidates) -> None:
     if not (size <= MAX_ABS_VALUE).all():
         rows.mark(np.isinf(size).any(axis=1), "not_finite")
         rows.mark((size > MAX_ABS_VALUE).any(axis=1), "too_large_value")
-        rows.mark(np.isnan(size).all(axis=1), "not_finite")
+        if rows.measured:
+            rows.mark(np.isnan(size).all(axis=1), "not_finite")
 
 
 def settle(rows: Candidates, explain: Explain) -> tuple[Candidates, list[Rejected]]:
@@ -269,9 +274,22 @@ def describe(rows: Candidates, index: int, reason: str) -> str:
     return REASONS[reason]
 
 
+def mark_unheld(rows: Candidates, fields: FieldMap) -> None:
+    """Mark rows that lack a text they need, or that hold nothing at all."""
+    payload, held = fields.payload, dict(fields.roles)
+    for role in payload.needed:
+        rows.mark(rows.tags[held[role]].eq("").to_numpy(), "missing_field")
+    if payload.any:
+        nothing = np.isnan(rows.values).all(axis=1)
+        for _, name in fields.roles:
+            nothing &= rows.tags[name].eq("").to_numpy()
+        rows.mark(nothing, "missing_field")
+
+
 def finish(
     rows: Candidates,
     rejected: list[Rejected],
+    fields: FieldMap,
     *,
     offsets: NDArray[np.int64],
     broker_ms: NDArray[np.int64],
@@ -279,15 +297,20 @@ def finish(
     """Make the batch, with the rejections in message and row order, each message's in bounds."""
     if rejected:
         rejected = within_budget(rejected)
-    batch = SignalBatch(
+    texts = {role: rows.tags[name] for role, name in fields.roles}
+    batch: RecordBatch[Any] = RecordBatch(
         keys=rows.keys.rechunk(),
         time_ms=rows.time_ms,
-        values=rows.values,
+        values=fields.payload.rows(rows.time_ms, rows.values, texts, fields.values),
         message=rows.message,
         row=rows.row,
         offsets=offsets,
         broker_ms=broker_ms,
-        tags=rows.tags,
+        tags=(
+            rows.tags
+            if not fields.roles
+            else {name: rows.tags[name] for name in rows.tags if name not in fields.only_held}
+        ),
     )
     return Decoded(batch=batch, rejected=rejected)
 
@@ -296,7 +319,7 @@ def concat(parts: Sequence[Candidates], fields: FieldMap) -> Candidates:
     """Put parts together in message and row order (a stable sort, skipped where it is in order)."""
     filled = [part for part in parts if len(part.time_ms)]
     if len(filled) <= 1:
-        return filled[0] if filled else empty(fields.tags, len(fields.variate_names))
+        return filled[0] if filled else empty(fields.carried, len(fields.variate_names), fields)
     message = np.concatenate([part.message for part in filled])
     row = np.concatenate([part.row for part in filled])
     order = np.lexsort((row, message))
@@ -311,10 +334,11 @@ def concat(parts: Sequence[Candidates], fields: FieldMap) -> Candidates:
             name: pl.concat([part.tags[name] for part in filled]).gather(take)
             for name in filled[0].tags
         },
+        measured=filled[0].measured,
     )
 
 
-def empty(tags: Sequence[str], n_variates: int) -> Candidates:
+def empty(tags: Sequence[str], n_variates: int, fields: FieldMap) -> Candidates:
     """Return no rows, with the right columns."""
     return Candidates(
         keys=pl.Series("key", [], dtype=pl.String),
@@ -323,6 +347,7 @@ def empty(tags: Sequence[str], n_variates: int) -> Candidates:
         message=np.empty(0, np.int32),
         row=np.empty(0, np.int32),
         tags={name: pl.Series(name, [], dtype=pl.String) for name in tags},
+        measured=fields.payload.measured,
     )
 
 

@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from connectors.codecs import Codec, make_codec
 from connectors.codecs.fields import PER_SECOND, FieldMap, TimeUnit, look_up, times_to_ms, unit_of
 from connectors.codecs.json_diagnosis import unit_hint
-from connectors.codecs.rows import Candidates, finish, pass_over, settle, shorten, spread
+from connectors.codecs.rows import (
+    Candidates,
+    finish,
+    mark_unheld,
+    pass_over,
+    settle,
+    shorten,
+    spread,
+)
 from connectors.files.documents import table_of
 from connectors.files.moments import Moments, read_moments
 from connectors.files.numbers import read_numbers
@@ -147,13 +155,14 @@ class _Rows:
             values=values,
             message=np.arange(number, dtype=np.int32),
             row=np.zeros(number, np.int32),
-            tags={name: texts[name].fill_null("") for name in fields.tags},
+            tags={name: texts[name].fill_null("") for name in fields.carried},
+            measured=fields.payload.measured,
         )
         pass_over(rows, texts, fields.where)
         if fields.variate is not None:
             spread(rows, values[:, 0], texts[fields.variate], fields.variates)
         rows.mark(unread.any(axis=1), "wrong_type")
-        rows.mark(np.isnan(values).all(axis=1), "missing_field")
+        mark_unheld(rows, fields)
 
         def explain(index: int, reason: str) -> tuple[str, str, bytes | None]:
             at = int(self.row[start + index])
@@ -163,7 +172,8 @@ class _Rows:
 
         good, rejected = settle(rows, explain)
         offsets = np.arange(start, stop, dtype=np.int64)
-        return finish(good, rejected, offsets=offsets, broker_ms=np.full(number, -1, np.int64))
+        broker_ms = np.full(number, -1, np.int64)
+        return finish(good, rejected, fields, offsets=offsets, broker_ms=broker_ms)
 
     def _why(self, cells: dict[str, object], reason: str) -> str:
         named = {"bad_time": (self.time,), "wrong_type": self.measured}.get(reason, ())

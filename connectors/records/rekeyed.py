@@ -69,7 +69,7 @@ def _write(batch: SignalBatch, rows: NDArray[np.int64]) -> bytes:
         "key": batch.keys.gather(rows).to_arrow(),
         "ts": pl.Series(batch.time_ms[rows]).to_arrow(),
     }
-    for number in range(batch.n_variates):
+    for number in range(batch.values.shape[1]):
         columns[f"v{number}"] = pl.Series(batch.values[rows, number]).to_arrow()
     for number, tag in enumerate(batch.tags.values()):
         columns[f"t{number}"] = tag.gather(rows).to_arrow()

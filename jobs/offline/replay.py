@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from connectors.codecs import Codec, FieldMap, make_codec
+from connectors.codecs.payloads import PAYLOADS
 from connectors.files import read_messages, read_series
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
@@ -34,12 +35,15 @@ class Part:
 
 def field_map(config: PipelineConfig) -> FieldMap:
     """Return which field is what, in the decoders' terms."""
-    fields = config.input.fields
+    fields, records = config.input.fields, config.input.records
+    payload = PAYLOADS[records]
     return FieldMap(
         key=fields.key,
         time=fields.time,
         time_unit=fields.time_unit,
-        values=fields.values,
+        records=records,
+        roles=payload.texts(fields),
+        values=payload.numbers(fields),
         variate=fields.variate,
         variates=fields.variates,
         tags=fields.tags,

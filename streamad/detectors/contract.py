@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,39 @@ class Memory(ABC):
         """Return what one key costs."""
 
 
+class SharedMemory(ABC):
+    """What a detector of ``scope = "partition"`` takes in: one for all keys of an input partition.
+
+    Its arrays have shapes of their own; all of it can leave and come back.
+    """
+
+    @abstractmethod
+    def state(self) -> Arrays:
+        """Return copies of all that was taken in."""
+
+    @abstractmethod
+    def load(self, state: Arrays) -> None:
+        """Take back what `state` returned; raises StateError where it does not fit."""
+
+    @property
+    @abstractmethod
+    def n_bytes(self) -> int:
+        """Return what it costs, which does not grow."""
+
+
+class Observed(Protocol):
+    """Items as they were judged, each before it was taken in."""
+
+    @property
+    def looks(self) -> Floats:
+        """Return all looks at each item ``(n, n_looks)``."""
+        ...
+
+    def explain(self, places: NDArray[np.int64]) -> Any:
+        """Return why these items are strange, as `ItemDetector.explain` does."""
+        ...
+
+
 class ItemDetector(ABC, Generic[Items]):
     """One way of saying how strange an item is.
 
@@ -144,6 +177,15 @@ class ItemDetector(ABC, Generic[Items]):
     def new_memory(self, n_variates: int) -> Memory | None:
         """Return an empty memory where the detector learns as it goes."""
         return None
+
+    def new_shared(self) -> SharedMemory | None:
+        """Return an empty memory of a population, where ``scope`` is ``partition``."""
+        return None
+
+    def observe(self, shared: SharedMemory, items: Items, /) -> Observed:
+        """Judge each item and then take it in, in order; the same however batches are cut."""
+        msg = f"{self.info.name} has no memory of a population"
+        raise NotImplementedError(msg)
 
     def seed_memory(self, memory: Memory, *, slot: int, group: int) -> None:
         """Start a key the artifact was fitted on from what its training group taught."""

@@ -8,31 +8,28 @@ size and replay gives the same findings.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamad.config import PipelineConfig
-from streamad.detectors.base import Detector, smoothing
+from streamad.detectors.contract import ItemDetector
 from streamad.errors import StateError
+from streamad.modalities import modality_of
 from streamad.operators.ahead import why_ahead
 from streamad.operators.call import NOWHERE, Call, DetectOutput, Position, RecordedScores
 from streamad.operators.findings import FindingMaker
 from streamad.operators.identity import StateIdentity
 from streamad.operators.judge import WindowJudge
 from streamad.operators.kernels import LATE_RUN, late_runs
-from streamad.operators.merged import merged_rows
 from streamad.operators.newcomers import Newcomers, left_out, reject
 from streamad.operators.shard import ShardState
 from streamad.operators.silence import Silence, cut_at_ticks, tick_length
-from streamad.records import SignalBatch
-from streamad.scoring.episodes import EpisodePlan, Episodes, Level
+from streamad.records import RecordBatch
+from streamad.scoring.episodes import Episodes
 from streamad.windows.arrays import NEVER
 from streamad.windows.keys import NO_KEY, Hashes, KeyTable, hashes_of
-from streamad.windows.kinds import CODES, DECLARED, GAUGE, UNKNOWN, kinds_of
-from streamad.windows.signals import SignalWindows, WindowPlan
 from streamad.windows.waiting import WaitingRoom
 
 __all__ = ["DetectOperator", "DetectOutput", "Position", "RecordedScores"]
@@ -51,7 +48,7 @@ class DetectOperator:
     def __init__(  # noqa: PLR0913 - all but two by keyword
         self,
         config: PipelineConfig,
-        detector: Detector,
+        detector: ItemDetector[Any],
         *,
         artifact: str = "",
         groups: Mapping[str, int] | None = None,
@@ -67,11 +64,12 @@ class DetectOperator:
         self._make = FindingMaker(
             config=config, detector=detector.info.name, artifact=artifact, degraded=degraded
         )
-        self._judge = WindowJudge(config, detector, self._make)
-        self._newcomers = Newcomers(config, detector, self._groups)
+        self.modality = modality_of(config, detector)
+        self._judge = WindowJudge(config, detector, self._make, self.modality)
+        self._newcomers = Newcomers(config, detector, self._groups, self.modality)
         self._silence = Silence(config, self._make)
         self._tick_ms = tick_length(config.series)
-        self.plan = _window_plan(config, detector)
+        self.plan = self.modality.plan
 
     @property
     def identity(self) -> StateIdentity:
@@ -122,20 +120,21 @@ class DetectOperator:
         return ShardState(
             keys=KeyTable(self.config.series.max_keys),
             waiting=WaitingRoom(self.plan, self.config.series.max_keys),
-            windows=SignalWindows(self.plan),
+            windows=self.modality.windows(),
             episodes=Episodes(
-                _episode_plan(self.config, self.detector),
+                self.modality.episodes,
                 self._tail,
                 n_looks=self.detector.info.n_looks,
                 seeds=self._seeds,
             ),
             memory=self.detector.new_memory(self.plan.n_variates),
+            shared=self.detector.new_shared(),
         )
 
     def process(
         self,
         state: ShardState,
-        batch: SignalBatch,
+        batch: RecordBatch[Any],
         *,
         at: Position = NOWHERE,
         recorded: RecordedScores | None = None,
@@ -146,7 +145,7 @@ class DetectOperator:
         hashes = hashes_of(batch.keys)
         usable, shown = self._not_from_the_future(call, batch, hashes[0])
         kinds = self._kinds(call, batch, usable)
-        call.out.merged = merged_rows(batch, hashes[0])
+        call.out.merged = self.modality.merged(batch, hashes[0])
         call.out.counts["merged"] += len(call.out.merged)
         late = np.zeros(len(batch), np.bool_)
         parts, state.last_tick = cut_at_ticks(
@@ -181,7 +180,7 @@ class DetectOperator:
         return call.out
 
     def _not_from_the_future(
-        self, call: Call, batch: SignalBatch, hashes: NDArray[np.uint64]
+        self, call: Call, batch: RecordBatch[Any], hashes: NDArray[np.uint64]
     ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Refuse rows too far ahead: one would silence and forget its neighbours.
 
@@ -215,22 +214,19 @@ class DetectOperator:
         return usable, shown
 
     def _kinds(
-        self, call: Call, batch: SignalBatch, usable: NDArray[np.bool_]
+        self, call: Call, batch: RecordBatch[Any], usable: NDArray[np.bool_]
     ) -> NDArray[np.int8] | None:
         """Return the kind of each row, None where all are of one; others are not usable."""
-        kind, found = self.config.series.kind, kinds_of(batch)
-        if kind == "auto":
-            return None if found is None else np.maximum(found, GAUGE)
-        if found is not None and self.config.input.format in DECLARED:
-            others = usable & (found != UNKNOWN) & (found != CODES[kind])
-            left_out(call, batch, np.flatnonzero(others))
+        kinds, others = self.modality.kinds(batch, usable)
+        if len(others):
+            left_out(call, batch, others)
             usable[others] = False
-        return None
+        return kinds
 
     def _rows(  # noqa: PLR0913, PLR0917 - columns of the rows
         self,
         call: Call,
-        batch: SignalBatch,
+        batch: RecordBatch[Any],
         part: slice,
         hashes: Hashes,
         usable: NDArray[np.bool_],
@@ -265,7 +261,7 @@ class DetectOperator:
     def _report_late(
         self,
         call: Call,
-        batch: SignalBatch,
+        batch: RecordBatch[Any],
         part: slice,
         codes: NDArray[np.int32],
         late: NDArray[np.bool_],
@@ -290,62 +286,3 @@ class DetectOperator:
                 call, call.key(int(codes[row])), at_ms=at_ms, offset=offset, reason=why
             )
             call.out.findings.append(told)
-
-
-def _window_plan(config: PipelineConfig, detector: Detector) -> WindowPlan:
-    series = config.series
-    return WindowPlan(
-        size=detector.size,
-        stride=config.windows.stride,
-        n_variates=len(config.input.fields.variate_names),
-        step_ms=series.step or 0,
-        lateness_ms=series.lateness,
-        kind=series.kind,
-        aggregate=series.aggregate,
-        fill=series.gaps.fill,
-        max_missing=series.gaps.max_share,
-        nan_limit=detector.info.nan_ok,
-        reorder=series.reorder,
-    )
-
-
-CANDIDATE, EXIT = 0.85, 0.8
-"""Without settings of their own, these levels are reached by a block as often as the alert level
-to this power."""
-
-
-def _episode_plan(config: PipelineConfig, detector: Detector) -> EpisodePlan:
-    scoring, size, stride = config.scoring, detector.size, config.windows.stride
-    alert = _level(config.alerts.level)
-    two = detector.info.n_looks == 2
-    delay = (detector.lag - smoothing(size) - NEWEST_AT) // stride if two else 0
-    return EpisodePlan(
-        candidate=_level(scoring.candidate, alert, CANDIDATE),
-        exit=_level(scoring.exit, alert, EXIT),
-        alert=alert,
-        min_windows=scoring.min_windows,
-        min_duration=scoring.min_duration,
-        cool_down=scoring.cool_down,
-        adopt_ms=scoring.adopt_after,
-        first_ms=scoring.first_day,
-        update_every=scoring.update_every,
-        memory_ms=scoring.memory,
-        size=size,
-        stride=stride,
-        step_ms=config.series.step or 0,
-        smooth_delay=max(delay, 0),
-        learns=detector.info.learns,
-        zone=scoring.timezone,
-    )
-
-
-NEWEST_AT = 4
-"""Samples after the judged one at which the newest look is evidence for the centred one."""
-
-
-def _level(rarity: float | None, alert: Level | None = None, power: float = 1.0) -> Level:
-    if rarity is None:
-        return replace(alert or Level(), power=power)
-    if isinstance(rarity, int):
-        return Level(period_ms=rarity)
-    return Level(probability=rarity)

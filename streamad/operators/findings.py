@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from streamad.config import PipelineConfig
-from streamad.detectors.base import WindowExplanations
 from streamad.names import split_key
 from streamad.operators.call import Call
 from streamad.records import Explanation, Finding, FindingKind, FindingState, stable_id
@@ -191,24 +190,6 @@ class FindingMaker:
             entity=entity,
         )
 
-    def explanation(
-        self, why: WindowExplanations | None, place: int, *, window: tuple[int, int, int]
-    ) -> Explanation | None:
-        """Return row ``place`` of a detector's explanations, by variate name.
-
-        window : times of its first and last sample, and its size; where samples are irregular the
-            explained sample's time is estimated as if they were not
-        """
-        if why is None:
-            return None
-        names = self.config.input.fields.variate_names
-        observed, expected, share = (
-            dict(zip(names, column[place].astype(float).tolist(), strict=True))
-            for column in (why.observed, why.expected, why.share)
-        )
-        time_ms = sample_time(window, int(why.position[place]))
-        return Explanation(observed=observed, expected=expected, variates=share, time_ms=time_ms)
-
     def entity(self, key: str, tags: Mapping[str, str]) -> dict[str, str]:
         """Return the key taken apart into its fields, with its tags."""
         fields = self.config.input.fields.key
@@ -252,9 +233,3 @@ def quarantine(
         input={"topic": topic, "partition": partition, "offset": offset},
         reason=reason,
     )
-
-
-def sample_time(window: tuple[int, int, int], place: int) -> int:
-    """Return the time of a window's sample; ``window`` as for `FindingMaker.explanation`."""
-    first, last, size = window
-    return first + (last - first) * place // max(size - 1, 1)

@@ -14,7 +14,7 @@ from typing import Any
 from streamad.config import binds_state
 from streamad.errors import StateError
 
-STATE_VERSION = 4
+STATE_VERSION = 5
 """Of the arrays of a shard and of its header."""
 
 MAX_DIFFERENCES = 5

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamad.config import PipelineConfig
 from streamad.config_sections import ScoringConfig
-from streamad.detectors.base import Detector, WindowExplanations
+from streamad.detectors.contract import ItemDetector, Observed
+from streamad.modalities import Modality
+from streamad.modalities.base import Item
 from streamad.operators.call import Call
-from streamad.operators.findings import Episode, FindingMaker, Measured, sample_time
+from streamad.operators.findings import Episode, FindingMaker, Measured
 from streamad.operators.kernels import blind_runs, marked_before, numbered
 from streamad.records import (
     FLAG_CANDIDATE,
@@ -26,12 +29,12 @@ from streamad.records import (
 )
 from streamad.scoring.episodes import Judgement
 from streamad.scoring.kernels import ADOPTED, BEGAN, CONTINUES, ENDED, FROZEN, NOTHING
-from streamad.scoring.sudden import sudden
 from streamad.windows.arrays import KeyedArrays
 from streamad.windows.signals import WindowBlock
 from streamad.wording import ADOPTED as ADOPTED_TEXT
 from streamad.wording import frozen
 
+NOT_FINITE = "the detector returned a score that is not finite"
 FIRST_FAILURES = 3
 FAILURES_EVERY = 100
 FAILURES_AGAIN_MS = 300_000
@@ -57,25 +60,36 @@ _STATES: dict[int, FindingState] = {
 
 @dataclass(slots=True)
 class _Round:
-    """Windows between two changes of any key's memory; arrays ``(n,)`` unless said."""
+    """Windows between two changes of any key's memory; arrays ``(n,)`` unless said.
+
+    seen : the block as a detector of a population judged it, by the block's rows
+    """
 
     block: WindowBlock
     rows: NDArray[np.int64]
     ordinal: NDArray[np.int64]
     codes: NDArray[np.int32]
-    values: NDArray[np.float32]
+    values: Any
     start_ms: NDArray[np.int64]
     end_ms: NDArray[np.int64]
     still: NDArray[np.int32]
     ready: NDArray[np.bool_]
     flags: NDArray[np.uint8]
+    seen: Observed | None = None
 
 
 class WindowJudge:
     """Score the windows of a block, a round at a time where the detector learns as it goes."""
 
-    def __init__(self, config: PipelineConfig, detector: Detector, make: FindingMaker) -> None:
+    def __init__(
+        self,
+        config: PipelineConfig,
+        detector: ItemDetector[Any],
+        make: FindingMaker,
+        modality: Modality,
+    ) -> None:
         self._detector, self._make, self._scoring = detector, make, config.scoring
+        self._modality = modality
         self._stride, self._info = config.windows.stride, detector.info
         self._gated = _is_gated(config.scoring)
 
@@ -104,12 +118,26 @@ class WindowJudge:
         blind_runs(block.codes, block.incomplete, call.state.flags["blind"], limit, ends, tells)
         call.out.blind += [call.key(int(code)) for code in block.codes[tells]]
         call.out.counts["blind"] += int(tells.sum())
+        seen = self._observe(call, block)
         for part in self._rounds(call, block, ordinal, ends):
+            part.seen = seen
             self._judge_round(call, part, log, offsets)
             self._abandon(call, part, ends)
         call.out.scores.append(log)
         call.out.counts["windows"] += n
         call.out.counts["incomplete"] += int(block.incomplete.sum())
+
+    def _observe(self, call: Call, block: WindowBlock) -> Observed | None:
+        """Let a detector that judges by a population see a block as a whole, in order.
+
+        Also where its scores are in the log: what it takes in is its state.
+        """
+        if call.state.shared is None:
+            return None
+        try:
+            return self._detector.observe(call.state.shared, block.values)
+        except Exception as error:  # noqa: BLE001 - a plug-in may fail in any way; reported below
+            return _Failed(len(block), self._info.n_looks, f"{type(error).__name__}: {error}")
 
     def _abandon(self, call: Call, part: _Round, ends: NDArray[np.bool_]) -> None:
         """End episodes of keys that were blind for long: nothing else would end their alerts."""
@@ -189,7 +217,7 @@ class WindowJudge:
             suppressed,
             final=final[pick],
             still=part.still[pick],
-            sudden=sudden(part.values[pick]) if self._info.n_looks > 1 else None,
+            sudden=self._modality.sudden(part.values[pick]),
             message=offsets[part.rows[pick]],
         )
         part.flags[pick[verdict.inside]] |= FLAG_EPISODE
@@ -231,6 +259,12 @@ class WindowJudge:
         ask = part.ready & np.isnan(looks).any(axis=1)
         if not ask.any():
             return {}
+        if part.seen is not None:
+            looks[ask] = part.seen.looks[part.rows[ask]]
+            bad = np.flatnonzero(ask & ~np.isfinite(looks).all(axis=1))
+            looks[bad] = np.nan
+            why = part.seen.reason if isinstance(part.seen, _Failed) else NOT_FINITE
+            return dict.fromkeys(bad.tolist(), why)
         if ask.all():
             looks[:], failed = self._look(call, part.values, part.codes)
             return failed
@@ -239,7 +273,7 @@ class WindowJudge:
         return {int(places[i]): reason for i, reason in failed.items()}
 
     def _look(
-        self, call: Call, values: NDArray[np.float32], codes: NDArray[np.int32]
+        self, call: Call, values: Any, codes: NDArray[np.int32]
     ) -> tuple[NDArray[np.float32], dict[int, str]]:
         memory, failed = call.state.memory, dict[int, str]()
         try:
@@ -250,7 +284,7 @@ class WindowJudge:
             bad = np.arange(len(codes))
         for i in bad.tolist():
             one = slice(i, i + 1)
-            reason = "the detector returned a score that is not finite"
+            reason = NOT_FINITE
             try:
                 looks[i] = self._detector.looks(values[one], memory=memory, slots=codes[one])[0]
             except Exception as error:  # noqa: BLE001 - the stream goes on; the finding says why
@@ -317,9 +351,8 @@ class WindowJudge:
         why = self._detector.explain(
             part.values[pick], memory=call.state.memory, slots=part.codes[pick]
         )
-        rows, worst = np.arange(len(pick)), why.share.argmax(axis=1)
-        expected = why.expected[rows, worst]
-        effect = why.observed[rows, worst] - expected
+        observed, expected = self._modality.effect(why)
+        effect = observed - expected
         least = np.maximum(
             self._scoring.min_effect.absolute,
             self._scoring.min_effect.relative * np.abs(expected),
@@ -346,11 +379,11 @@ class WindowJudge:
         for i, (event, place) in enumerate(zip(events.tolist(), places.tolist(), strict=True)):
             row = int(part.rows[place])
             start_ms, end_ms = int(part.block.start_ms[row]), int(part.block.end_ms[row])
-            window = (start_ms, end_ms, self._detector.size)
+            item = Item(start_ms, end_ms, self._detector.size, int(verdict.loud_ms[event]))
             code, what = int(part.codes[place]), int(verdict.event[event])
             if what == BEGAN:
                 opened[code] = part.ordinal[place]
-            began_ms, until_ms = self._event(call, part, place, verdict, event, why, i)
+            began_ms, until_ms = self._event(call, part, place, verdict, event, why, i, item)
             episode = Episode(
                 kind="anomaly",
                 state=_STATES[what],
@@ -379,7 +412,7 @@ class WindowJudge:
                     code,
                     episode=episode,
                     measured=measured,
-                    explanation=self._make.explanation(why, i, window=window),
+                    explanation=(None if why is None else self._modality.explanation(why, i, item)),
                     reason=_reason(what, int(verdict.look[event]), int(part.still[place])),
                 )
             )
@@ -392,46 +425,57 @@ class WindowJudge:
         place: int,
         verdict: Judgement,
         event: int,
-        why: WindowExplanations | None,
+        why: Any,
         i: int,
+        item: Item,
     ) -> tuple[int, int]:
         """Return the times of the event's first and last anomalous sample, as far as is known."""
         code, known = int(part.codes[place]), call.state.flags["event_ms"]
-        start_ms, end_ms = int(part.start_ms[place]), int(part.end_ms[place])
-        window = (start_ms, end_ms, self._detector.size)
-        began_ms = until_ms = end_ms if why is None else sample_time(window, int(why.position[i]))
-        stands_out = True
-        if why is not None and why.first is not None and why.last is not None:
-            stands_out = bool(why.first[i] >= 0)
-            if stands_out:
-                began_ms = sample_time(window, int(why.first[i]))
-                until_ms = sample_time(window, int(why.last[i]))
+        shown = self._modality.span(why, i, item)
+        began_ms, until_ms, stands_out = shown.began_ms, shown.until_ms, shown.stands_out
         if verdict.look[event] == FROZEN:
-            step = (end_ms - start_ms) / max(self._detector.size - 1, 1)
+            end_ms = item.end_ms
+            step = (end_ms - item.start_ms) / max(item.size - 1, 1)
             began_ms, until_ms = end_ms - round(int(part.still[place]) * step), end_ms
             stands_out = True
         what = int(verdict.event[event])
         if what == BEGAN:
             known[code] = (began_ms, until_ms)
-        elif stands_out and why is not None and why.first is not None:
+        elif stands_out and shown.both_sides:
             # A later look sees the event from both sides: it may have begun earlier.
             if began_ms <= int(known[code, 1]):
                 known[code, 0] = min(began_ms, int(known[code, 0]))
             known[code, 1] = max(until_ms, int(known[code, 1]))
-        elif what == CONTINUES:
+        elif what == CONTINUES or shown.closes:
             known[code, 1] = max(until_ms, int(known[code, 1]))
         return int(known[code, 0]), int(known[code, 1])
 
-    def _explain(
-        self, call: Call, part: _Round, places: NDArray[np.int64]
-    ) -> WindowExplanations | None:
+    def _explain(self, call: Call, part: _Round, places: NDArray[np.int64]) -> Any:
         try:
+            if part.seen is not None:
+                return part.seen.explain(part.rows[places])
             return self._detector.explain(
                 part.values[places], memory=call.state.memory, slots=part.codes[places]
             )
         except Exception:  # noqa: BLE001 - a finding without an explanation beats none
             call.out.counts["explain_errors"] += len(places)
             return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """A block that a detector of a population failed on."""
+
+    n: int
+    n_looks: int
+    reason: str
+
+    @property
+    def looks(self) -> NDArray[np.float32]:
+        return np.full((self.n, self.n_looks), np.nan, np.float32)
+
+    def explain(self, places: NDArray[np.int64]) -> Any:
+        raise NotImplementedError(self.reason, places)
 
 
 def _reason(what: int, look: int, still: int) -> str:

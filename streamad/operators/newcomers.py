@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamad.config import PipelineConfig
 from streamad.config_values import format_size
-from streamad.detectors.base import Detector
+from streamad.detectors.contract import ItemDetector
+from streamad.modalities import Modality
 from streamad.operators.call import Call
 from streamad.operators.shard import ShardState
-from streamad.records import Rejected, SignalBatch
+from streamad.records import RecordBatch, Rejected
 from streamad.windows.arrays import NEVER
 from streamad.windows.keys import NO_KEY, Hashes
 from streamad.windows.kinds import CODES, GAUGE
@@ -27,15 +29,20 @@ class Newcomers:
     """Take rows of keys that have no arrays yet; give arrays to those that earned them."""
 
     def __init__(
-        self, config: PipelineConfig, detector: Detector, groups: Mapping[str, int]
+        self,
+        config: PipelineConfig,
+        detector: ItemDetector[Any],
+        groups: Mapping[str, int],
+        modality: Modality,
     ) -> None:
+        self._modality = modality
         self._series, self._detector, self._groups = config.series, detector, groups
         self._kind = CODES.get(config.series.kind, GAUGE)
 
     def take(
         self,
         call: Call,
-        batch: SignalBatch,
+        batch: RecordBatch[Any],
         rows: NDArray[np.int64],
         hashes: Hashes,
         kinds: NDArray[np.int8] | None,
@@ -63,7 +70,10 @@ class Newcomers:
         call.out.counts["deselected"] += int((~room.state["selected"][waiting]).sum())
         limit = full_keys(self._series.max_memory, state)
         became, goers = room.take(
-            waiting, batch.time_ms[rows], batch.values[rows], limit - len(state.keys)
+            waiting,
+            batch.time_ms[rows],
+            self._modality.waiting(batch.values[rows]),
+            limit - len(state.keys),
         )
         late[rows[became == LATE]] = True
         for row in rows[became == REFUSED].tolist():
@@ -83,7 +93,7 @@ class Newcomers:
     def _meet(
         self,
         call: Call,
-        batch: SignalBatch,
+        batch: RecordBatch[Any],
         rows: NDArray[np.int64],
         waiting: NDArray[np.int32],
         created: list[int],
@@ -125,6 +135,8 @@ class Newcomers:
             if state.memory is not None:
                 self._detector.seed_memory(state.memory, slot=code, group=group)
                 state.flags["seeded"][code] = True
+        if not len(owner):
+            return codes
         late = np.zeros(len(owner), np.bool_)
         blocks = state.windows.ingest(codes[owner], time_ms, values, late, state.flags["kind"])
         n_windows = sum(map(len, blocks))
@@ -147,7 +159,7 @@ def full_keys(max_memory: int, state: ShardState) -> int:
     return max(1, max_memory // state.bytes_per_key)
 
 
-def left_out(call: Call, batch: SignalBatch, rows: NDArray[np.int64]) -> None:
+def left_out(call: Call, batch: RecordBatch[Any], rows: NDArray[np.int64]) -> None:
     """Count rows of another kind than their series, or than ``series.kind``: no fault of theirs."""
     messages, numbers = np.unique(batch.message[rows], return_counts=True)
     for message, number in zip(messages.tolist(), numbers.tolist(), strict=True):
@@ -161,7 +173,7 @@ def left_out(call: Call, batch: SignalBatch, rows: NDArray[np.int64]) -> None:
         )
 
 
-def reject(batch: SignalBatch, row: int, reason: str, detail: str) -> Rejected:
+def reject(batch: RecordBatch[Any], row: int, reason: str, detail: str) -> Rejected:
     """Return the rejection of a row of a batch."""
     return Rejected(
         message=int(batch.message[row]), row=int(batch.row[row]), reason=reason, detail=detail

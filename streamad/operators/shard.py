@@ -11,26 +11,29 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from streamad.detectors.base import Memory
+from streamad.detectors.contract import Memory, SharedMemory
 from streamad.errors import StateError
+from streamad.modalities.base import Windows
 from streamad.operators.ahead import AheadState
 from streamad.operators.identity import StateIdentity
 from streamad.scoring.episodes import NO_SEED, Episodes
-from streamad.windows.arrays import NEVER, KeyedArrays
+from streamad.windows.arrays import MAX_COUNT, NEVER, KeyedArrays
 from streamad.windows.keys import KeyTable
-from streamad.windows.signals import SignalWindows
 from streamad.windows.waiting import WaitingRoom
 
-MAX_COUNT = 2**53
 WAITING = "waiting."
 """Begins the names of arrays of keys that wait for their first window."""
+SHARED = "shared."
+"""Begins the names of arrays of a population, which no key owns."""
+APART = (WAITING, SHARED)
 
 
 @dataclass(slots=True, kw_only=True)
 class ShardState:
     """Keys, windows, tails, episodes and memories of one shard; grown and emptied together.
 
-    Keys without a window yet are in waiting alone.
+    Keys without a window yet are in waiting alone. shared : of a detector that judges by a whole
+    population, what it has taken in of all keys.
 
     partition_ms is the greatest event time of the shard; it serves silence and TTL only. No tick
     before due_ms decides anything; it follows from the rest, and is not saved. Of flags:
@@ -44,9 +47,10 @@ class ShardState:
 
     keys: KeyTable
     waiting: WaitingRoom
-    windows: SignalWindows
+    windows: Windows
     episodes: Episodes
     memory: Memory | None
+    shared: SharedMemory | None = None
     flags: KeyedArrays = field(
         default_factory=lambda: KeyedArrays(
             {
@@ -137,7 +141,7 @@ class ShardState:
     ) -> tuple[dict[str, Any], pl.Series, dict[str, NDArray[Any]]]:
         """Return header, key names and arrays that `restore` takes back.
 
-        The first axis of arrays is the key, but for those of `WAITING`: they have their own.
+        The first axis of arrays is the key, but for those of `APART`: they have their own.
         """
         rows = self.keys.live()
         arrays: dict[str, NDArray[Any]] = {}
@@ -147,6 +151,8 @@ class ShardState:
             saved = self.memory.state(rows)
             arrays |= {f"memory.{name}": value for name, value in saved.items()}
         arrays |= {f"{WAITING}{name}": value for name, value in self.waiting.save().items()}
+        if self.shared is not None:
+            arrays |= {f"{SHARED}{name}": value for name, value in self.shared.state().items()}
         header = {
             **identity.header(),
             "partition_ms": self.partition_ms,
@@ -172,8 +178,14 @@ class ShardState:
         Raises StateError where it does not fit; the shard is then as empty as it was.
         """
         identity.require(header)
+        shared = _part(arrays, SHARED.removesuffix("."))
+        arrays = {name: array for name, array in arrays.items() if not name.startswith(SHARED)}
         self._require_shapes(arrays, len(names))
         self._require_ranges(arrays)
+        if self.shared is not None:
+            self.shared.load(shared)
+        elif shared:
+            raise StateError(_mismatch(f"{SHARED}{next(iter(shared))}", "one", "none"))
         waiting = _part(arrays, WAITING.removesuffix("."))
         codes, created = self.keys.encode(names)
         tags = json.loads(header["tags"])
@@ -220,11 +232,8 @@ class ShardState:
         A compiled kernel checks no bounds: a wrong count under a right checksum would end the
         process, and again at each start.
         """
-        plan = self.windows.plan
-        ranges = {
-            "windows.n_pending": (0, plan.pending),
-            "windows.n_samples": (0, MAX_COUNT),
-            "windows.still": (0, MAX_COUNT),
+        ranges = {f"windows.{name}": span for name, span in self.windows.ranges.items()}
+        ranges |= {
             "episodes.count": (0, MAX_COUNT),
             "episodes.seed": (NO_SEED, self.episodes.n_groups - 1),
         }

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from streamad.errors import ArtifactError, StateError
 from streamad.operators.identity import StateIdentity
-from streamad.operators.shard import WAITING, ShardState
+from streamad.operators.shard import APART, ShardState
 
 CHUNK_BYTES = 900_000
 """The largest chunk: records of more than 1 MB need settings that nobody has changed yet."""
@@ -32,11 +32,12 @@ _REST = pa.schema({"bytes": pa.binary()})
 def encode(state: ShardState, *, identity: StateIdentity) -> list[bytes]:
     """Return the state as chunks of at most `CHUNK_BYTES`."""
     header, names, arrays = state.save(identity)
-    # Those of keys that wait have lengths of their own: they go as a stream of bytes at the end.
-    waiting = {n: arrays.pop(n) for n in list(arrays) if n.startswith(WAITING)}
+    # Those of keys that wait, and of a population, have lengths of their own: they go as a stream
+    # of bytes at the end.
+    apart = {n: arrays.pop(n) for n in list(arrays) if n.startswith(APART)}
     columns = {name: _as_column(array, len(names)) for name, array in arrays.items()}
     shapes = {name: [array.dtype.str, list(array.shape[1:])] for name, array in arrays.items()}
-    rests = {n: [array.dtype.str, list(array.shape)] for n, array in waiting.items()}
+    rests = {n: [array.dtype.str, list(array.shape)] for n, array in apart.items()}
     about = json.dumps({"header": header, "arrays": shapes, "rests": rests})
     kept = {name: column for name, column in columns.items() if column is not None}
     table = pa.table({"key": names.cast(pl.String).to_arrow(), **kept}).replace_schema_metadata(
@@ -47,7 +48,7 @@ def encode(state: ShardState, *, identity: StateIdentity) -> list[bytes]:
         per_row = max(1, table.nbytes // max(1, len(table)))
         writer.write_table(table, max_chunksize=max(1, _BATCH_BYTES // per_row))
     with pa.ipc.new_stream(sink, _REST, options=_OPTIONS) as writer:
-        for array in waiting.values():
+        for array in apart.values():
             raw = np.ascontiguousarray(array).tobytes()
             for start in range(0, len(raw), _BATCH_BYTES):
                 piece = pa.array([raw[start : start + _BATCH_BYTES]], pa.binary())
@@ -87,7 +88,7 @@ def restore(state: ShardState, chunks: list[bytes], *, identity: StateIdentity) 
 
 
 def _rests(raw: bytes, about: dict[str, tuple[str, list[int]]]) -> dict[str, NDArray[Any]]:
-    """Cut the arrays of keys that wait out of their bytes; raises ValueError where some lack."""
+    """Cut arrays with lengths of their own out of their bytes; ValueError where some lack."""
     made, start = {}, 0
     for name, (dtype, shape) in about.items():
         n = int(np.prod(shape, dtype=np.int64))

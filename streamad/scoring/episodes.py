@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamad.scoring.kernels import ABOVE, BELOW, BY_NEWEST, OPEN, judge_windows
-from streamad.scoring.law import law_of_tail
+from streamad.scoring.kernels import ABOVE, BELOW, BY_NEWEST, HOUR_MS, ITEM_MS, OPEN, judge_windows
+from streamad.scoring.law import CLUSTER_SHARE, law_of_tail
 from streamad.scoring.zone import offsets
 from streamad.windows.arrays import KeyedArrays
 
@@ -67,6 +67,8 @@ class EpisodePlan:
     update_every : windows between two reports of an episode
     memory_ms : history a law is made of; more where blocks are longer than an hour
     size, stride : of windows, in samples; step_ms : time between samples (0: measured per key)
+    quiet_ms : an episode ends no sooner than so long after its last window that was not calm
+    update_ms : time between two reports of an episode that does not grow
     smooth_delay : windows by which the look at the newest samples is delayed before it is evidence
         for the centred one
     learns : the detector keeps a memory, so that scores fall after an adoption
@@ -85,6 +87,8 @@ class EpisodePlan:
     size: int = 64
     stride: int = 1
     step_ms: int = 0
+    quiet_ms: int = 0
+    update_ms: int = 0
     smooth_delay: int = 0
     learns: bool = False
     zone: str = "UTC"
@@ -102,7 +106,8 @@ class Judgement:
     withheld : bool, at or above an entry level but suppressed: not learned as normal
     adopted : bool, from here on a lasting level is normal; with an event unless it was suppressed
     For windows with an event also the episode's opening window, its sequence number, windows so
-    far, peak and its p, the p of the alert level, and the look that the peak was seen by.
+    far, peak and its p, the p of the alert level, the look that the peak was seen by, and the end
+    of the last window that was not calm.
     """
 
     event: NDArray[np.uint8]
@@ -124,6 +129,7 @@ class Judgement:
     peak_p: NDArray[np.float32]
     alert_p: NDArray[np.float32]
     look: NDArray[np.uint8]
+    loud_ms: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,13 +161,14 @@ class Episodes:
         seeds: NDArray[np.float32] | None = None,
     ) -> None:
         self.plan, self.n_looks = plan, n_looks
-        self._prior = np.array([law_of_tail(tail)] * n_looks, np.float64)
+        share = CLUSTER_SHARE if plan.size > 1 else ITEM_MS / HOUR_MS
+        self._prior = np.array([law_of_tail(tail, share=share)] * n_looks, np.float64)
         self._seeds = np.empty((0, n_looks, 0), np.float32) if seeds is None else seeds
         self._zone = offsets(plan.zone)
         self.state = KeyedArrays(
             {
                 "count": ((), np.int64, 0),
-                "clocks": ((9,), np.int64, 0),
+                "clocks": ((11,), np.int64, 0),
                 "tally": ((18,), np.int32, 0),
                 "held": ((6,), np.float32, 0.0),
                 "recent": ((max(plan.smooth_delay, 0),), np.float32, 0.0),
@@ -178,7 +185,7 @@ class Episodes:
                 plan.min_windows, plan.min_duration, plan.cool_down, plan.update_every,
                 plan.adopt_ms, max(4 * plan.size // plan.stride, 1), plan.memory_ms // ROOM,
                 plan.size, plan.stride, int(plan.learns), plan.smooth_delay, plan.step_ms,
-                max(plan.size // plan.stride, 1), plan.first_ms,
+                max(plan.size // plan.stride, 1), plan.first_ms, plan.quiet_ms, plan.update_ms,
             ],
             np.int64,
         )  # fmt: skip
@@ -250,7 +257,7 @@ class Episodes:
             np.zeros(n, b),
             np.zeros(n, b), np.zeros(n, b), np.zeros(n, i8), np.zeros(n, i8), np.zeros(n, i4),
             np.zeros(n, i4), np.zeros(n, f),
-            np.ones(n, f), np.ones(n, f), np.zeros(n, np.uint8),
+            np.ones(n, f), np.ones(n, f), np.zeros(n, np.uint8), np.zeros(n, i8),
         )  # fmt: skip
         s = self.state
         judge_windows(
@@ -265,6 +272,6 @@ class Episodes:
             made.event, made.score, made.p_value, made.level, made.newest_p, made.newest_level,
             made.severity, made.candidate, made.inside, made.withheld, made.adopted,
             made.opened_ms, made.began_ms, made.sequence,
-            made.n_windows, made.peak, made.peak_p, made.alert_p, made.look,
+            made.n_windows, made.peak, made.peak_p, made.alert_p, made.look, made.loud_ms,
         )  # fmt: skip
         return made

@@ -36,6 +36,8 @@ FEWEST_BLOCKS = 6
 CARRIED = np.float32(8.0)
 """Alert levels of a smoothed score that the next one is smoothed with, at the most."""
 FEW_DAYS = 6
+ITEM_MS = 60_000
+"""Time between two rows of a key that is not known yet, where rows are judged one by one."""
 FROZEN_TIMES, FROZEN_LEAST, FROZEN_CHANGES = 4, 32, 64
 """A series is frozen once it stands still for so many times its longest stand, at least so many
 samples, if it changed at least so often before."""
@@ -47,8 +49,8 @@ TINIEST = np.float32(1e-30)
 # Places in `clocks` (int64), `tally` (int32), `held` (float32) of a key.
 (
     BLOCK_MS, BLOCK, FIRST_BLOCK, OPENED_MS, BEGAN_MS, OPEN_BLOCK, BIRTH_MS, HUSHED_MS,
-    LAST_MESSAGE,
-) = range(9)  # fmt: skip
+    LAST_MESSAGE, LOUD_MS, TOLD_MS,
+) = range(11)  # fmt: skip
 (
     OPEN, ABOVE, BELOW, WINDOWS, SEQUENCE, SINCE, BY_NEWEST, MUTE, GRACE, FLAPS, SINCE_END, FREE,
     LONGEST, CHANGES, LAST_RUN, LOOK, HUSHED, MESSAGES,
@@ -187,6 +189,16 @@ def refit(ring, block, first, block_ms, prior, rate, alert_z, zone_from, zone_of
 
 
 @compiled
+def prior_of(prior, size, share):
+    """Return the default law of a key; of rows, a block holds more the more often they come.
+
+    The maximum of n times as many independent rows lies higher by log(n) scales (Gumbel 1958).
+    """
+    shift = np.log(float(ITEM_MS) / HOUR_MS / max(share, 1e-12)) if size == 1 else 0.0
+    return prior[0] + prior[1] * shift, prior[1]
+
+
+@compiled
 def block_length(span_ms, least_ms):
     """Return the shortest nice length of a block that holds a window: whole hours, then days."""
     least = max(span_ms, least_ms)
@@ -206,12 +218,13 @@ def judge_windows(
     count, clocks, tally, held, recent, rings, maxima, laws, marks, peaks,
     event, score, p_value, level, newest_p, newest_level, severity, candidate, inside, withheld,
     adopted, opened_ms, began_ms, sequence, n_windows, peak, peak_p, alert_p, look_out,
+    loud_ms,
 ):  # fmt: skip
     min_windows, min_duration, cool_down = settings[0], settings[1], settings[2]
     update_every, adopt_ms, adopt_windows = settings[3], settings[4], settings[5]
     least_ms, size, stride, learns = settings[6], settings[7], settings[8], settings[9] == 1
     delay, step_ms, quiet_after = settings[10], settings[11], settings[12]
-    first_ms = settings[13]
+    first_ms, quiet_ms, update_ms = settings[13], settings[14], settings[15]
     n_looks = looks.shape[1]
     two = n_looks == 2
     weight = np.float32(1.0) / np.float32(max(size // stride // 10, 0) + 1)
@@ -241,13 +254,24 @@ def judge_windows(
         # A new block: keep the maxima of the one before, and fit again.
         if count[k] == 0 or (count[k] == MEASURE_AGAIN and step_ms == 0):
             span = max(end_ms[i] - start_ms[i], (size - 1) * step_ms)
+            if size == 1:  # rows judged one by one: the time between them
+                span = (end_ms[i] - clock[BIRTH_MS]) // count[k] if count[k] > 0 else ITEM_MS
             length = block_length(span, least_ms)
             if count[k] == 0:
                 clock[BIRTH_MS] = end_ms[i]
+            if size == 1 and length == clock[BLOCK_MS]:
+                hold[SHARE] = np.float32(min(0.25, max(span, 1) / length))
+                for which in range(n_looks):
+                    refit(
+                        rings[k, which], clock[BLOCK], clock[FIRST_BLOCK], length,
+                        prior_of(prior[which], size, hold[SHARE]), _rate(marks[k, 2]),
+                        marks[k, 2], zone_from, zone_offset, scratch, laws[k, which],
+                    )  # fmt: skip
             if length != clock[BLOCK_MS]:
                 clock[BLOCK_MS] = length
                 clock[BLOCK] = clock[FIRST_BLOCK] = end_ms[i] // length
-                hold[SHARE] = np.float32(min(0.25, 0.25 * max(span, 1) / length))
+                cluster = 1.0 if size == 1 else 0.25
+                hold[SHARE] = np.float32(min(0.25, cluster * max(span, 1) / length))
                 for q in range(3):
                     block_rate = -1.0
                     if levels[q, 0] > 0:  # a probability of a window
@@ -270,9 +294,9 @@ def judge_windows(
                 note[FREE] = 0
                 for which in range(n_looks):
                     refit(
-                        rings[k, which], clock[BLOCK], clock[FIRST_BLOCK], length, prior[which],
-                        _rate(marks[k, 2]), marks[k, 2], zone_from, zone_offset, scratch,
-                        laws[k, which],
+                        rings[k, which], clock[BLOCK], clock[FIRST_BLOCK], length,
+                        prior_of(prior[which], size, hold[SHARE]), _rate(marks[k, 2]),
+                        marks[k, 2], zone_from, zone_offset, scratch, laws[k, which],
                     )  # fmt: skip
         block = end_ms[i] // clock[BLOCK_MS]
         if block > clock[BLOCK]:
@@ -288,7 +312,8 @@ def judge_windows(
                 maxima[k, which, 0] = 0.0
                 maxima[k, which, 1] = 0.0
                 refit(
-                    rings[k, which], block, clock[FIRST_BLOCK], clock[BLOCK_MS], prior[which],
+                    rings[k, which], block, clock[FIRST_BLOCK], clock[BLOCK_MS],
+                    prior_of(prior[which], size, hold[SHARE]),
                     _rate(marks[k, 2]), marks[k, 2], zone_from, zone_offset, scratch,
                     laws[k, which],
                 )  # fmt: skip
@@ -388,7 +413,7 @@ def judge_windows(
                     peaks[k, 1] = s[1]
                 if note[ABOVE] >= min_duration:
                     event[i] = BEGAN
-                    clock[OPENED_MS] = end_ms[i]
+                    clock[OPENED_MS] = clock[LOUD_MS] = clock[TOLD_MS] = end_ms[i]
                     clock[OPEN_BLOCK] = clock[BLOCK]
                     note[OPEN] = 1
                     note[BELOW] = 0
@@ -419,9 +444,11 @@ def judge_windows(
                 note[BELOW] += 1
             else:
                 note[BELOW] = 0
+                clock[LOUD_MS] = end_ms[i]
             # Each time it flaps it has to be calm for twice as long.
             patience = min(cool_down << note[FLAPS], max(quiet_after, cool_down))
-            if note[BELOW] >= patience:
+            quiet_for = end_ms[i] - clock[LOUD_MS]
+            if note[BELOW] >= patience and quiet_for >= quiet_ms << min(note[FLAPS], 2):
                 event[i] = ENDED
             elif (
                 note[WINDOWS] >= adopt_windows
@@ -432,9 +459,16 @@ def judge_windows(
             elif (
                 hold[PEAK_RATIO] > hold[REPORTED_RATIO] * RAISED
                 or (strong and hold[REPORTED] == 0.0)
-                or note[SINCE] >= update_every
+                or (
+                    note[SINCE] >= update_every
+                    and (
+                        update_ms == 0
+                        or (note[BELOW] == 0 and end_ms[i] - clock[TOLD_MS] >= update_ms)
+                    )
+                )
             ):
                 event[i] = CONTINUES
+                clock[TOLD_MS] = end_ms[i]
                 note[SINCE] = 0
                 hold[REPORTED_RATIO] = hold[PEAK_RATIO]
                 if strong:
@@ -450,6 +484,7 @@ def judge_windows(
             peak[i] = peaks[k, 1] if note[LOOK] == NEWEST else peaks[k, 0]
             peak_p[i] = hold[PEAK_P]
             look_out[i] = note[LOOK]
+            loud_ms[i] = clock[LOUD_MS]
 
         # What lasts is adopted where it is suppressed, too; nobody is told.
         if note[OPEN] == 0:
@@ -504,8 +539,8 @@ def judge_windows(
                         rings[k, which, old] = code & ~HELD if in_it else np.uint16(0)
                     refit(
                         rings[k, which], clock[BLOCK], clock[FIRST_BLOCK], clock[BLOCK_MS],
-                        prior[which], _rate(marks[k, 2]), marks[k, 2], zone_from, zone_offset,
-                        scratch, laws[k, which],
+                        prior_of(prior[which], size, hold[SHARE]), _rate(marks[k, 2]),
+                        marks[k, 2], zone_from, zone_offset, scratch, laws[k, which],
                     )  # fmt: skip
             if adopted[i]:
                 # Of the new level as little is known as of a new key, and training knew another.

@@ -68,16 +68,19 @@ def probability(z: float, share: float) -> float:
     return max(-math.expm1(-share * rate), 1e-37)
 
 
-def law_of_tail(tail: tuple[float, ...]) -> tuple[float, float]:
+def law_of_tail(tail: tuple[float, ...], *, share: float = CLUSTER_SHARE) -> tuple[float, float]:
     """Return the law (location, scale) a detector's default tail stands for.
 
-    tail : scores at `TAIL_PROBABILITIES` of a window; the law is made to hold at 1e-1 and 1e-2.
+    tail : scores at `TAIL_PROBABILITIES` of a window, or of a row that is judged by itself
+    share : length of a cluster of exceedances in blocks; see `probability`. The law is made to hold
+        where blocks reach: at 1e-1 and 1e-2 of windows, at 1e-3 and 1e-4 of rows.
     """
+    one = 0 if share >= CLUSTER_SHARE else 2
     low, high = (
-        position(block_probability(p, share=CLUSTER_SHARE)) for p in TAIL_PROBABILITIES[:2]
+        position(block_probability(p, share=share)) for p in TAIL_PROBABILITIES[one : one + 2]
     )
-    scale = max((tail[1] - tail[0]) / (high - low), 1e-6)
-    return tail[0] - scale * low, scale
+    scale = max((tail[one + 1] - tail[one]) / (high - low), 1e-6)
+    return tail[one] - scale * low, scale
 
 
 def tail_of_law(location: float, scale: float) -> tuple[float, float, float, float]:

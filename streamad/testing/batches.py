@@ -1,14 +1,17 @@
-"""Signal batches written literally, for tests: only what matters needs to be said."""
+"""Batches written literally, for tests: only what matters needs to be said."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from streamad.records import SignalBatch
+from streamad.events.rows import EventRows
+from streamad.graphs.rows import EdgeRows
+from streamad.records import Held, RecordBatch, SignalBatch
 
 Row = tuple[str, int, float] | tuple[str, int, Sequence[float]]
 
@@ -37,7 +40,7 @@ def make_batch(rows: Sequence[Row], *, offset: int = 0, broker_ms: int = -1) -> 
     )
 
 
-def cut(batch: SignalBatch, sizes: Sequence[int]) -> Iterator[SignalBatch]:
+def cut(batch: RecordBatch[Held], sizes: Sequence[int]) -> Iterator[RecordBatch[Held]]:
     """Yield a batch in parts of the given sizes, and what is left as the last part.
 
     Examples
@@ -82,4 +85,61 @@ def make_columns(
             name: pl.Series(name, list(column), dtype=pl.String)
             for name, column in (tags or {}).items()
         },
+    )
+
+
+def make_events(
+    rows: Sequence[tuple[str, int, dict[str, str | float | None]]], *, per_message: int = 1
+) -> RecordBatch[EventRows]:
+    """Return events ``(key, time_ms, fields)`` as a batch, a message a row.
+
+    Examples
+    --------
+    >>> batch = make_events([("alice", 5, {"process": "cat"}), ("bob", 6, {"process": "nc"})])
+    >>> batch.values.fields["process"].to_list()
+    ['cat', 'nc']
+    """
+    fields = pl.DataFrame([fields for _, _, fields in rows], infer_schema_length=None)
+    time_ms = np.array([time_ms for _, time_ms, _ in rows], np.int64)
+    keys = [key for key, _, _ in rows]
+    return make_held(keys, EventRows(time_ms, fields), per_message=per_message)
+
+
+def make_edges(
+    rows: Sequence[tuple[str, int, str, str]], *, per_message: int = 1
+) -> RecordBatch[EdgeRows]:
+    """Return edges ``(key, time_ms, source, target)`` as a batch, a message a row.
+
+    Examples
+    --------
+    >>> batch = make_edges([("net", 5, "web-1", "db-1")])
+    >>> batch.values.source.to_list(), batch.values.weight.tolist()
+    (['web-1'], [1.0])
+    """
+    n = len(rows)
+    none = pl.repeat(None, n, dtype=pl.String, eager=True)
+    edges = EdgeRows(
+        time_ms=np.array([row[1] for row in rows], np.int64),
+        source=pl.Series([row[2] for row in rows], dtype=pl.String),
+        target=pl.Series([row[3] for row in rows], dtype=pl.String),
+        source_type=none,
+        target_type=none,
+        weight=np.ones(n),
+    )
+    return make_held([row[0] for row in rows], edges, per_message=per_message)
+
+
+def make_held(keys: Sequence[str], values: Any, *, per_message: int = 1) -> RecordBatch[Any]:
+    """Return rows that bear their own times (``values.time_ms``) as a batch."""
+    n = len(keys)
+    message, row = np.divmod(np.arange(n, dtype=np.int32), np.int32(per_message))
+    n_messages = -(-n // per_message)
+    return RecordBatch(
+        keys=pl.Series("key", list(keys), dtype=pl.String),
+        time_ms=values.time_ms,
+        values=values,
+        message=message,
+        row=row,
+        offsets=np.arange(n_messages, dtype=np.int64),
+        broker_ms=np.full(n_messages, -1, np.int64),
     )

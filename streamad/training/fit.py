@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from streamad.artifacts import Manifest, SeriesShape, TrainingRange
 from streamad.config import PipelineConfig
-from streamad.detectors.base import Detector, Floats, Ints
+from streamad.detectors.contract import Floats, Ints, ItemDetector
 from streamad.errors import TrainingError
 from streamad.operators.detect import DetectOperator
 from streamad.records import SignalBatch
@@ -38,7 +39,7 @@ LEAST_SIZE = 16
 SIZE_WITHOUT_PERIOD = MAX_SIZE
 """Where nothing repeats, more context was measured to be better than less."""
 
-Make = Callable[[int | None], Detector]
+Make = Callable[[int | None], ItemDetector[Any]]
 Progress = Callable[[str], None]
 
 
@@ -58,7 +59,7 @@ class TrainingWindows:
 class Fitted:
     """A fitted detector, what its manifest has to say, and block maxima per group (`Episodes`)."""
 
-    detector: Detector
+    detector: ItemDetector[Any]
     manifest: Manifest
     seeds: Floats
 
@@ -162,7 +163,9 @@ def rows_of(batch: SignalBatch, rows: NDArray[np.int64]) -> SignalBatch:
     )
 
 
-def cut_windows(config: PipelineConfig, detector: Detector, batch: SignalBatch) -> TrainingWindows:
+def cut_windows(
+    config: PipelineConfig, detector: ItemDetector[Any], batch: SignalBatch
+) -> TrainingWindows:
     """Return every complete window of every key, cut as they are cut live.
 
     Where they would not fit in `MAX_WINDOW_BYTES` the stride grows, never beyond the size.

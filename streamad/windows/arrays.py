@@ -9,6 +9,8 @@ from numpy.typing import DTypeLike, NDArray
 
 NEVER = np.int64(-(2**62))
 """A time before all times: no clock has been set yet."""
+MAX_COUNT = 2**53
+"""No count of rows comes to more."""
 
 
 class KeyedArrays:

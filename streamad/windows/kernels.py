@@ -214,3 +214,24 @@ def ingest_points(
             last[k] = due
         n_pending[k] = n
     return len(codes), made
+
+
+@compiled
+def ingest_items(codes, time_ms, lateness, clock, late):
+    """Return the rows to judge and their keys' clocks after each of them."""
+    row = np.empty(len(codes), np.int64)
+    end_ms = np.empty(len(codes), np.int64)
+    n = 0
+    for i in range(len(codes)):
+        k = codes[i]
+        if k < 0:
+            continue
+        t = time_ms[i]
+        if t < clock[k] - lateness:
+            late[i] = True
+            continue
+        clock[k] = max(clock[k], t)
+        row[n] = i
+        end_ms[n] = clock[k]
+        n += 1
+    return row[:n].copy(), end_ms[:n].copy()

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamad.windows.arrays import NEVER, KeyedArrays
+from streamad.windows.arrays import MAX_COUNT, NEVER, KeyedArrays
 from streamad.windows.kernels import ingest_points
 from streamad.windows.kinds import CODES, GAUGE
 
@@ -59,14 +59,14 @@ class WindowPlan:
 class WindowBlock:
     """Windows that closed, in the order their keys' points came; valid until the next is asked for.
 
-    codes : int32 ``(n,)``; values : float32 ``(n, size, n_variates)``; start_ms, end_ms : int64
-    ``(n,)``, times of the first and the last sample;
+    codes : int32 ``(n,)``; values : the items, of signals float32 ``(n, size, n_variates)``;
+    start_ms, end_ms : int64 ``(n,)``, times of the first and the last sample;
     incomplete : bool ``(n,)``; row : int64 ``(n,)``, the input row that closed the window;
     still : int32 ``(n,)``, samples for which no variate has changed its value.
     """
 
     codes: NDArray[np.int32]
-    values: NDArray[np.float32]
+    values: Any
     start_ms: NDArray[np.int64]
     end_ms: NDArray[np.int64]
     incomplete: NDArray[np.bool_]
@@ -115,6 +115,14 @@ class SignalWindows:
         self._reserve = (pending + 1) * (size // plan.stride + 2)
         # One block, used again: fresh pages would cost more than the windows put in them.
         self._out = _Block(self._capacity + self._reserve, size, v)
+
+    @property
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """Return the least and the greatest value of arrays that kernels index with, by name."""
+        return {
+            "n_pending": (0, self.plan.pending), "n_samples": (0, MAX_COUNT),
+            "still": (0, MAX_COUNT),
+        }  # fmt: skip
 
     def ingest(
         self,

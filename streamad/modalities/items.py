@@ -1,0 +1,76 @@
+"""Events and edges: rows that are judged one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streamad.modalities.base import Item, Modality, Span
+from streamad.modalities.levels import levels_of
+from streamad.records import Explanation
+from streamad.scoring.episodes import EpisodePlan
+from streamad.windows.items import ItemWindows
+from streamad.windows.signals import WindowPlan
+
+QUIET_MS = 600_000
+"""An episode of rows ends once none of its key was strange for so long: a count of rows would be
+milliseconds of a busy key and days of an idle one."""
+UPDATE_MS = 300_000
+"""An open episode is reported again at most so often, but where it grows."""
+
+
+class Items(Modality):
+    """Rows judged one by one, with what ``explain`` returns as it is: a list of explanations."""
+
+    @property
+    def plan(self) -> WindowPlan:
+        """Return that a key's first row is judged: nothing waits."""
+        return WindowPlan(size=1, stride=1, n_variates=0, lateness_ms=0, reorder=1)
+
+    @property
+    def episodes(self) -> EpisodePlan:
+        """Return when episodes of a key begin and end: counts are rows, ends go by time."""
+        scoring = self.config.scoring
+        return EpisodePlan(
+            **levels_of(self.config)._asdict(),
+            min_windows=scoring.min_windows,
+            min_duration=scoring.min_duration,
+            cool_down=1,
+            adopt_ms=scoring.adopt_after,
+            first_ms=0,
+            update_every=1,
+            memory_ms=scoring.memory,
+            size=1,
+            stride=1,
+            quiet_ms=QUIET_MS,
+            update_ms=UPDATE_MS,
+            learns=self.detector.info.learns,
+            zone=scoring.timezone,
+        )
+
+    def windows(self) -> ItemWindows:
+        """Return the clocks of keys, empty."""
+        return ItemWindows(self.config.series.lateness)
+
+    def explanation(self, why: Sequence[Explanation], i: int, item: Item) -> Explanation:
+        """Return the detector's explanation as it is."""
+        del item
+        return why[i]
+
+    def span(self, why: Sequence[Explanation] | None, i: int, item: Item) -> Span:
+        """Return the row's own time as the event's begin, and that of the last strange row."""
+        del why, i
+        return Span(item.start_ms, item.loud_ms, stands_out=True, both_sides=False, closes=True)
+
+
+class Events(Items):
+    """Categorical events."""
+
+    name = "events"
+    records = "events"
+
+
+class Edges(Items):
+    """Edges of a graph, as they come."""
+
+    name = "edges"
+    records = "edges"
