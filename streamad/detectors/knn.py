@@ -40,7 +40,7 @@ from streamad.detectors.knn_kernels import (
     strides_of,
 )
 from streamad.detectors.knn_search import PAD, History
-from streamad.detectors.scales import in_scales, measure
+from streamad.detectors.scales import in_scales, loc_and_scale
 from streamad.errors import ArtifactError, NotFittedError, WindowError
 
 DELAY_SIZES = 4
@@ -263,7 +263,7 @@ class KNN(Detector):
         pieces = []
         for group in np.unique(of_group):
             series, usable = _stitched(windows[of_group == group])
-            self._loc[group], self._scale[group] = _loc_and_scale(series)
+            self._loc[group], self._scale[group] = loc_and_scale(series)
             scaled = in_scales(series, self._loc[group], self._scale[group])
             self._measure(scaled[-self.history :], usable[-self.history :], self._usual[group])
             if group in kept:
@@ -443,7 +443,7 @@ class KNN(Detector):
         memory.reserve(n_windows)
         memory.usual[:] = np.median(self._usual, axis=0)
         for i, window in enumerate(windows):
-            memory.loc[i], memory.scale[i] = _loc_and_scale(window)
+            memory.loc[i], memory.scale[i] = loc_and_scale(window)
         memory.phase[:] = WARM
         return memory, np.arange(n_windows, dtype=np.int32)
 
@@ -517,15 +517,6 @@ def _stitched(windows: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     gaps = begins[1:][strides[1:] == size]
     series = np.insert(series, gaps, np.float32(np.nan), axis=0)
     return series, ~np.isnan(series).any(axis=1)
-
-
-def _loc_and_scale(series: Floats) -> tuple[Floats, Floats]:
-    """Return median and floored standard deviation of each variate of ``(n, n_variates)``."""
-    n_variates = series.shape[1]
-    loc = np.zeros(n_variates, dtype=np.float32)
-    scale = np.ones(n_variates, dtype=np.float32)  # where there is no data at all
-    measure(np.ascontiguousarray(series.T), loc, scale)
-    return loc, scale
 
 
 def _joined(pieces: list[tuple[Floats, NDArray[np.bool_]]]) -> tuple[Floats, NDArray[np.bool_]]:
