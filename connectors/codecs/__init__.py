@@ -42,8 +42,8 @@ CODECS = Registry(
     {
         "json": "connectors.codecs.json:JsonCodec",
         "arrow": "connectors.codecs.arrow:ArrowCodec",
-        "otlp_json": "connectors.codecs.otlp_json:OtlpJsonCodec",
-        "otlp_proto": "connectors.codecs.otlp_proto:OtlpProtoCodec",
+        "otlp_json": "connectors.codecs.otlp.json:OtlpJsonCodec",
+        "otlp_proto": "connectors.codecs.otlp.proto:OtlpProtoCodec",
         "prometheus": "connectors.codecs.prometheus:RemoteWriteCodec",
     },
 )

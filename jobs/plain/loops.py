@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Literal
 
 from connectors.kafka.client import KafkaSettings
 from connectors.kafka.member import KafkaMember
@@ -22,11 +23,37 @@ from streamad.runtime.placing import Clock
 from streamad.runtime.rekey import RekeyLoop
 
 CLOCK = Clock(seconds=time.monotonic, wall_ms=lambda: time.time_ns() // 1_000_000)
+FINDINGS_A_POLL = 2_000
+"""Records alert takes at once; detect and rekey have a setting for it."""
 
 
 def group_of(config: PipelineConfig, role: str) -> str:
     """Return the consumer group of a role; it also begins the ids of its transactions."""
     return f"streamad.{config.name}.{role}"
+
+
+def _member(
+    config: PipelineConfig,
+    role: Literal["detect", "rekey", "alert"],
+    settings: KafkaSettings,
+    *,
+    name: str,
+    telemetry: Telemetry | None,
+    fault: Fault,
+) -> KafkaMember:
+    """Return the member of a role: alert reads findings, the others the input."""
+    reads_findings = role == "alert"
+    return KafkaMember(
+        settings,
+        group=group_of(config, role),
+        member=name,
+        stage=role,
+        topics=[config.topic("findings")] if reads_findings else config.input.topics,
+        max_poll_records=FINDINGS_A_POLL if reads_findings else config.delivery.max_poll_records,
+        timeout_ms=config.delivery.transaction_timeout,
+        telemetry=telemetry,
+        fault=fault,
+    )
 
 
 def detect_loop(
@@ -43,17 +70,7 @@ def detect_loop(
     if config.input.repartition:
         decoder = RekeyedCodec(config)
         config = of_rekeyed(config)
-    kafka = KafkaMember(
-        settings,
-        group=group_of(config, "detect"),
-        member=member,
-        stage="detect",
-        topics=config.input.topics,
-        max_poll_records=config.delivery.max_poll_records,
-        timeout_ms=config.delivery.transaction_timeout,
-        telemetry=telemetry,
-        fault=fault,
-    )
+    kafka = _member(config, "detect", settings, name=member, telemetry=telemetry, fault=fault)
     loop = DetectLoop(
         config,
         operator,
@@ -91,17 +108,7 @@ def rekey_loop(
     fault: Fault = no_fault,
 ) -> tuple[RekeyLoop, KafkaMember]:
     """Return the role that keys an input which is not, and its member."""
-    kafka = KafkaMember(
-        settings,
-        group=group_of(config, "rekey"),
-        member=member,
-        stage="rekey",
-        topics=config.input.topics,
-        max_poll_records=config.delivery.max_poll_records,
-        timeout_ms=config.delivery.transaction_timeout,
-        telemetry=telemetry,
-        fault=fault,
-    )
+    kafka = _member(config, "rekey", settings, name=member, telemetry=telemetry, fault=fault)
     partitions = len(kafka.log.bounds(rekeyed_topic(config)))
     loop = RekeyLoop(
         config,
@@ -125,17 +132,7 @@ def alert_loop(
     fault: Fault = no_fault,
 ) -> tuple[AlertLoop, KafkaMember]:
     """Return the alert role and its member, which is to be closed after the loop."""
-    kafka = KafkaMember(
-        settings,
-        group=group_of(config, "alert"),
-        member=member,
-        stage="alert",
-        topics=[config.topic("findings")],
-        max_poll_records=2_000,
-        timeout_ms=config.delivery.transaction_timeout,
-        telemetry=telemetry,
-        fault=fault,
-    )
+    kafka = _member(config, "alert", settings, name=member, telemetry=telemetry, fault=fault)
     records = KafkaAlertRecords(config, kafka.log, wall_ms=CLOCK.wall_ms)
     loop = AlertLoop(
         config,

@@ -1,4 +1,4 @@
-"""One file a detector, and the table that names them."""
+"""One module or package a detector, and the table that names them."""
 
 from streamad.registry import Registry
 

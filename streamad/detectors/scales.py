@@ -39,6 +39,15 @@ def in_scales(values: Floats, loc: Floats, scale: Floats) -> Floats:
     return np.where(still, leap, scaled).astype(np.float32)
 
 
+def loc_and_scale(series: Floats) -> tuple[Floats, Floats]:
+    """Return median and deviation of each variate of ``(n, n_variates)``; 0 and 1 without data."""
+    n_variates = series.shape[1]
+    loc = np.zeros(n_variates, dtype=np.float32)
+    scale = np.ones(n_variates, dtype=np.float32)
+    measure(np.ascontiguousarray(series.T), loc, scale)
+    return loc, scale
+
+
 @compiled
 def measure(series: Floats, loc: Floats, scale: Floats) -> None:
     """Write median and standard deviation of ``(n_variates, n)``; leave what has no data.

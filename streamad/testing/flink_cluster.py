@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import functools
 import http.client
 import importlib.util
@@ -32,7 +31,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -42,20 +41,21 @@ import yaml
 
 from streamad.errors import StreamadError
 from streamad.testing.flink_options import cluster_options, config_text
+from streamad.testing.flink_processes import (
+    STOP_TIMEOUT_S,
+    Jvm,
+    flink_environment,
+    kill_leftovers,
+    running_of,
+    send_all,
+)
 from streamad.testing.processes import free_ports, kill_with_me, port_is_free
 
 logger = logging.getLogger(__name__)
 
 _START_TIMEOUT_S = 180.0  # 14 s on two cores, most of it Flink's scripts; others may use them
-_STOP_TIMEOUT_S = 20.0
 _LOG_TAIL_LINES = 25
 _LOOK_S = 0.3
-
-_MARK = "STREAMAD_FLINK_CLUSTER"
-"""An environment variable all processes of a cluster inherit, Python workers too: its folder."""
-
-_STRAY_VARIABLES = ("HADOOP_", "HBASE_", "YARN_", "FLINK_", "_FLINK_")
-"""Variables Flink's scripts heed; what the caller has set for another Flink must not get in."""
 
 
 class ClusterError(StreamadError):
@@ -69,31 +69,6 @@ def why_no_cluster() -> str | None:
     if _distribution() is None:
         return "no PyFlink, which brings Flink's distribution; install it with `make setup-flink`"
     return None
-
-
-@dataclasses.dataclass
-class _Jvm:
-    """One process of the cluster, and the one that kills it once the tests are gone."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    watchdog: subprocess.Popen[bytes] | None
-
-    @property
-    def pid(self) -> int | None:
-        return self.process.pid if self.process.poll() is None else None
-
-    def release(self) -> subprocess.Popen[bytes]:
-        watchdog, self.watchdog = self.watchdog, None
-        if watchdog is not None:
-            watchdog.kill()  # before the JVM ends: its id may be given to another process
-            watchdog.communicate()
-        return self.process
-
-    def kill(self) -> None:
-        process = self.release()
-        process.kill()
-        process.wait()
 
 
 class FlinkCluster:
@@ -143,8 +118,8 @@ class FlinkCluster:
             root=self.root, rest_port=self.rest_port, rpc_port=rpc, blob_port=blob, slots=slots
         ) | dict(options or {})
         self._survive = self._supervised = False
-        self._job_manager: _Jvm | None = None
-        self._task_managers: dict[int, _Jvm] = {}
+        self._job_manager: Jvm | None = None
+        self._task_managers: dict[int, Jvm] = {}
         self._added = 0
         self._write_conf()
 
@@ -209,7 +184,7 @@ class FlinkCluster:
             raise
         return self
 
-    def stop(self, *, timeout_s: float = _STOP_TIMEOUT_S) -> None:
+    def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Shut everything down in order; what hangs is killed. Folder and ports stay.
 
         Parameters
@@ -229,7 +204,7 @@ class FlinkCluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        _kill_leftovers(self.root)  # those of task managers that were killed before, too
+        kill_leftovers(self.root)  # those of task managers that were killed before, too
 
     def close(self) -> None:
         """Stop the cluster and delete its folder if that was a temporary one."""
@@ -396,7 +371,7 @@ class FlinkCluster:
         ]
         return "\n".join(line for tail in tails for line in tail) or "(no log)"
 
-    def _how_it_ended(self, jvm: _Jvm) -> str:
+    def _how_it_ended(self, jvm: Jvm) -> str:
         """Return the exit code of a process, and the last errors it logged."""
         lines = (self.log_dir / f"console-{jvm.name}.log").read_text(errors="replace").splitlines()
         errors = [number for number, line in enumerate(lines) if " ERROR " in line]
@@ -418,7 +393,7 @@ class FlinkCluster:
         defaults = yaml.safe_load((shipped / "config.yaml").read_text())
         (self.conf_dir / "config.yaml").write_text(config_text(defaults, self._options))
 
-    def _jvm(self, name: str, script: str, *arguments: str) -> _Jvm:
+    def _jvm(self, name: str, script: str, *arguments: str) -> Jvm:
         with (self.log_dir / f"console-{name}.log").open("ab") as log:
             # The scripts end in `exec java`: the process id is the JVM's.
             process = subprocess.Popen(  # noqa: S603 - our own arguments
@@ -432,20 +407,10 @@ class FlinkCluster:
             )
         # The group, because a task manager's Python workers belong to it.
         watchdog = None if self._survive else kill_with_me(process.pid, group=True)
-        return _Jvm(name, process, watchdog)
+        return Jvm(name, process, watchdog)
 
     def _environment(self) -> dict[str, str]:
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(_STRAY_VARIABLES) and name != "JVM_ARGS"
-        }
-        return inherited | {
-            _MARK: str(self.root),
-            "FLINK_CONF_DIR": str(self.conf_dir),
-            "FLINK_LOG_DIR": str(self.log_dir),
-            "FLINK_PID_DIR": str(self.root / "tmp"),  # else /tmp, shared with every other Flink
-        }
+        return flink_environment(self.root, conf_dir=self.conf_dir, log_dir=self.log_dir)
 
     def _await(self, condition: Callable[[], bool], failure: str, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
@@ -482,34 +447,9 @@ def _distribution() -> Path | None:
     return None
 
 
-def _marked(root: Path) -> list[psutil.Process]:
-    """Return the processes of the cluster in this folder, whoever started them."""
-    found = []
-    for process in psutil.process_iter():
-        # Others' processes and those that are ending do not show their environment.
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get(_MARK) == str(root):
-                found.append(process)
-    return found
-
-
-def _kill_leftovers(root: Path) -> None:
-    """Kill what outlived the JVMs: Python workers, which notice the loss at their leisure."""
-    deadline = time.monotonic() + _STOP_TIMEOUT_S
-    while (left := _marked(root)) and time.monotonic() < deadline:
-        _signal(left, signal.SIGKILL)
-        time.sleep(0.05)
-
-
-def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
-
-
 def _up(directory: Path, *, port: int, slots: int, task_managers: int) -> str:
     pid_file = directory / "cluster.pid"
-    running = _running(pid_file)
+    running = running_of(pid_file)
     if running and len(running) == len(pid_file.read_text().split()):
         return f"already up; stop it with `make flink-down` (logs: {directory / 'log'})"
     if running:
@@ -527,21 +467,12 @@ def _up(directory: Path, *, port: int, slots: int, task_managers: int) -> str:
 
 def _down(directory: Path) -> str:
     pid_file = directory / "cluster.pid"
-    running = _running(pid_file)
+    running = running_of(pid_file)
     pid_file.unlink(missing_ok=True)
-    _signal(running, signal.SIGTERM)
-    psutil.wait_procs(running, _STOP_TIMEOUT_S)
-    _kill_leftovers(directory.resolve())
+    send_all(running, signal.SIGTERM)
+    psutil.wait_procs(running, STOP_TIMEOUT_S)
+    kill_leftovers(directory.resolve())
     return "Flink is down; its logs stay until `make clean`" if running else "no cluster is up"
-
-
-def _running(pid_file: Path) -> list[psutil.Process]:
-    """Return the processes the file names, without ids that have passed to other programs."""
-    try:
-        pids = {int(line) for line in pid_file.read_text().split()}
-    except (FileNotFoundError, ValueError):
-        return []
-    return [process for process in _marked(pid_file.parent.resolve()) if process.pid in pids]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from streamad.config import PipelineConfig
-from streamad.detectors.knn import NEWEST
-from streamad.detectors.knn_kernels import MEASURE_AT
+from streamad.detectors.knn.detector import NEWEST
+from streamad.detectors.knn.kernels import MEASURE_AT
 from streamad.scoring import kernels, law
 from streamad.scoring.episodes import ROOM, Level
 from streamad.scoring.sudden import BEFORE, BREAK, TAILS

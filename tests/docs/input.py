@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from connectors.codecs import arrow, budget, labels, otlp, prometheus, rows
+from connectors.codecs import arrow, budget, labels, prometheus, rows
+from connectors.codecs.otlp import base as otlp
 from connectors.records import dead_letters, output_size
 
 

@@ -105,13 +105,15 @@ def dictionary(rows: int, *texts: str) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int8()), pa.array(list(texts)))
 
 
-def footer_of_one_batch(number: int) -> bytes:
-    """Return an Arrow file whose footer lists its only batch ``number`` times."""
+def one_batch_file(rows: pa.Table) -> bytes:
     sink = io.BytesIO()
-    rows = columns(1)
     with pa.ipc.new_file(sink, rows.schema) as writer:
-        writer.write_table(rows)
-    text = sink.getvalue()
+        writer.write_batch(rows.to_batches()[0])
+    return sink.getvalue()
+
+
+def listed_often(text: bytes, number: int) -> bytes:
+    """Return an Arrow file of one batch with a footer that lists it ``number`` times."""
     (length,) = struct.unpack_from("<i", text, len(text) - 10)
     footer = bytearray(text[-10 - length : -10])
     root = struct.unpack_from("<I", footer, 0)[0]
@@ -119,6 +121,7 @@ def footer_of_one_batch(number: int) -> bytes:
     at = root + struct.unpack_from("<H", footer, vtable + 10)[0]
     vector = at + struct.unpack_from("<I", footer, at)[0]
     block = bytes(footer[vector + 4 : vector + 28])
+    # The new vector lies behind everything else, where 8 divides the place of its first block.
     footer += b"\0" * ((4 - len(footer)) % 8)
     struct.pack_into("<I", footer, at, len(footer) - at)
     footer += struct.pack("<I", number) + block * number
@@ -153,7 +156,10 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes]]] = {
         lambda: (b'{"x":%s}\n' % (b"[" * 1023 + b"]" * 1023)) * 2_000,
     ),
     "json: an unclosed array of arrays": ("json", lambda: b"[" * 4_000_000),
-    "arrow: one batch listed 100,000 times": ("arrow", lambda: footer_of_one_batch(100_000)),
+    "arrow: one batch listed 100,000 times": (
+        "arrow",
+        lambda: listed_often(one_batch_file(columns(1)), 100_000),
+    ),
     "arrow: a dictionary's text in all rows": (
         "arrow",
         lambda: stream(columns(ROWS, key=dictionary(ROWS, SHORTER), dc=dictionary(ROWS, SHORTER))),

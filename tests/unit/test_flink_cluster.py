@@ -20,6 +20,7 @@ from streamad.testing.flink_cluster import (
     why_no_cluster,
 )
 from streamad.testing.flink_options import cluster_options, config_text
+from streamad.testing.flink_processes import running_of
 
 SHIPPED = {"env": {"java": {"opts": {"all": "--add-opens=java.base/java.lang=ALL-UNNAMED"}}}}
 
@@ -164,4 +165,4 @@ def test_down_without_a_cluster_says_so(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize("content", ["", "1\n", "not a number\n"])
 def test_a_pid_file_of_the_past_is_no_cluster(tmp_path: Path, content: str):
     (tmp_path / "cluster.pid").write_text(content)
-    assert flink_cluster._running(tmp_path / "cluster.pid") == []
+    assert running_of(tmp_path / "cluster.pid") == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 
 from connectors.codecs import FieldMap, arrow, make_codec
 from streamad.records import Decoded
+from tests.fuzz.bombs import listed_often, one_batch_file
 from tests.machine import least_cpu_s
 
 NOW_MS = 1_700_000_000_000
@@ -157,32 +157,11 @@ def test_a_row_alone_does_not_repeat_the_dictionary_or_the_schema():
     ]
 
 
-def file_of(n_batches: int) -> tuple[bytes, int]:
-    """Return a file whose footer lists its only batch often, and its number of bytes."""
-    sink = io.BytesIO()
-    rows = table()
-    with pa.ipc.new_file(sink, rows.schema) as writer:
-        writer.write_batch(rows.to_batches()[0])
-    text = sink.getvalue()
-    (length,) = struct.unpack_from("<i", text, len(text) - 10)
-    footer = bytearray(text[-10 - length : -10])
-    root = struct.unpack_from("<I", footer, 0)[0]
-    vtable = root - struct.unpack_from("<i", footer, root)[0]
-    at = root + struct.unpack_from("<H", footer, vtable + 10)[0]
-    vector = at + struct.unpack_from("<I", footer, at)[0]
-    block = bytes(footer[vector + 4 : vector + 28])
-    # The new vector lies behind everything else, where 8 divides the place of its first block.
-    footer += b"\0" * ((4 - len(footer)) % 8)
-    struct.pack_into("<I", footer, at, len(footer) - at)
-    footer += struct.pack("<I", n_batches) + block * n_batches
-    head = text[: -10 - length]
-    return head + bytes(footer) + struct.pack("<i", len(footer)) + b"ARROW1", len(text)
-
-
 def test_a_footer_that_lists_one_batch_often_is_refused():
-    honest = decode(file_of(1)[0])
+    file = one_batch_file(table())
+    honest = decode(listed_often(file, 1))
     assert (len(honest.batch), honest.rejected) == (3, [])
-    text = file_of(100_000)[0]
+    text = listed_often(file, 100_000)
     (rejected,) = decode(text).rejected
     assert rejected.reason == "invalid_arrow"
     assert "footer" in rejected.detail

@@ -11,8 +11,9 @@ import pytest
 from google.protobuf.json_format import MessageToJson
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from connectors.codecs import FieldMap, make_codec, otlp, prometheus
+from connectors.codecs import FieldMap, make_codec, prometheus
 from connectors.codecs.labels import canonical
+from connectors.codecs.otlp import base as otlp
 from connectors.codecs.prometheus import STALE, messages
 from streamad.errors import ConfigError
 from streamad.records import Decoded

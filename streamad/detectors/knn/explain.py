@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from streamad.compiled import compiled
 from streamad.detectors.base import Floats, Ints
-from streamad.detectors.knn_kernels import (
+from streamad.detectors.knn.kernels import (
     COLD,
     LEAST_DISTANCE,
     Counts,
@@ -21,7 +21,7 @@ from streamad.detectors.knn_kernels import (
     lay_out,
     visible_span,
 )
-from streamad.detectors.knn_search import PAD, History
+from streamad.detectors.knn.search import PAD, History
 from streamad.detectors.scales import place_sample
 
 N_MATCHES = 3

@@ -1,4 +1,4 @@
-"""OpenTelemetry metrics as the collector writes them to Kafka: OTLP in protobuf or JSON.
+"""OTLP metrics in either encoding: what names their series, and what makes rows of them.
 
 Gauges and sums are series; histograms and summaries give their count and sum. What a metric is
 (gauge, counter, delta) stands in the payload and travels as the tag ``kind``.

@@ -13,7 +13,7 @@ from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.resource.v1 import resource_pb2
 
 from connectors.codecs.labels import COUNTER, GAUGE, MAX_LABELS
-from connectors.codecs.otlp import (
+from connectors.codecs.otlp.base import (
     NO_RECORDED_VALUE,
     OtlpCodec,
     Parts,

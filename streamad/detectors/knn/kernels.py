@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from streamad.compiled import compiled
 from streamad.detectors.base import Floats, Ints
-from streamad.detectors.knn_search import PAD, History, count_present, distance_of
+from streamad.detectors.knn.search import PAD, History, count_present, distance_of
 from streamad.detectors.scales import measure, place_sample
 
 COLD, WARM, SEEDED = 0, 1, 2

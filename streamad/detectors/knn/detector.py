@@ -1,13 +1,4 @@
-"""Nearest neighbours in the key's own past: the default detector.
-
-A window is strange where nothing like it was seen before. What was seen is kept as *histories*,
-arrays of scaled samples, and every window in a history is a view of it: a sample costs its own four
-bytes instead of a whole window. There are two: a *reference* that ``fit`` makes from training
-windows and all keys share, and a *memory* a key, of its own recent samples.
-
-Scale comes from training samples (median and standard deviation of the key's group), never from the
-window itself: what normalises each window is blind to level and amplitude.
-"""
+"""The detectors: what they learn of windows, and how they judge them."""
 
 from __future__ import annotations
 
@@ -27,8 +18,8 @@ from streamad.detectors.base import (
     require_windows,
     smoothing,
 )
-from streamad.detectors.knn_explain import explain_windows
-from streamad.detectors.knn_kernels import (
+from streamad.detectors.knn.explain import explain_windows
+from streamad.detectors.knn.kernels import (
     SEEDED,
     WARM,
     Counts,
@@ -37,10 +28,11 @@ from streamad.detectors.knn_kernels import (
     measure_usual,
     run_lengths,
     score_windows,
-    strides_of,
 )
-from streamad.detectors.knn_search import PAD, History
-from streamad.detectors.scales import in_scales, measure
+from streamad.detectors.knn.memory import KNNMemory, check_slots, own_memory
+from streamad.detectors.knn.search import PAD, History
+from streamad.detectors.knn.series import joined, stitched
+from streamad.detectors.scales import in_scales, loc_and_scale
 from streamad.errors import ArtifactError, NotFittedError, WindowError
 
 DELAY_SIZES = 4
@@ -49,99 +41,6 @@ NEWEST = (4, 8, 16)
 """Samples the look at the newest ones compares."""
 TAIL = (2.86, 5.23, 30.0, 700.0)
 """Scores are spreads from the usual: a block's maximum has its median near 2."""
-
-
-class KNNMemory(Memory):
-    """A ring of samples per key, with a mark on those that must not be learned from.
-
-    Attributes
-    ----------
-    samples : float32 ``(n_slots, n_variates, capacity)``, sample ``i`` of a key at
-        ``i % capacity``, in units of the input
-    marks : uint8 ``(n_slots, capacity)``: usable, banned, missing (`knn_kernels`)
-    n_windows, n_samples : int64 ``(n_slots,)``, learned so far
-    warm_samples : int64 ``(n_slots,)``, length of the warm-up the scale was taken from
-    stride : int64 ``(n_slots,)``, samples between a key's windows
-    phase : uint8 ``(n_slots,)``, 0 cold, 1 measured on its own past, 2 measured in training
-    adopting : uint8 ``(n_slots,)``, what was banned is normal from the next period on
-    loc, scale : float32 ``(n_slots, n_variates)``
-    usual : float32 ``(n_slots, n_rows, 2)``, median and spread of distances; see `measure_usual`
-    """
-
-    names = (
-        "samples", "marks", "n_windows", "n_samples", "warm_samples", "phase", "stride", "adopting",
-        "loc", "scale", "usual",
-    )  # fmt: skip
-
-    def __init__(self, n_variates: int, capacity: int, n_rows: int) -> None:
-        self.n_variates, self.capacity = n_variates, capacity
-        self.samples = np.zeros((0, n_variates, capacity), dtype=np.float32)
-        self.marks = np.zeros((0, capacity), dtype=np.uint8)
-        self.n_windows = np.zeros(0, dtype=np.int64)
-        self.n_samples = np.zeros(0, dtype=np.int64)
-        self.warm_samples = np.zeros(0, dtype=np.int64)
-        self.phase = np.zeros(0, dtype=np.uint8)
-        self.stride = np.zeros(0, dtype=np.int64)
-        self.adopting = np.zeros(0, dtype=np.uint8)
-        self.loc = np.zeros((0, n_variates), dtype=np.float32)
-        self.scale = np.zeros((0, n_variates), dtype=np.float32)
-        self.usual = np.zeros((0, n_rows, 2), dtype=np.float32)
-
-    def __len__(self) -> int:
-        return len(self.phase)
-
-    @property
-    def ranges(self) -> dict[str, tuple[int, int]]:
-        """Return the least and the greatest value of arrays that kernels index with."""
-        counts = ("n_windows", "n_samples", "warm_samples", "stride")
-        return {"phase": (0, 2), **dict.fromkeys(counts, (0, 2**53))}
-
-    @property
-    def bytes_per_slot(self) -> int:
-        """Return what one key costs."""
-        return sum(array.itemsize * int(np.prod(array.shape[1:])) for array in self._arrays())
-
-    def reserve(self, n_slots: int) -> None:
-        """Make room for slots ``0 .. n_slots-1``, doubling so that growth stays cheap."""
-        if n_slots <= len(self):
-            return
-        room = max(n_slots, 2 * len(self), 16)
-        for name, array in zip(self.names, self._arrays(), strict=True):
-            grown = np.zeros((room, *array.shape[1:]), dtype=array.dtype)
-            grown[: len(array)] = array
-            setattr(self, name, grown)
-
-    def forget(self, slots: Ints) -> None:
-        """Empty these slots."""
-        for array in self._arrays():
-            array[slots] = 0
-
-    def state(self, slots: Ints) -> Arrays:
-        """Return what these slots hold."""
-        return {name: getattr(self, name)[slots] for name in self.names}
-
-    def load(self, slots: Ints, state: Arrays) -> None:
-        """Take back what ``state`` returned."""
-        if state["samples"].shape[1:] != self.samples.shape[1:]:
-            got, own = state["samples"].shape[1:], self.samples.shape[1:]
-            msg = f"a memory of (n_variates, capacity) {got} does not fit this detector's {own}"
-            raise ArtifactError(msg)
-        if len(slots) == 0:
-            return
-        self.reserve(int(np.max(slots)) + 1)
-        for name in self.names:
-            getattr(self, name)[slots] = state[name]
-
-    def held(self) -> Held:
-        """Return the arrays kernels read samples from."""
-        return self.samples, self.marks, self.loc, self.scale, self.usual
-
-    def counts(self) -> Counts:
-        """Return the arrays kernels read progress from."""
-        return self.n_windows, self.n_samples, self.warm_samples, self.stride, self.phase
-
-    def _arrays(self) -> list[NDArray[Any]]:
-        return [getattr(self, name) for name in self.names]
 
 
 class KNN(Detector):
@@ -262,13 +161,13 @@ class KNN(Detector):
         room = max(self.reference // len(kept), self.size)
         pieces = []
         for group in np.unique(of_group):
-            series, usable = _stitched(windows[of_group == group])
-            self._loc[group], self._scale[group] = _loc_and_scale(series)
+            series, usable = stitched(windows[of_group == group])
+            self._loc[group], self._scale[group] = loc_and_scale(series)
             scaled = in_scales(series, self._loc[group], self._scale[group])
             self._measure(scaled[-self.history :], usable[-self.history :], self._usual[group])
             if group in kept:
                 pieces.append((scaled[-room:], usable[-room:]))
-        self._set_reference(*_joined(pieces))
+        self._set_reference(*joined(pieces))
         return self
 
     def _kept_groups(self, of_group: Ints) -> NDArray[np.int32]:
@@ -303,7 +202,7 @@ class KNN(Detector):
         Called once, before the key's first window. A group without any training window leaves its
         key cold.
         """
-        own = _own(memory)
+        own = own_memory(memory)
         own.reserve(slot + 1)
         if group < len(self._loc) and np.isfinite(self._loc[group]).all():
             own.loc[slot], own.scale[slot] = self._loc[group], self._scale[group]
@@ -330,7 +229,7 @@ class KNN(Detector):
         """Return the sample that departs most from what was due, and where the event lies.
 
         What was due is the middle of the three stretches of the past that match most of the window
-        best (`streamad.detectors.knn_explain`).
+        best (`streamad.detectors.knn.explain`).
         """
         windows, turns, reference, held = self._query(windows, memory, slots)
         plan = (self.k, len(self._lengths()), self.info.learn_every, DELAY_SIZES * self.size)
@@ -356,10 +255,10 @@ class KNN(Detector):
     ) -> None:
         """Append each window's newest samples to its key; ban all of a window not admitted."""
         require_windows(windows, size=self.size, nan_ok=1.0)  # incomplete ones pass by, unusable
-        own = _own(memory)
+        own = own_memory(memory)
         if len(slots):
             own.reserve(int(slots.max()) + 1)
-        _check_slots(own, windows, slots)
+        check_slots(own, windows, slots)
         learn_windows(
             _as_compiled(windows),
             _as_compiled(slots),
@@ -373,7 +272,7 @@ class KNN(Detector):
 
     def adopt(self, memory: Memory, slots: Ints) -> None:
         """Learn what was banned, and measure these keys again, from the next period on."""
-        own = _own(memory)
+        own = own_memory(memory)
         own.adopting[slots] = 1
 
     def state(self) -> Arrays:
@@ -422,8 +321,8 @@ class KNN(Detector):
                 raise NotFittedError(msg)
             own, slots = self._stand_in(windows)
         else:
-            own = _own(memory)
-            _check_slots(own, windows, slots)
+            own = own_memory(memory)
+            check_slots(own, windows, slots)
         reference = (samples, self._runs, max(len(self._runs) - PAD - self.size, 0))
         turns = (_as_compiled(slots), np.argsort(slots, kind="stable"))
         return _as_compiled(windows), turns, reference, (own.held(), own.counts())
@@ -443,7 +342,7 @@ class KNN(Detector):
         memory.reserve(n_windows)
         memory.usual[:] = np.median(self._usual, axis=0)
         for i, window in enumerate(windows):
-            memory.loc[i], memory.scale[i] = _loc_and_scale(window)
+            memory.loc[i], memory.scale[i] = loc_and_scale(window)
         memory.phase[:] = WARM
         return memory, np.arange(n_windows, dtype=np.int32)
 
@@ -476,60 +375,9 @@ class FusedKNN(KNN):
         return [self.size // 4, self.size]
 
 
-def _own(memory: Memory) -> KNNMemory:
-    if not isinstance(memory, KNNMemory):
-        msg = f"expected a memory of this detector's new_memory(), got {type(memory).__name__}"
-        raise TypeError(msg)
-    return memory
-
-
 def _as_compiled(array: NDArray[Any]) -> NDArray[Any]:
     """Return the array as kernels were compiled for, copied only where read-only or strided.
 
     Kernels would be compiled anew, for seconds, for every other kind.
     """
     return np.require(array, requirements=["C", "W"])
-
-
-def _check_slots(memory: KNNMemory, windows: Floats, slots: Ints) -> None:
-    """Refuse what would make a kernel read or write outside its arrays."""
-    if windows.shape[2] != memory.n_variates or len(slots) != len(windows):
-        msg = (
-            f"expected {len(windows)} slots and windows of {memory.n_variates} variates, "
-            f"got {len(slots)} slots and {windows.shape[2]} variates"
-        )
-        raise WindowError(msg)
-    if len(slots) and not 0 <= int(slots.min()) <= int(slots.max()) < len(memory):
-        msg = f"slots must lie in 0 .. {len(memory) - 1}; reserve() more first"
-        raise WindowError(msg)
-
-
-def _stitched(windows: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Turn the windows of a group back into a series ``(n, n_variates)`` and a mask of use.
-
-    Windows that do not overlap are parted by one unusable sample.
-    """
-    size = windows.shape[1]
-    strides = strides_of(windows)
-    is_new = np.arange(size) >= size - strides[:, None]
-    series = windows[is_new]
-    begins = np.cumsum(strides) - strides
-    gaps = begins[1:][strides[1:] == size]
-    series = np.insert(series, gaps, np.float32(np.nan), axis=0)
-    return series, ~np.isnan(series).any(axis=1)
-
-
-def _loc_and_scale(series: Floats) -> tuple[Floats, Floats]:
-    """Return median and floored standard deviation of each variate of ``(n, n_variates)``."""
-    n_variates = series.shape[1]
-    loc = np.zeros(n_variates, dtype=np.float32)
-    scale = np.ones(n_variates, dtype=np.float32)  # where there is no data at all
-    measure(np.ascontiguousarray(series.T), loc, scale)
-    return loc, scale
-
-
-def _joined(pieces: list[tuple[Floats, NDArray[np.bool_]]]) -> tuple[Floats, NDArray[np.bool_]]:
-    """Join series ``(n, n_variates)`` and their masks, one unusable sample between two."""
-    gap = (np.zeros((1, pieces[0][0].shape[1]), dtype=np.float32), np.zeros(1, dtype=np.bool_))
-    parts = [part for piece in pieces for part in (piece, gap)][:-1]
-    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])

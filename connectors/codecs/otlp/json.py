@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from connectors.codecs.labels import COUNTER, GAUGE, MAX_LABELS
-from connectors.codecs.otlp import (
+from connectors.codecs.otlp.base import (
     NO_RECORDED_VALUE,
     OtlpCodec,
     Parts,

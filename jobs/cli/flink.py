@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from jobs.cli.options import examples
 from jobs.console import say
 
 flink = typer.Typer(
@@ -25,12 +26,8 @@ _Cluster = Annotated[
 ]
 
 
-def _examples(*lines: str) -> str:
-    return "Examples:\n\n\b\n" + "\n".join(f"  {line}" for line in lines)
-
-
 @flink.command(
-    epilog=_examples(
+    epilog=examples(
         "streamad flink run pipeline.yaml                  # in this process, until Ctrl-C",
         "streamad flink run pipeline.yaml --cluster localhost:8081 --parallelism 2",
         "streamad flink run pipeline.yaml --cluster jm:8081 --from s3://state/savepoint-3f2a",
@@ -73,7 +70,7 @@ def run(
     run_pipeline(pipeline, cluster=cluster, parallelism=parallelism, start_from=start_from)
 
 
-@flink.command(epilog=_examples("streamad flink stop pipeline.yaml --cluster localhost:8081"))
+@flink.command(epilog=examples("streamad flink stop pipeline.yaml --cluster localhost:8081"))
 def stop(pipeline: _Pipeline, *, cluster: _Cluster = "localhost:8081") -> None:
     """Stop a pipeline on a cluster with a savepoint, and print its path."""
     from jobs.flink.commands import stop_pipeline
@@ -81,7 +78,7 @@ def stop(pipeline: _Pipeline, *, cluster: _Cluster = "localhost:8081") -> None:
     typer.echo(stop_pipeline(pipeline, cluster=cluster))
 
 
-@flink.command(epilog=_examples("streamad flink status pipeline.yaml --cluster localhost:8081"))
+@flink.command(epilog=examples("streamad flink status pipeline.yaml --cluster localhost:8081"))
 def status(pipeline: _Pipeline, *, cluster: _Cluster = "localhost:8081") -> None:
     """Show a pipeline on a cluster: state, last checkpoint, last failure."""
     from jobs.flink.commands import tell_status

@@ -1,0 +1,145 @@
+"""Commands that need no pipeline: score a file, fit a detector, list the detectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.cli.options import (
+    Columns,
+    File,
+    Joint,
+    Key,
+    Params,
+    Plot,
+    Size,
+    Time,
+    examples,
+    listed,
+    names,
+    parameters,
+)
+
+commands = typer.Typer()
+
+
+@commands.command(
+    epilog=examples(
+        "streamad score cpu.csv -o scores.csv --plot cpu.html",
+        "streamad score cpu.parquet --detector knn --columns v0 --train-end 2000 -o scores.parquet",
+        "streamad score hosts.csv --key host --time ts --artifact models/hosts -o scores.jsonl",
+    )
+)
+def score(  # noqa: PLR0913 - one argument an option
+    file: File,
+    *,
+    detector: Annotated[
+        str | None, typer.Option("--detector", "-d", help="The detector; default: knn_fused.")
+    ] = None,
+    artifact: Annotated[
+        str | None, typer.Option(help="A fitted detector: directory or URL (see 'streamad fit').")
+    ] = None,
+    columns: Columns = "",
+    time: Time = None,
+    key: Key = None,
+    joint: Joint = False,
+    train_end: Annotated[
+        int | None,
+        typer.Option(help="Fit on the rows before this one; later rows are scored as a stream."),
+    ] = None,
+    size: Size = None,
+    params: Params = None,
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="CSV, Parquet or JSON lines by suffix; '-': CSV out.")
+    ] = "-",
+    plot: Plot = None,
+) -> None:
+    """Score a file, row by row, exactly as it would be scored live.
+
+    The output has one row for every input row (and column, where each is a series), in the same
+    order: row, time, score (higher is more anomalous), p_value (how rare such a score is), severity
+    (1.0 and more alerts), alert (an alert was open), incomplete (no window scored this row: it has
+    its series' last score). Where nothing could be scored, the exit code is 1.
+
+    No score uses the future: the score of row t uses no row after t + lag. The lag (at most one
+    window; 'streamad detectors' lists it) is printed.
+    """
+    from jobs.commands import score_file
+
+    score_file(
+        file,
+        out=out,
+        detector=detector,
+        artifact=artifact,
+        columns=listed(columns),
+        time=time,
+        key=names(key),
+        joint=joint,
+        train_end=train_end,
+        size=size,
+        params=parameters(params),
+        plot=plot,
+    )
+
+
+@commands.command(
+    epilog=examples(
+        "streamad fit knn_fused lastmonth.parquet --key host -o models/hosts",
+        "streamad fit pca pumps.csv --columns flow,pressure,heat --size 96 -o models/pumps",
+        "streamad fit lof history.jsonl --pipeline pipeline.yaml -o s3://models/checkout",
+    )
+)
+def fit(  # noqa: PLR0913 - one argument an option
+    detector: Annotated[str, typer.Argument(help="The detector; 'streamad detectors' lists them.")],
+    train: File,
+    *,
+    out: Annotated[str, typer.Option("--out", "-o", help="Directory or URL to write to.")],
+    columns: Columns = "",
+    time: Time = None,
+    key: Key = None,
+    joint: Joint = False,
+    size: Size = None,
+    params: Params = None,
+    pipeline: Annotated[
+        Path | None,
+        typer.Option(help="Read the file as this pipeline does, and fit for it."),
+    ] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the data, kept in the artifact.")] = "",
+) -> None:
+    """Fit a detector on ordinary data and keep it as an artifact.
+
+    The tail (how high scores are on ordinary data) is measured out of sample: on the last third of
+    each series, after a fit on the rest. Set the artifact as detector.artifact in a pipeline, or
+    pass it to 'streamad score --artifact'.
+    """
+    from jobs.commands import fit_file
+
+    fit_file(
+        detector,
+        train,
+        out=out,
+        columns=listed(columns),
+        time=time,
+        key=names(key),
+        joint=joint,
+        size=size,
+        params=parameters(params),
+        pipeline=pipeline,
+        licence=licence,
+    )
+
+
+@commands.command(
+    short_help="List the detectors with their needs and costs.",
+    epilog=examples("streamad detectors", "streamad detectors --json | jq '.[].name'"),
+)
+def detectors(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """List the detectors with their input, needs, costs and lag."""
+    from jobs.catalogue import print_detectors
+
+    print_detectors(as_json=as_json)

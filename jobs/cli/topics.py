@@ -1,0 +1,76 @@
+"""Commands on topics: create those of a pipeline, show and replay dead-letter records."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobs.cli.options import Pipeline, examples
+
+topics = typer.Typer(help="Create the topics of a pipeline.", no_args_is_help=True)
+
+
+@topics.callback()
+def _topics() -> None:
+    """Create the topics of a pipeline."""
+
+
+@topics.command(epilog=examples("streamad topics create pipeline.yaml"))
+def create(pipeline: Pipeline) -> None:
+    """Create the output topics that are missing, with the settings they need.
+
+    'streamad run' does the same at its start; this is for clusters where jobs have no right to.
+    """
+    from jobs.commands import make_topics
+
+    make_topics(pipeline)
+
+
+dlq = typer.Typer(help="Show dead-letter records, and replay them.", no_args_is_help=True)
+
+
+@dlq.command(
+    epilog=examples(
+        "streamad dlq show pipeline.yaml",
+        "streamad dlq show pipeline.yaml --limit 3 --payloads",
+    )
+)
+def show(
+    pipeline: Pipeline,
+    *,
+    limit: Annotated[int, typer.Option(help="How many of the newest records to show.", min=0)] = 10,
+    payloads: Annotated[bool, typer.Option("--payloads", help="Show the payloads.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Show unusable input: how often, and why."""
+    from jobs.dlq.commands import show_letters
+
+    show_letters(pipeline, limit=limit, to_json=as_json, payloads=payloads)
+
+
+@dlq.command(
+    epilog=examples(
+        "streamad dlq replay pipeline.yaml --dry-run",
+        "streamad dlq replay pipeline.yaml --reason bad_time",
+    )
+)
+def replay(
+    pipeline: Pipeline,
+    *,
+    reason: Annotated[str | None, typer.Option(help="Only records with this reason.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Replay at most this many.", min=1)] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what would be done.")
+    ] = False,
+    max_attempts: Annotated[
+        int, typer.Option(help="Skip records that failed this often.", min=1)
+    ] = 3,
+) -> None:
+    """Send dead-letter records back to their original topics, each once.
+
+    Fix the cause first: a record that fails again returns with its attempt count raised.
+    """
+    from jobs.dlq.commands import replay_letters
+
+    replay_letters(pipeline, reason=reason, limit=limit, dry_run=dry_run, max_attempts=max_attempts)

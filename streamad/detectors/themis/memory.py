@@ -1,0 +1,184 @@
+"""What THEMIS remembers of a key, and which of it a window may see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamad.detectors.base import Arrays, Floats, Ints, Memory
+from streamad.errors import ArtifactError
+
+SPACING: Final = 16
+"""A past window is kept every sixteenth of its length: nearer ones say the same."""
+DELAY_SIZES: Final = 4
+"""Windows' lengths after which a judged window counts as past."""
+COLD, WARM = 0, 1
+
+
+class ThemisMemory(Memory):
+    """Embeddings of a key's past windows, and before them the samples its scale is taken from.
+
+    Attributes
+    ----------
+    features : float16 ``(n_slots, n_variates, n_features, capacity)``
+    judged : float32 ``(n_slots, n_variates, capacity)``, each kept window's judged sample, scaled
+    number : int64 ``(n_slots, capacity)``, which of the key's windows is kept, from 1 (0: empty)
+    n_windows, warm_number : int64 ``(n_slots,)``, learned so far, and when the warm-up ended
+    phase : uint8 ``(n_slots,)``, 0 cold, 1 scale known
+    loc, scale : float32 ``(n_slots, n_variates)``
+    stride : int64 ``(n_slots,)``, samples between a key's windows
+    early, n_early : float32 ``(n_slots, n_early_max, n_variates)``, samples of the warm-up
+    """
+
+    names = (
+        "features", "judged", "number", "n_windows", "warm_number", "phase", "loc", "scale",
+        "stride", "early", "n_early",
+    )  # fmt: skip
+
+    def __init__(self, *, n_variates: int, n_features: int, capacity: int, n_early: int) -> None:
+        self.n_variates, self.capacity = n_variates, capacity
+        self.features = np.zeros((0, n_variates, n_features, capacity), dtype=np.float16)
+        self.judged = np.zeros((0, n_variates, capacity), dtype=np.float32)
+        self.number = np.zeros((0, capacity), dtype=np.int64)
+        self.n_windows = np.zeros(0, dtype=np.int64)
+        self.warm_number = np.zeros(0, dtype=np.int64)
+        self.phase = np.zeros(0, dtype=np.uint8)
+        self.loc = np.zeros((0, n_variates), dtype=np.float32)
+        self.scale = np.zeros((0, n_variates), dtype=np.float32)
+        self.stride = np.zeros(0, dtype=np.int64)
+        self.early = np.zeros((0, n_early, n_variates), dtype=np.float32)
+        self.n_early = np.zeros(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.phase)
+
+    @property
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """Return the least and the greatest value of arrays that are indexed with."""
+        counts = ("number", "n_windows", "warm_number", "stride")
+        early = {"n_early": (0, self.early.shape[1]), "phase": (0, 1)}
+        return {**early, **dict.fromkeys(counts, (0, 2**53))}
+
+    @property
+    def bytes_per_slot(self) -> int:
+        """Return what one key costs."""
+        return sum(array.itemsize * int(np.prod(array.shape[1:])) for array in self._arrays())
+
+    def reserve(self, n_slots: int) -> None:
+        """Make room for slots ``0 .. n_slots-1``, growing by half so that growth stays cheap."""
+        if n_slots <= len(self):
+            return
+        room = max(n_slots, len(self) * 3 // 2)
+        for name, array in zip(self.names, self._arrays(), strict=True):
+            grown = np.zeros((room, *array.shape[1:]), dtype=array.dtype)
+            grown[: len(array)] = array
+            setattr(self, name, grown)
+
+    def forget(self, slots: Ints) -> None:
+        """Empty these slots."""
+        for array in self._arrays():
+            array[slots] = 0
+
+    def state(self, slots: Ints) -> Arrays:
+        """Return what these slots hold."""
+        return {name: getattr(self, name)[slots] for name in self.names}
+
+    def load(self, slots: Ints, state: Arrays) -> None:
+        """Take back what ``state`` returned."""
+        for name, array in zip(self.names, self._arrays(), strict=True):
+            if state[name].shape[1:] != array.shape[1:]:
+                msg = (
+                    f"a memory whose {name} has the shape {state[name].shape[1:]} a key does not "
+                    f"fit this detector's {array.shape[1:]}; size, history, model or the variates "
+                    "have changed, so begin afresh"
+                )
+                raise ArtifactError(msg)
+        if len(slots) == 0:
+            return
+        self.reserve(int(np.max(slots)) + 1)
+        for name in self.names:
+            getattr(self, name)[slots] = state[name]
+
+    def collect(self, slot: int, samples: Floats) -> Floats:
+        """Append samples of one more window to a key's warm-up; return all that are held."""
+        n_held = int(self.n_early[slot])
+        room = self.early.shape[1]
+        joined: Floats = np.concatenate([self.early[slot, :n_held], samples])[-room:]
+        self.early[slot, : len(joined)] = joined
+        self.n_early[slot] = len(joined)
+        self.warm_number[slot] += 1
+        return joined
+
+    def _arrays(self) -> list[NDArray[Any]]:
+        return [getattr(self, name) for name in self.names]
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """Which of a key's windows are remembered, and which of those one may see: by counts alone.
+
+    size : samples a window; history : windows remembered; learn_every : windows a period
+    """
+
+    size: int
+    history: int
+    learn_every: int
+
+    @property
+    def capacity(self) -> int:
+        """Return the places of a memory: what waits out its delay is held beside the history."""
+        return self.history + 2 * DELAY_SIZES * SPACING + self.learn_every
+
+    def every(self, stride: int) -> int:
+        """Return of how many of a key's windows one is remembered."""
+        return max(1, self.size // (SPACING * stride))
+
+    def past(self, samples: Floats, last: int, stride: int) -> tuple[Floats, NDArray[np.int64]]:
+        """Cut the windows to be remembered out of a warm-up's samples; return their numbers too.
+
+        last : number of the window the samples end with
+        """
+        # In the usual rhythm: what takes a place in the ring must never depend on how it came in.
+        every = self.every(stride)
+        newest = last - (last - 1) % every
+        number = np.arange(newest, 0, -every, dtype=np.int64)
+        starts = len(samples) - self.size - (last - number) * stride
+        number, starts = number[starts >= 0][::-1], starts[starts >= 0][::-1]
+        past = samples[starts[:, None] + np.arange(self.size)]
+        whole = ~np.isnan(past).any(axis=(1, 2))
+        return past[whole], number[whole]
+
+    def limits(self, own: ThemisMemory, of: Ints) -> NDArray[np.int64]:
+        """Return the number of the newest window each of these may see."""
+        begun = own.n_windows[of] + ranks(of)
+        stride = np.maximum(own.stride[of], 1)
+        delay = -(-DELAY_SIZES * self.size // stride)
+        past = begun // self.learn_every * self.learn_every - delay
+        return np.asarray(np.maximum(past, own.warm_number[of]))
+
+    def seen(self, own: ThemisMemory, slot: int, last: int) -> NDArray[np.bool_]:
+        """Mark the remembered windows up to number ``last``, as many as the history holds."""
+        number = own.number[slot]
+        span = self.history * self.every(max(int(own.stride[slot]), 1))
+        return np.asarray((number > max(last - span, 0)) & (number <= last))
+
+
+def own_memory(memory: Memory) -> ThemisMemory:
+    """Return the memory as this detector's own; raises TypeError where it is another's."""
+    if not isinstance(memory, ThemisMemory):
+        msg = f"expected a memory of this detector's new_memory(), got {type(memory).__name__}"
+        raise TypeError(msg)
+    return memory
+
+
+def ranks(slots: Ints) -> NDArray[np.int64]:
+    """Return for each window how many of its slot stand before it in the batch."""
+    order = np.argsort(slots, kind="stable")
+    sorted_slots = slots[order]
+    first = np.searchsorted(sorted_slots, sorted_slots, side="left")
+    ranks = np.empty(len(slots), dtype=np.int64)
+    ranks[order] = np.arange(len(slots)) - first
+    return ranks
