@@ -90,6 +90,12 @@ def detector_info(name: str) -> DetectorInfo:
     return info
 
 
+def records_of(name: str) -> str:
+    """Return what the records hold that a detector judges, a value of ``input.records``."""
+    records: str = MODALITIES.load(detector_info(name).modality).records
+    return records
+
+
 def make_detector(config: PipelineConfig, *, size: int | None = None) -> ItemDetector[Any]:
     """Return the configured detector, not fitted; ``windows.size: auto`` is its default size."""
     given = config.windows.size

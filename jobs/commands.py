@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,8 +14,10 @@ import numpy as np
 import polars as pl
 
 from connectors.files import ROW_MS
-from jobs.build import check_detector, make
+from jobs.build import check_detector, make, records_of
 from jobs.console import bar, say, status
+from jobs.item_commands import fit_rows, score_rows
+from jobs.offline.items import Asked
 from jobs.offline.judged import Account
 from jobs.offline.replay import joined, read_file
 from jobs.offline.score import Scored, describe, fit_table, pipeline_for, score_table
@@ -24,6 +27,7 @@ from streamad.artifacts import load_manifest, save_artifact
 from streamad.config import load_pipeline
 from streamad.errors import ConfigError
 from streamad.training.fit import Fitted, fit_detector, rows_of
+from streamad.training.items import fit_items
 
 DEFAULT_DETECTOR = "knn_fused"
 MAX_SHOWN = 12
@@ -43,8 +47,12 @@ def score_file(  # noqa: PLR0913 - one argument an option, all by keyword
     size: int | None,
     params: Mapping[str, Any],
     plot: Path | None = None,
+    asked: Asked | None = None,
 ) -> None:
-    """Score a file and write the scores."""
+    """Score a file and write the scores.
+
+    asked : what a caller says of columns that only events and edges have
+    """
     check_plot(plot)
     if detector is not None and artifact is not None:
         msg = "give --detector or --artifact, not both: an artifact names its detector"
@@ -54,11 +62,45 @@ def score_file(  # noqa: PLR0913 - one argument an option, all by keyword
     name = detector or DEFAULT_DETECTOR
     if artifact is not None:
         manifest = load_manifest(artifact)
-        name, columns = manifest.detector, columns or _known_columns(manifest.variates, file, key)
+        name = manifest.detector
+        if manifest.records == "signals":
+            columns = columns or _known_columns(manifest.variates, file, key)
         joint = joint or len(manifest.variates) > 1
-    table = read_table(file, columns=columns, time=time, key=key, joint=joint)
+    if (records := records_of(name)) != "signals":
+        given = asked or Asked()
+        said = replace(given, fields=given.fields or columns, key=key, time=time)
+        score_rows(file, records, said, detector=name, artifact=artifact, params=params, out=out)
+        return
+    if asked is not None and asked.fields:
+        msg = f"--fields is for events and edges; {name} scores signals: see --columns"
+        raise ConfigError(msg)
+    _score_series(
+        read_table(file, columns=columns, time=time, key=key, joint=joint),
+        file,
+        out=out,
+        detector=name,
+        artifact=artifact,
+        train_end=train_end,
+        size=size,
+        params=params,
+        plot=plot,
+    )
+
+
+def _score_series(  # noqa: PLR0913 - one argument an option, all but two by keyword
+    table: Table,
+    file: Path,
+    *,
+    out: str,
+    detector: str,
+    artifact: str | None,
+    train_end: int | None,
+    size: int | None,
+    params: Mapping[str, Any],
+    plot: Path | None,
+) -> None:
     _tell_reading(table, file)
-    config = pipeline_for(table, detector=name, params=params, size=size, artifact=artifact)
+    config = pipeline_for(table, detector=detector, params=params, size=size, artifact=artifact)
     with bar("scoring") as tell:
         scored = score_table(table, config, train_end=train_end, progress=tell)
     if out == "-":
@@ -135,8 +177,9 @@ def fit_file(  # noqa: PLR0913 - one argument an option, all by keyword
     params: Mapping[str, Any],
     pipeline: Path | None,
     licence: str,
+    asked: Asked | None = None,
 ) -> None:
-    """Fit a detector on a file and write the artifact."""
+    """Fit a detector on a file and write the artifact; asked : as `score_file` has it."""
     facts = {
         "licence": licence,
         "created": now_text(),
@@ -147,6 +190,10 @@ def fit_file(  # noqa: PLR0913 - one argument an option, all by keyword
             msg = "--pipeline sets columns, time, key, joint, size and params; give it alone"
             raise ConfigError(msg)
         fitted = _fit_for_pipeline(detector, train, pipeline, facts)
+    elif (records := records_of(detector)) != "signals":
+        given = asked or Asked()
+        said = replace(given, fields=given.fields or columns, key=key, time=time)
+        fitted = fit_rows(detector, train, records, said, params=params, facts=facts)
     else:
         table = read_table(train, columns=columns, time=time, key=key, joint=joint)
         _tell_reading(table, train)
@@ -156,9 +203,12 @@ def fit_file(  # noqa: PLR0913 - one argument an option, all by keyword
             fitted = fit_table(table, config, facts=facts, progress=tell)
     manifest = save_artifact(out, fitted.detector, fitted.manifest, seeds=fitted.seeds)
     tail = "its default tail" if manifest.tail is None else "a tail measured out of sample"
+    what = f"{manifest.trained.windows:,} {manifest.records}"
+    if manifest.records == "signals":
+        what = f"{manifest.trained.windows} windows of {manifest.size} samples"
     say(
-        f"{manifest.detector} fitted on {manifest.trained.windows} windows of {manifest.size} "
-        f"samples, {len(manifest.groups)} series, {tail}; artifact {manifest.id} in {out}"
+        f"{manifest.detector} fitted on {what}, {len(manifest.groups)} series, {tail}; artifact "
+        f"{manifest.id} in {out}"
     )
 
 
@@ -178,13 +228,15 @@ def _fit_for_pipeline(
     for note in (*notes, *([account.rejections()] if account.rejected else [])):
         say(note)
     with status(f"fitting {detector}") as tell:
-        return fit_detector(
+        fit: Any = fit_detector if config.input.records == "signals" else fit_items
+        fitted: Fitted = fit(
             lambda chosen: make(detector, size=chosen, params=config.detector.params),
             config,
             joined([part.batch for part in parts]),
             facts=facts,
             progress=tell,
         )
+        return fitted
 
 
 def run_pipeline(pipeline: Path, *, role: str, strict: bool, options: Mapping[str, object]) -> None:

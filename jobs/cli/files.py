@@ -9,9 +9,13 @@ import typer
 
 from jobs.cli.options import (
     Columns,
+    Count,
+    Fields,
     File,
     Joint,
     Key,
+    Label,
+    Normal,
     Params,
     Plot,
     Size,
@@ -30,6 +34,8 @@ commands = typer.Typer()
         "streamad score cpu.csv -o scores.csv --plot cpu.html",
         "streamad score cpu.parquet --detector knn --columns v0 --train-end 2000 -o scores.parquet",
         "streamad score hosts.csv --key host --time ts --artifact models/hosts -o scores.jsonl",
+        "streamad score logins.csv --artifact models/logins -o scores.csv",
+        "streamad score flows.csv --detector edge_stream --fields src,dst -o scores.csv",
     )
 )
 def score(  # noqa: PLR0913 - one argument an option
@@ -45,6 +51,8 @@ def score(  # noqa: PLR0913 - one argument an option
     time: Time = None,
     key: Key = None,
     joint: Joint = False,
+    fields: Fields = "",
+    label: Label = None,
     train_end: Annotated[
         int | None,
         typer.Option(help="Fit on the rows before this one; later rows are scored as a stream."),
@@ -67,6 +75,7 @@ def score(  # noqa: PLR0913 - one argument an option
     window; 'streamad detectors' lists it) is printed.
     """
     from jobs.commands import score_file
+    from jobs.offline.items import Asked
 
     score_file(
         file,
@@ -81,6 +90,7 @@ def score(  # noqa: PLR0913 - one argument an option
         size=size,
         params=parameters(params),
         plot=plot,
+        asked=Asked(fields=listed(fields), label=label),
     )
 
 
@@ -88,6 +98,7 @@ def score(  # noqa: PLR0913 - one argument an option
     epilog=examples(
         "streamad fit knn_fused lastmonth.parquet --key host -o models/hosts",
         "streamad fit pca pumps.csv --columns flow,pressure,heat --size 96 -o models/pumps",
+        "streamad fit ape logins.csv --count count --label label --normal ok -o models/logins",
         "streamad fit lof history.jsonl --pipeline pipeline.yaml -o s3://models/checkout",
     )
 )
@@ -100,6 +111,10 @@ def fit(  # noqa: PLR0913 - one argument an option
     time: Time = None,
     key: Key = None,
     joint: Joint = False,
+    fields: Fields = "",
+    count: Count = None,
+    label: Label = None,
+    normal: Normal = None,
     size: Size = None,
     params: Params = None,
     pipeline: Annotated[
@@ -115,6 +130,7 @@ def fit(  # noqa: PLR0913 - one argument an option
     pass it to 'streamad score --artifact'.
     """
     from jobs.commands import fit_file
+    from jobs.offline.items import Asked
 
     fit_file(
         detector,
@@ -128,6 +144,7 @@ def fit(  # noqa: PLR0913 - one argument an option
         params=parameters(params),
         pipeline=pipeline,
         licence=licence,
+        asked=Asked(fields=listed(fields), count=count, label=label, normal=normal),
     )
 
 

@@ -41,6 +41,24 @@ Plot = Annotated[
     Path | None,
     typer.Option(help="Draw the series, their severity and alerts: .html or .svg."),
 ]
+Fields = Annotated[
+    str,
+    typer.Option(
+        help="Events: columns that describe one, as a,b,c. Edges: source,target. Default: all but "
+        "time, key, count and label; usual names of an edge's ends."
+    ),
+]
+Count = Annotated[
+    str | None, typer.Option(help="Column that holds how often a row of events happened.")
+]
+Label = Annotated[
+    str | None,
+    typer.Option(help="Column that labels rows; it is never scored. Default: a usual name."),
+]
+Normal = Annotated[
+    str | None,
+    typer.Option(help="The label of ordinary rows: 'fit' leaves out rows that have another."),
+]
 Size = Annotated[
     int | None, typer.Option(help="Samples per window. Default: the period of the training part.")
 ]

@@ -133,7 +133,7 @@ def score_table(
     late = np.zeros(len(table), np.bool_)
     late[rows[heard.late]] = True
     accepted = rows[~late[rows]]
-    alerts = _alerts(config, heard.findings)
+    alerts = alerts_of(config, heard.findings)
     spans_ms = [
         last - first for key, first, last in key_spans(batch).rows() if not operator.covers(key)
     ]
@@ -260,7 +260,8 @@ def _stream(operator: DetectOperator, batch: SignalBatch, progress: Progress) ->
     return heard
 
 
-def _alerts(config: PipelineConfig, findings: list[Finding]) -> list[Alert]:
+def alerts_of(config: PipelineConfig, findings: list[Finding]) -> list[Alert]:
+    """Return the alerts that findings would have made, in event time."""
     operator = AlertOperator(config)
     return operator.process(operator.new_state(), [(f, f.window_end_ms) for f in findings])
 

@@ -144,6 +144,11 @@ class ItemDetector(ABC, Generic[Items]):
     """Samples per item; 1 for all but windows."""
 
     @property
+    def warm_up(self) -> int:
+        """Items of a key that are only learned, where no artifact covers the key."""
+        return self.info.warm_up
+
+    @property
     def lag(self) -> int:
         """Samples by which a score trails its window's last sample: it judges that earlier one."""
         return 0

@@ -127,7 +127,7 @@ class DetectOperator:
                 n_looks=self.detector.info.n_looks,
                 seeds=self._seeds,
             ),
-            memory=self.detector.new_memory(self.plan.n_variates),
+            memory=self.detector.new_memory(len(self.config.input.columns)),
             shared=self.detector.new_shared(),
         )
 

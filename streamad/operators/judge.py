@@ -175,7 +175,7 @@ class WindowJudge:
             return
         turn = np.zeros(len(block), np.int64)
         if state.memory is not None:
-            cold = (ordinal < info.warm_up) & ~state.flags["seeded"][block.codes]
+            cold = (ordinal < self._detector.warm_up) & ~state.flags["seeded"][block.codes]
             flags[cold & ~block.incomplete] |= FLAG_WARMING
             turn = _turns(block.codes, ordinal // info.learn_every)
         if ends.any():

@@ -1,0 +1,115 @@
+"""``streamad score`` and ``streamad fit`` where a file holds events or edges."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobs.build import check_detector, from_artifact, make, make_detector, require_trained
+from jobs.console import bar, say, status
+from jobs.offline.items import Asked, ItemTable, pipeline_of, read_items, score_items
+from jobs.offline.tables import write_table
+from streamad.artifacts import load_artifact, load_manifest
+from streamad.errors import ConfigError
+from streamad.operators.detect import DetectOperator
+from streamad.training.fit import Fitted, rows_of
+from streamad.training.items import fit_items
+
+
+def score_rows(  # noqa: PLR0913 - one argument an option
+    file: Path,
+    records: str,
+    asked: Asked,
+    *,
+    detector: str,
+    artifact: str | None,
+    params: Mapping[str, Any],
+    out: str,
+) -> None:
+    """Score each row of a file and write the scores, in the order of the file."""
+    known = None
+    if artifact is not None:
+        manifest = load_manifest(artifact)
+        theirs = manifest.fields.model_dump(exclude_defaults=True)
+        known = {name: value for name, value in theirs.items() if name not in _OF_A_FILE}
+        named = manifest.fields.key
+        asked = replace(asked, key=asked.key or (() if named == ("key",) else named))
+    table = read_items(file, records, asked, known=known)
+    config = pipeline_of(records, table.fields, detector=detector, params=params, artifact=artifact)
+    check_detector(config)
+    for note in table.notes:
+        say(note)
+    if artifact is None:
+        require_trained(config)
+        operator = DetectOperator(config, make_detector(config))
+    else:
+        operator = from_artifact(config, *load_artifact(artifact, config))
+    with bar("scoring") as tell:
+        scored = score_items(table, operator, progress=tell)
+    if out == "-":
+        sys.stdout.write(scored.frame.write_csv())
+    else:
+        write_table(scored.frame, Path(out))
+    n_alerts = sum(alert.state == "opened" for alert in scored.alerts)
+    n_left = int(scored.frame["incomplete"].sum())
+    say(
+        f"{operator.detector.info.name}: {len(table):,} {records} scored one by one, {n_left:,} "
+        f"incomplete, {n_alerts} alert{'' if n_alerts == 1 else 's'}"
+    )
+    for note in scored.account.notes(operator):
+        say(note)
+    if scored.n_errors:
+        say(f"{scored.n_errors} rows could not be scored: the detector failed on them")
+    scored.account.require(operator)
+
+
+_OF_A_FILE = ("key", "time", "time_unit", "where", "rows", "tags")
+"""Fields that say how a file or a topic is read, and nothing of what a detector judges."""
+
+
+def fit_rows(
+    detector: str,
+    train: Path,
+    records: str,
+    asked: Asked,
+    *,
+    params: Mapping[str, Any],
+    facts: Mapping[str, str],
+) -> Fitted:
+    """Fit a detector on the rows of a file that no label calls anomalous."""
+    table = read_items(train, records, asked)
+    for note in table.notes:
+        say(note)
+    config = pipeline_of(records, table.fields, detector=detector, params=params)
+    check_detector(config)
+    rows = _ordinary(table, asked)
+    counts = None if table.counts is None else table.counts[rows]
+    with status(f"fitting {detector}") as tell:
+        return fit_items(
+            lambda _size: make(detector, params=config.detector.params),
+            config,
+            rows_of(table.batch, rows),
+            counts=counts,
+            facts=facts,
+            progress=tell,
+        )
+
+
+def _ordinary(table: ItemTable, asked: Asked) -> Any:
+    """Return the rows to fit on: usable, and ordinary where labels say which are."""
+    chosen = table.usable.copy()
+    if table.marked is not None:
+        chosen &= ~table.marked
+        left = int(table.marked.sum())
+        if left:
+            named = f"--normal {asked.normal}" if asked.normal is not None else "its label"
+            say(f"{left:,} rows are left out: they are anomalous by {named}")
+    if not chosen.any():
+        msg = "no row is left to fit on; see --label and --normal"
+        raise ConfigError(msg)
+    return np.flatnonzero(chosen)
