@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from streamad.records import Alert, Decoded, Finding, Rejected, ScoreBatch, SignalBatch
+from streamad.records import Alert, Decoded, Finding, RecordBatch, Rejected, ScoreBatch
 
 
 class Telemetry(Protocol):
@@ -153,7 +153,7 @@ class DetectRecords(Protocol):
         ...
 
     def late(
-        self, messages: Messages, batch: SignalBatch, rows: NDArray[np.int64]
+        self, messages: Messages, batch: RecordBatch[Any], rows: NDArray[np.int64]
     ) -> list[Outgoing]:
         """Return late rows, for whoever wants them."""
         ...

@@ -7,8 +7,9 @@ field), never by the point; findings and alerts are few and travel as frozen rec
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, Self, TypeVar
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast
 
 import numpy as np
 import polars as pl
@@ -65,6 +66,21 @@ class Rows(Protocol):
 
 
 Held = TypeVar("Held", bound=Rows)
+
+
+def joined_rows(parts: Sequence[Held]) -> Held:
+    """Return rows of several batches, one after the other; rows other than arrays bring ``join``.
+
+    Examples
+    --------
+    >>> joined_rows([np.zeros((1, 2)), np.ones((1, 2))]).tolist()
+    [[0.0, 0.0], [1.0, 1.0]]
+    """
+    first: Any = parts[0]
+    if isinstance(first, np.ndarray):
+        arrays: Any = np.concatenate(list[Any](parts))
+        return cast("Held", arrays)
+    return cast("Held", type(first).join(parts))
 
 
 # Without slots: an alias of a frozen class with slots cannot be called (python/cpython#91126).

@@ -43,7 +43,8 @@ class FieldMap:
     variate : long form: the field that names the variate of a row; ``variates`` lists the names
         wanted, in order, and rows that name another are not used
     records : what rows hold, a name of `PAYLOADS`; roles : pairs of a role and the field with the
-        text that plays it, for rows that hold texts
+        text that plays it, for rows that hold texts; named : what rows call their numbers, by
+        default as the fields of values
     tags : fields that travel with a row as text
     where : fields and shell patterns; rows that do not match all of them are not used
     rows : the array inside a message that holds its rows, where they do not stand by themselves
@@ -57,6 +58,7 @@ class FieldMap:
     variates: tuple[str, ...] = ()
     records: str = "signals"
     roles: tuple[tuple[str, str], ...] = ()
+    named: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     where: tuple[tuple[str, str], ...] = ()
     rows: str | None = None

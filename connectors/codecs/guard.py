@@ -13,13 +13,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePath
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from streamad.records import NO_ROWS, Decoded, Rejected, SignalBatch
+from streamad.records import NO_ROWS, Decoded, RecordBatch, Rejected, joined_rows
 
 logger = logging.getLogger(__name__)
 
@@ -114,10 +114,10 @@ def _joined(
     broker_ms: NDArray[np.int64],
 ) -> Decoded:
     one, two = left.batch, right.batch
-    batch = SignalBatch(
+    batch: RecordBatch[Any] = RecordBatch(
         keys=pl.concat([one.keys, two.keys]).rechunk(),
         time_ms=np.concatenate([one.time_ms, two.time_ms]),
-        values=np.concatenate([one.values, two.values]),
+        values=joined_rows([one.values, two.values]),
         message=np.concatenate([one.message, two.message + np.int32(shift)]),
         row=np.concatenate([one.row, two.row]),
         offsets=offsets,

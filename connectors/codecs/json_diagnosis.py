@@ -129,7 +129,7 @@ def _not_held(record: dict[str, Any], fields: FieldMap) -> tuple[str, str] | Non
     for role, name in fields.roles:
         value = look_up(record, name)
         if value in (None, "") and (role in needed or not needed):
-            return "missing_field", _absent(record, name)
+            return "missing_field", _absent(record, name) if value is None else f"{name} is empty"
     return None
 
 

@@ -25,7 +25,8 @@ class Payload:
     texts, numbers : from a pipeline's fields to pairs of a role and the field that plays it
     measured : a row without a number is of no use; needed : roles without which one is; any : one
         role, or number, must be there
-    rows : from times ``(n,)``, numbers ``(n, n_numbers)`` and texts by role to rows
+    rows : from times ``(n,)``, numbers ``(n, n_numbers)`` and texts by role to rows; columns : and
+        back, given the names of numbers and the roles
     """
 
     texts: Callable[[FieldsConfig], tuple[tuple[str, str], ...]]
@@ -34,11 +35,34 @@ class Payload:
     needed: tuple[str, ...]
     any: bool
     rows: Callable[[NDArray[np.int64], Numbers, Texts, tuple[str, ...]], Any]
+    columns: Callable[[Any, tuple[str, ...], tuple[str, ...]], tuple[Numbers, dict[str, pl.Series]]]
 
 
 def _signals(ms: NDArray[np.int64], numbers: Numbers, texts: Texts, names: tuple[str, ...]) -> Any:
     del ms, texts, names
     return numbers
+
+
+def _of_signals(
+    rows: Numbers, names: tuple[str, ...], roles: tuple[str, ...]
+) -> tuple[Numbers, dict[str, pl.Series]]:
+    del names, roles
+    return rows, {}
+
+
+def _of_events(
+    rows: EventRows, names: tuple[str, ...], roles: tuple[str, ...]
+) -> tuple[Numbers, dict[str, pl.Series]]:
+    numbers = [rows.fields[name].fill_null(np.nan).to_numpy() for name in names]
+    made = np.stack(numbers, axis=1) if numbers else np.empty((len(rows), 0))
+    return made, {role: rows.fields[role].fill_null("") for role in roles}
+
+
+def _of_edges(
+    rows: EdgeRows, names: tuple[str, ...], roles: tuple[str, ...]
+) -> tuple[Numbers, dict[str, pl.Series]]:
+    made = rows.weight[:, None] if names else np.empty((len(rows), 0))
+    return made, {role: getattr(rows, role).fill_null("") for role in roles}
 
 
 def _events(ms: NDArray[np.int64], numbers: Numbers, texts: Texts, names: tuple[str, ...]) -> Any:
@@ -78,16 +102,18 @@ def _edge_fields(fields: FieldsConfig) -> tuple[tuple[str, str], ...]:
 PAYLOADS: Mapping[str, Payload] = {
     "signals": Payload(
         texts=lambda fields: (), numbers=lambda fields: fields.values, measured=True,
-        needed=(), any=True, rows=_signals,
+        needed=(), any=True, rows=_signals, columns=_of_signals,
     ),
     "events": Payload(
         texts=lambda fields: tuple((name, name) for name in fields.categories),
-        numbers=lambda fields: fields.numbers, measured=False, needed=(), any=True, rows=_events,
+        numbers=lambda fields: fields.numbers, measured=False, needed=(), any=True,
+        rows=_events, columns=_of_events,
     ),
     "edges": Payload(
         texts=_edge_fields,
         numbers=lambda fields: () if fields.weight is None else (fields.weight,),
         measured=False, needed=("source", "target"), any=False, rows=_edges,
+        columns=_of_edges,
     ),
 }  # fmt: skip
 """By ``input.records``."""

@@ -301,7 +301,7 @@ def finish(
     batch: RecordBatch[Any] = RecordBatch(
         keys=rows.keys.rechunk(),
         time_ms=rows.time_ms,
-        values=fields.payload.rows(rows.time_ms, rows.values, texts, fields.values),
+        values=fields.payload.rows(rows.time_ms, rows.values, texts, fields.named or fields.values),
         message=rows.message,
         row=rows.row,
         offsets=offsets,

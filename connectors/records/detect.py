@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import orjson
@@ -10,9 +11,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from connectors.records import cloudevents, dead_letters, scores_log
+from connectors.records.rekeyed import Held
 from streamad.config import PipelineConfig
 from streamad.ports import Headers, Logged, Messages, Outgoing, Source
-from streamad.records import Finding, Rejected, ScoreBatch, SignalBatch
+from streamad.records import Finding, RecordBatch, Rejected, ScoreBatch
 
 KIND = "streamad-kind"
 TICK = b"tick"
@@ -52,6 +54,7 @@ class KafkaDetectRecords:
         wall_ms: Callable[[], int],
     ) -> None:
         self._wall_ms = wall_ms
+        self._held = Held(config)
         self._config, self._detector, self._artifact = config, detector, artifact
         self._partitions = partitions
         self._dead_letters = dead_letters.Writer(
@@ -96,7 +99,7 @@ class KafkaDetectRecords:
         return self._dead_letters.records(messages, rejected, time_ms=self._wall_ms())
 
     def late(
-        self, messages: Messages, batch: SignalBatch, rows: NDArray[np.int64]
+        self, messages: Messages, batch: RecordBatch[Any], rows: NDArray[np.int64]
     ) -> list[Outgoing]:
         """Return late rows as JSON lines under the names the input has.
 
@@ -158,7 +161,7 @@ class KafkaDetectRecords:
             partition=source.partition % self._partitions,
         )
 
-    def _line(self, batch: SignalBatch, row: int) -> bytes:
+    def _line(self, batch: RecordBatch[Any], row: int) -> bytes:
         made = self._row(batch, row)
         line = orjson.dumps(made)
         if len(line) > LATE_ROW_BYTES:
@@ -166,13 +169,14 @@ class KafkaDetectRecords:
             line = orjson.dumps({**made, "values": {}, "tags": {}, "cut": True})
         return line
 
-    def _row(self, batch: SignalBatch, row: int) -> dict[str, object]:
-        fields = self._config.input.fields
-        values = batch.values[row].tolist()
+    def _row(self, batch: RecordBatch[Any], row: int) -> dict[str, object]:
+        numbers, texts = self._held.columns(batch.values[row : row + 1])
+        names = self._config.input.fields.variates or self._held.names
+        held: dict[str, object] = dict(zip(names, numbers[0].tolist(), strict=True))
         made: dict[str, object] = {
             "key": batch.keys[row],
             "time_ms": int(batch.time_ms[row]),
-            "values": dict(zip(fields.variate_names, values, strict=True)),
+            "values": {role: text[0] for role, text in texts.items()} | held,
         }
         if batch.tags:
             made["tags"] = {name: column[row] for name, column in batch.tags.items()}

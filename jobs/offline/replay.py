@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,7 @@ from connectors.files import read_messages, read_series
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
 from streamad.ports import Log, Source
-from streamad.records import Decoded, SignalBatch
+from streamad.records import Decoded, RecordBatch, joined_rows
 from streamad.runtime.decoding import decode
 from streamad.training.fit import rows_of
 
@@ -107,7 +108,7 @@ def read_topic(
             yield Part(source=source, decoded=decoded)
 
 
-def between(batch: SignalBatch, begin_ms: int | None, end_ms: int | None) -> SignalBatch:
+def between(batch: RecordBatch[Any], begin_ms: int | None, end_ms: int | None) -> RecordBatch[Any]:
     """Return the rows of a batch with an event time in ``[begin_ms, end_ms)``."""
     if begin_ms is None and end_ms is None:
         return batch
@@ -119,16 +120,16 @@ def between(batch: SignalBatch, begin_ms: int | None, end_ms: int | None) -> Sig
     return rows_of(batch, np.flatnonzero(keep))
 
 
-def joined(batches: Sequence[SignalBatch]) -> SignalBatch:
+def joined(batches: Sequence[RecordBatch[Any]]) -> RecordBatch[Any]:
     """Return batches of one partition as one; tags are left out."""
     if not batches:
         msg = "there is nothing to read"
         raise ConfigError(msg)
     before = np.cumsum([0, *(len(batch.offsets) for batch in batches)])
-    return SignalBatch(
+    return RecordBatch(
         keys=pl.concat([batch.keys for batch in batches]),
         time_ms=np.concatenate([batch.time_ms for batch in batches]),
-        values=np.concatenate([batch.values for batch in batches]),
+        values=joined_rows([batch.values for batch in batches]),
         message=np.concatenate(
             [batch.message + n for batch, n in zip(batches, before[:-1], strict=True)]
         ).astype(np.int32),

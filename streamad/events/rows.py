@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,14 @@ class EventRows:
         if at.dtype == np.bool_:
             at = np.flatnonzero(at)
         return EventRows(self.time_ms[at], self.fields[at.astype(np.int64)])
+
+    @classmethod
+    def join(cls, parts: Sequence[EventRows]) -> EventRows:
+        """Return events of several batches, one after the other."""
+        return cls(
+            np.concatenate([part.time_ms for part in parts]),
+            pl.concat([part.fields for part in parts], rechunk=True),
+        )
 
     @property
     def names(self) -> tuple[str, ...]:

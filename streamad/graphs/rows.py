@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,20 @@ class EdgeRows:
         i = at.astype(np.int64)
         columns = (self.source[i], self.target[i], self.source_type[i], self.target_type[i])
         return EdgeRows(self.time_ms[i], *columns, self.weight[i])
+
+    @classmethod
+    def join(cls, parts: Sequence[EdgeRows]) -> EdgeRows:
+        """Return edges of several batches, one after the other."""
+        names = ("source", "target", "source_type", "target_type")
+        columns = [pl.concat([getattr(part, name) for part in parts]) for name in names]
+        return cls(
+            np.concatenate([part.time_ms for part in parts]),
+            columns[0],
+            columns[1],
+            columns[2],
+            columns[3],
+            np.concatenate([part.weight for part in parts]),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from streamad.alerts.operator import AlertOperator
 from streamad.config import PipelineConfig
 from streamad.operators.detect import DetectOperator, DetectOutput
-from streamad.records import Alert, Finding, Rejected, ScoreBatch, SignalBatch
+from streamad.records import Alert, Finding, RecordBatch, Rejected, ScoreBatch
 
 
 def _ignore(_: Any) -> None:
@@ -42,7 +42,7 @@ class Hooks:
 class LateRows:
     """Rows of a batch that came too late: their indices in it."""
 
-    batch: SignalBatch
+    batch: RecordBatch[Any]
     rows: NDArray[np.int64]
 
 
@@ -124,7 +124,7 @@ class EmbeddedPipeline:
         """Return the offset after the last message fed."""
         return self._offset
 
-    def feed(self, batch: SignalBatch) -> list[Alert]:
+    def feed(self, batch: RecordBatch[Any]) -> list[Alert]:
         """Take a batch, in offset order; return the alerts to send."""
         out = self.operator.process(self._shard, batch)
         if len(batch):
@@ -140,7 +140,7 @@ class EmbeddedPipeline:
 
     def deliver(
         self,
-        batch: SignalBatch,
+        batch: RecordBatch[Any],
         *,
         sink: AlertSink,
         store: CheckpointStore,

@@ -11,7 +11,7 @@ import logging
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from streamad.ports import (
     Telemetry,
     no_fault,
 )
-from streamad.records import Rejected, SignalBatch
+from streamad.records import RecordBatch, Rejected
 from streamad.runtime.decoding import decode
 from streamad.runtime.judging import count_rejected
 from streamad.runtime.loop import Loop
@@ -47,7 +47,9 @@ class RekeyRecords(Protocol):
 
     partitions: int
 
-    def points(self, batch: SignalBatch, rows: NDArray[np.int64], partition: int) -> list[Outgoing]:
+    def points(
+        self, batch: RecordBatch[Any], rows: NDArray[np.int64], partition: int
+    ) -> list[Outgoing]:
         """Return rows of a batch as records for one partition."""
         ...
 
@@ -107,7 +109,7 @@ class RekeyLoop(Loop[_Part]):
         for part in self.parts.values():
             self._pass_over(part, now_s)
 
-    def _homes_of(self, batch: SignalBatch) -> NDArray[np.int64]:
+    def _homes_of(self, batch: RecordBatch[Any]) -> NDArray[np.int64]:
         """Return each row's partition, which depends on the key alone, in every process."""
         if len(self._homes) > MAX_HOMES:
             self._homes.clear()
