@@ -16,6 +16,7 @@ from streamad.config_sections import (
     DeliveryConfig,
     DetectorConfig,
     FlinkConfig,
+    GraphsConfig,
     InputConfig,
     OutputConfig,
     ScoringConfig,
@@ -42,6 +43,8 @@ class PipelineConfig(Section):
     """How records become samples."""
     windows: WindowsConfig = WindowsConfig()
     """How samples become windows."""
+    graphs: GraphsConfig = GraphsConfig()
+    """How edges become graphs."""
     detector: DetectorConfig = DetectorConfig()
     """The model that scores windows."""
     scoring: ScoringConfig = ScoringConfig()
@@ -139,6 +142,7 @@ DECISION_SETTINGS = (
     "input.fields",
     "series",
     "windows",
+    "graphs",
     "detector.name",
     "detector.params",
     "scoring",

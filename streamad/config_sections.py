@@ -297,6 +297,33 @@ class WindowsConfig(Section):
         return self
 
 
+class GraphsConfig(Section):
+    """How edges become graphs, for detectors that judge graphs."""
+
+    span: Duration = 60_000
+    """Length of a window, in the key's event time: its edges are one graph."""
+    slide: Duration | None = None
+    """From the start of a window to that of the next; unset: ``span``, windows do not overlap."""
+    max_nodes: int = Field(default=10_000, ge=2, le=1_000_000)
+    """Most nodes per graph; edges of further nodes are counted and left out."""
+    max_edges: int = Field(default=100_000, ge=1, le=10_000_000)
+    """Most different edges per graph; further ones are counted and left out."""
+
+    @model_validator(mode="after")
+    def _whole_panes(self) -> GraphsConfig:
+        slide = self.slide or self.span
+        if self.span < 1 or self.span % slide:
+            msg = (
+                f"slide ({format_duration(slide)}) must divide span "
+                f"({format_duration(self.span)}); a window is made of whole slides"
+            )
+            raise ValueError(msg)
+        if self.span // slide > 1_000:
+            msg = f"a window has {self.span // slide} slides, at most 1000 are held; raise slide"
+            raise ValueError(msg)
+        return self
+
+
 class DetectorConfig(Section):
     """The detector, and the artifact it starts from."""
 

@@ -94,8 +94,8 @@ class Graphs:
         edges = _runs(self.edge_from[picked], n_edges)
         return Graphs(
             time_ms=self.time_ms[picked],
-            node_from=_from(n_nodes),
-            edge_from=_from(n_edges),
+            node_from=starts_of(n_nodes),
+            edge_from=starts_of(n_edges),
             names=self.names[nodes],
             types=self.types[nodes],
             source=self.source[edges],
@@ -115,7 +115,8 @@ class Graphs:
         return np.repeat(np.arange(len(self)), np.diff(self.edge_from))
 
 
-def _from(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+def starts_of(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where runs of these lengths start, and where the last one ends ``(n + 1,)``."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
 
 

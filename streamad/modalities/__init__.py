@@ -18,6 +18,7 @@ MODALITIES = Registry(
         "signals": "streamad.modalities.signals:Signals",
         "events": "streamad.modalities.items:Events",
         "edges": "streamad.modalities.items:Edges",
+        "graphs": "streamad.modalities.graphs:GraphsOfEdges",
     },
 )
 

@@ -32,6 +32,18 @@ class Windows(Protocol):
         """Return the least and the greatest value of arrays that kernels index with, by name."""
         ...
 
+    def reset(self, codes: NDArray[np.int32]) -> None:
+        """Empty these keys."""
+        ...
+
+    def apart(self, codes: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
+        """Return what these keys hold that is no array with a row per key."""
+        ...
+
+    def load_apart(self, codes: NDArray[np.int32], arrays: dict[str, NDArray[Any]]) -> None:
+        """Take back what `apart` returned; raises StateError where it does not fit."""
+        ...
+
     def ingest(
         self,
         codes: NDArray[np.int32],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from streamad.modalities.base import Item, Modality, Span
+from streamad.modalities.base import Item, Modality, Span, Windows
 from streamad.modalities.levels import levels_of
 from streamad.records import Explanation
 from streamad.scoring.episodes import EpisodePlan
@@ -47,7 +47,7 @@ class Items(Modality):
             zone=scoring.timezone,
         )
 
-    def windows(self) -> ItemWindows:
+    def windows(self) -> Windows:
         """Return the clocks of keys, empty."""
         return ItemWindows(self.config.series.lateness)
 

@@ -25,7 +25,9 @@ WAITING = "waiting."
 """Begins the names of arrays of keys that wait for their first window."""
 SHARED = "shared."
 """Begins the names of arrays of a population, which no key owns."""
-APART = (WAITING, SHARED)
+OPEN = "open."
+"""Begins the names of arrays of what keys hold open, which have a row per edge."""
+APART = (WAITING, SHARED, OPEN)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -99,7 +101,7 @@ class ShardState:
     def drop(self, codes: NDArray[np.int32]) -> None:
         """Forget keys that were not seen for their TTL."""
         self.keys.drop(codes)
-        self.windows.state.reset(codes)
+        self.windows.reset(codes)
         self.flags.reset(codes)
         if self.memory is not None:
             self.memory.forget(codes)
@@ -108,7 +110,7 @@ class ShardState:
 
     def break_off(self) -> None:
         """Begin the windows of all keys anew, and nothing else: input is missing from here on."""
-        self.windows.state.reset(self.keys.live())
+        self.windows.reset(self.keys.live())
         self.waiting.drop(self.waiting.keys.live())
 
     @property
@@ -151,6 +153,7 @@ class ShardState:
             saved = self.memory.state(rows)
             arrays |= {f"memory.{name}": value for name, value in saved.items()}
         arrays |= {f"{WAITING}{name}": value for name, value in self.waiting.save().items()}
+        arrays |= {f"{OPEN}{name}": value for name, value in self.windows.apart(rows).items()}
         if self.shared is not None:
             arrays |= {f"{SHARED}{name}": value for name, value in self.shared.state().items()}
         header = {
@@ -178,20 +181,21 @@ class ShardState:
         Raises StateError where it does not fit; the shard is then as empty as it was.
         """
         identity.require(header)
-        shared = _part(arrays, SHARED.removesuffix("."))
-        arrays = {name: array for name, array in arrays.items() if not name.startswith(SHARED)}
+        shared, held = (_part(arrays, part.removesuffix(".")) for part in (SHARED, OPEN))
+        self._require_parts(shared, held)
+        arrays = {n: array for n, array in arrays.items() if not n.startswith((SHARED, OPEN))}
         self._require_shapes(arrays, len(names))
         self._require_ranges(arrays)
         if self.shared is not None:
             self.shared.load(shared)
-        elif shared:
-            raise StateError(_mismatch(f"{SHARED}{next(iter(shared))}", "one", "none"))
         waiting = _part(arrays, WAITING.removesuffix("."))
         codes, created = self.keys.encode(names)
         tags = json.loads(header["tags"])
         self.add(created, [True] * len(created), [tags.get(name, {}) for name in names.to_list()])
         for part, table in self._tables().items():
             table.load(codes, _part(arrays, part))
+        if held:
+            self.windows.load_apart(codes, held)
         if self.memory is not None:
             self.memory.load(codes, _part(arrays, "memory"))
         self.waiting.load(waiting, tags)
@@ -205,6 +209,18 @@ class ShardState:
             "episodes": self.episodes.state,
             "flags": self.flags,
         }
+
+    def _require_parts(
+        self, shared: dict[str, NDArray[Any]], held: dict[str, NDArray[Any]]
+    ) -> None:
+        """Refuse parts that this shard has not, or lacks."""
+        none = np.empty(0, np.int32)
+        ours = {} if self.shared is None else self.shared.state()
+        pairs = ((SHARED, ours, shared), (OPEN, self.windows.apart(none), held))
+        for part, mine, theirs in pairs:
+            for name in sorted(mine.keys() ^ theirs.keys()):
+                of_theirs, of_mine = (_kind(one.get(name)) for one in (theirs, mine))
+                raise StateError(_mismatch(f"{part}{name}", of_theirs, of_mine))
 
     def _require_shapes(self, arrays: dict[str, NDArray[Any]], n: int) -> None:
         """Refuse arrays this shard has not, or has in another shape; the error names the array."""

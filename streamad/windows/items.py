@@ -28,6 +28,18 @@ class ItemWindows:
         self.state = KeyedArrays({"clock": ((), np.int64, NEVER)})
         self._lateness = max(lateness_ms, LEAST_LATENESS_MS)
 
+    def reset(self, codes: NDArray[np.int32]) -> None:
+        """Empty these keys."""
+        self.state.reset(codes)
+
+    def apart(self, codes: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
+        """Return nothing: all that keys hold are arrays with a row per key."""
+        del codes
+        return {}
+
+    def load_apart(self, codes: NDArray[np.int32], arrays: dict[str, NDArray[Any]]) -> None:
+        """Take nothing back."""
+
     @property
     def ranges(self) -> dict[str, tuple[int, int]]:
         """Return that no kernel indexes with what is kept."""

@@ -5,6 +5,8 @@ import numpy as np
 from streamad.compiled import compiled
 from streamad.windows.kinds import COUNTER, DELTA
 
+NEVER_SEEN = -(2**62)
+
 LAST, MEAN, MAX, SUM = range(4)
 NONE, PREVIOUS, LINEAR, ZERO = range(4)
 APART = 3
@@ -235,3 +237,43 @@ def ingest_items(codes, time_ms, lateness, clock, late):
         end_ms[n] = clock[k]
         n += 1
     return row[:n].copy(), end_ms[:n].copy()
+
+
+@compiled
+def advance_clocks(at, codes, time_ms, settings, clock, done, late):
+    """Return where to go on, rows that are taken, and those that close windows of their key.
+
+    Stops before a row that lies inside a window closed since ``at``: it is no part of that one.
+    done : the first pane of the earliest window of each key that is still open
+    """
+    slide, span, lateness = settings[0], settings[1], settings[2]
+    taken = np.empty(len(codes), np.int64)
+    moved = np.empty((len(codes), 3), np.int64)
+    ended = np.full(len(clock), NEVER_SEEN, np.int64)
+    n = m = 0
+    stop = len(codes)
+    for i in range(at, len(codes)):
+        k = codes[i]
+        if k < 0:
+            continue
+        t = time_ms[i]
+        if t < ended[k] and t // slide >= done[k]:
+            stop = i
+            break
+        if clock[k] == NEVER_SEEN:
+            done[k] = t // slide - span // slide + 1
+        elif t // slide < done[k]:
+            late[i] = True
+            continue
+        taken[n] = i
+        n += 1
+        if t > clock[k] or clock[k] == NEVER_SEEN:
+            clock[k] = t
+            # A window that begins at pane p is closed once p * slide + span + lateness <= clock.
+            first = (t - lateness - span) // slide + 1
+            if first > done[k]:
+                moved[m, 0], moved[m, 1], moved[m, 2] = i, done[k], first
+                m += 1
+                done[k] = first
+                ended[k] = (first - 1) * slide + span
+    return stop, taken[:n].copy(), moved[:m].copy()

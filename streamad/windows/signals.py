@@ -116,6 +116,18 @@ class SignalWindows:
         # One block, used again: fresh pages would cost more than the windows put in them.
         self._out = _Block(self._capacity + self._reserve, size, v)
 
+    def reset(self, codes: NDArray[np.int32]) -> None:
+        """Empty these keys."""
+        self.state.reset(codes)
+
+    def apart(self, codes: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
+        """Return nothing: all that keys hold are arrays with a row per key."""
+        del codes
+        return {}
+
+    def load_apart(self, codes: NDArray[np.int32], arrays: dict[str, NDArray[Any]]) -> None:
+        """Take nothing back."""
+
     @property
     def ranges(self) -> dict[str, tuple[int, int]]:
         """Return the least and the greatest value of arrays that kernels index with, by name."""
