@@ -95,6 +95,12 @@ WIDE = {
         "Label,cpu,mem",
         row=lambda i: f"{iso(i, '%Y/%m/%d %H:%M:%S')},{A[i]},{B[i]}",
     ),
+    "cloudwatch's ids": lines(
+        "Id,m1,m2",
+        "Label,CPU of i-1,memory of i-1",
+        "FullLabel,cpu,mem",
+        row=lambda i: f"{iso(i, '%Y/%m/%d %H:%M:%S')},{A[i]},{B[i]}",
+    ),
     "labels beside": lines(
         "timestamp,cpu,mem,is_anomaly,host", row=lambda i: f"{iso(i)},{A[i]},{B[i]},0,web-1"
     ),
