@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 Tell = Callable[[int, int | None], None]
 
+FIRST_RUN = "the first run compiles its kernels: half a minute, once"
+
 
 def say(text: str) -> None:
     """Write a line to standard error: standard output is for results."""
@@ -49,9 +51,32 @@ def bar(label: str) -> Iterator[Tell]:
         TaskProgressColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with (
+        Progress(*columns, console=Console(stderr=True), transient=True) as progress,
+        _compiling(lambda: progress.console.print(f"streamad: {FIRST_RUN}", soft_wrap=True)),
+    ):
         task = progress.add_task(label, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _compiling(report: Callable[[], None]) -> Iterator[None]:
+    """Report once where a kernel is compiled: then nothing moves for a while."""
+    from numba.core import event
+
+    class First(event.Listener):
+        reported = False
+
+        def on_start(self, event: object) -> None:
+            if not self.reported:
+                report()
+            self.reported = True
+
+        def on_end(self, event: object) -> None:
+            """Leave the next kernels unreported."""
+
+    with event.install_listener("numba:compile", First()):
+        yield
 
 
 @contextmanager

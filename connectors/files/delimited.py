@@ -15,12 +15,15 @@ from dataclasses import dataclass
 import polars as pl
 
 from connectors.files.moments import is_time
+from connectors.files.spaced import find_spaced, require_columns, with_tabs
 from streamad.errors import ConfigError
 
 SEPARATORS = (",", ";", "\t", "|")
-NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces"}
 SAMPLE_LINES = 100
 MAX_PREAMBLE = 50
+MAX_FACTS = 6
+"""Lines of names and of facts about the columns before the first measurement."""
 ANNOTATIONS = ("#datatype", "#group", "#default")
 
 
@@ -54,6 +57,8 @@ def read_delimited(raw: bytes, name: str) -> Delimited:
         return _annotated(text, name, notes)
     separator = stated or _separator(text)
     rows = _sample(text, separator)
+    if stated is None and (padded := _padded(text, name, separator, rows, notes)) is not None:
+        return padded
     if not rows:
         msg = f"{name}: has no rows"
         raise ConfigError(msg)
@@ -154,21 +159,51 @@ def _header(rows: Sequence[tuple[int, list[str]]]) -> tuple[int, bool]:
     first = rows[begin][1]
     if not _is_data(first):
         # Exports put facts about the columns first (CloudWatch): the names stand last of these.
-        while (
-            begin + 2 < len(rows)
-            and _is_data(rows[begin + 2][1])
-            and not _is_data(rows[begin + 1][1])
-        ):
-            if not _looks_like_names(rows[begin + 1][1]):
-                break
-            begin += 1
+        head = [fields for _, fields in rows[begin + 1 : begin + MAX_FACTS + 1]]
+        facts = next((n for n, fields in enumerate(head) if _is_data(fields)), 0)
+        if all(_looks_like_names(fields) for fields in head[:facts]):
+            begin += facts
         return begin, True
     return begin, False
 
 
+def _padded(
+    text: str,
+    name: str,
+    separator: str,
+    rows: Sequence[tuple[int, list[str]]],
+    notes: Sequence[str],
+) -> Delimited | None:
+    """Read columns that spaces part; None where a separator does."""
+    begin, header = _header(rows) if rows else (0, False)
+    widths = {len(fields) for _, fields in rows[begin:]}
+    even = len(widths) == 1 and widths != {1}
+    data = rows[begin + header :][:1]
+    # Two tabs for one, so that columns stand below their names.
+    aligned = separator == "\t" and header and not all(map(str.strip, rows[begin][1][1:]))
+    plain = bool(data) and all(map(_is_cell, data[0][1]))
+    if even and not aligned and (separator != "," or plain):
+        return None
+    found = find_spaced(text)
+    if found is None or not found.fits_beside(separator):
+        if widths == {1}:
+            require_columns(text, name)
+        return None
+    body = with_tabs(text, found, name)
+    frame = _parse(body, name, "\t", header=found.names is not None, line=found.begin)
+    told = [*notes, "separated by spaces"]
+    if found.names is None:
+        told.append("no line with names: columns are named column_1, column_2 ...")
+    return Delimited(frame=_named(frame), separator=" ", line=found.begin, notes=tuple(told))
+
+
+def _is_cell(text: str) -> bool:
+    return not text.strip() or _is_number(text) or is_time(text)
+
+
 def _looks_like_names(fields: Sequence[str]) -> bool:
     given = [field.strip() for field in fields]
-    return all(given) and len(set(given)) == len(given)
+    return all(given) and len(set(given)) == len(given) and not any(map(_is_number, given))
 
 
 def _is_data(fields: Sequence[str]) -> bool:

@@ -1,25 +1,31 @@
 """JSON documents that monitoring tools answer with, as tables: one row a sample.
 
-Known are range queries of Prometheus, InfluxDB's JSON, CloudWatch, Graphite, Datadog and Grafana's
-data frames; any other document is read where an array of objects, or an object of arrays, stands in
-it.
+Known are range queries of Prometheus, InfluxDB's JSON, CloudWatch, Graphite, Datadog, Grafana's
+data frames and OpenTelemetry's metrics; any other document is read where an array of objects, or an
+object of arrays, stands in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+import numpy as np
 import orjson
 import polars as pl
 
+from connectors.codecs import FieldMap, make_codec
 from connectors.codecs.labels import canonical
 from streamad.errors import ConfigError
 
 MAX_DEPTH = 4
 SERIES, TIME, VALUE = "series", "time", "value"
+OTLP = b'"resourceMetrics"'
+OTLP_BEGINS = 4_096
+MAX_OTLP_ROWS = 10**8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +64,95 @@ def read_document(raw: bytes, name: str) -> Document:
         msg = f"{name}: no array of objects stands in it, nor an object of arrays; it has: {held}"
         raise ConfigError(msg)
     return Document(frame=table)
+
+
+def is_otlp(raw: bytes) -> bool:
+    """Say whether a document is a request of OpenTelemetry's metrics, by its beginning."""
+    return OTLP in raw[:OTLP_BEGINS]
+
+
+def read_otlp(requests: Sequence[bytes], name: str) -> Document:
+    """Read OpenTelemetry's metrics in JSON, as a collector writes them to a file.
+
+    Raises
+    ------
+    ConfigError
+        where no point can be read
+    """
+    longest = max(map(len, requests))
+    codec = make_codec(
+        "otlp_json", FieldMap(), max_message_bytes=longest, max_rows_per_message=MAX_OTLP_ROWS
+    )
+    n = len(requests)
+    made = codec.decode(requests, np.arange(n), np.full(n, -1))
+    lost = sum(sum(one.by_reason.values()) for one in made.rejected)
+    if not len(made.batch):
+        why = made.rejected[0].detail if made.rejected else "it has none"
+        msg = f"{name}: no point of OpenTelemetry's metrics can be read ({why})"
+        raise ConfigError(msg)
+    batch = made.batch
+    frame = pl.DataFrame({SERIES: batch.keys, TIME: batch.time_ms, VALUE: batch.values[:, 0]})
+    left_out = f"; {lost:,} points cannot be read" if lost else ""
+    return Document(frame=frame, time=TIME, key=SERIES, note=f"OpenTelemetry's metrics{left_out}")
+
+
+def unpacked(records: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str | None]:
+    """Return the rows inside objects that hold several, and the name of the array they stood in.
+
+    An array of objects, or arrays side by side (then without a name); what stands beside them is of
+    each row. Records that hold one row each are returned as they are.
+
+    Examples
+    --------
+    >>> unpacked([{"host": "a", "m": [{"v": 1}, {"v": 2}]}])
+    ([{'host': 'a', 'v': 1}, {'host': 'a', 'v': 2}], 'm')
+    >>> unpacked([{"host": "a", "ts": [1, 2], "v": [3, 4]}])
+    ([{'host': 'a', 'ts': 1, 'v': 3}, {'host': 'a', 'ts': 2, 'v': 4}], None)
+    """
+    held = Counter(
+        name
+        for record in records
+        for name, value in record.items()
+        if isinstance(value, list) and value and _is_measured(value[0])
+    )
+    name, number = held.most_common(1)[0] if held else ("", 0)
+    if number * 2 > len(records):
+        made = [
+            {**{k: v for k, v in record.items() if k != name}, **row}
+            for record in records
+            for row in record.get(name) or []
+            if isinstance(row, dict)
+        ]
+        return made, name
+    if records and _lengths(records[0]):
+        return [row for record in records for row in _side_by_side(record)], None
+    return records, None
+
+
+def _is_measured(row: Any) -> bool:
+    """Say whether an object holds a number: a list of tags beside a measurement is no row."""
+    return isinstance(row, dict) and any(map(_is_number, flattened(row).values()))
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, str):
+        try:
+            float(value)
+        except ValueError:
+            return False
+        return True
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _lengths(record: Mapping[str, Any]) -> int:
+    """Return the length of two or more arrays side by side, 0 where there are none."""
+    lengths = [len(value) for value in record.values() if isinstance(value, list)]
+    return lengths[0] if len(lengths) > 1 and len(set(lengths)) == 1 else 0
+
+
+def _side_by_side(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for i in range(_lengths(record)):
+        yield {k: v[i] if isinstance(v, list) else v for k, v in record.items()}
 
 
 def flattened(record: Mapping[str, Any], before: str = "") -> dict[str, Any]:

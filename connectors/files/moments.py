@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from itertools import product
+from itertools import chain, product
 
 import numpy as np
 import polars as pl
@@ -36,12 +36,15 @@ DATES = (
     "%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%d/%m/%y", "%m-%d-%Y", "%d-%m-%Y",
     "%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%d/%b/%Y", "%d %B %Y", "%b %d, %Y", "%b %d %Y",
     "%B %d, %Y",
+    "%Y.%m.%d.", "%Y. %m. %d.", "%d. %m. %Y", "%d.%m. %Y",
 )  # fmt: skip
 CLOCKS = (
     "", " %H:%M", " %H:%M:%S%.f", " %I:%M %p", " %I:%M:%S %p", " %I:%M%p", ", %H:%M",
     ", %H:%M:%S%.f", ", %I:%M %p", ", %I:%M:%S %p", ":%H:%M:%S", "T%H:%M:%S%.f",
 )  # fmt: skip
 ZONES = ("", " %z", "%z")
+WHOLE = ("%Y%m%d%H%M%S", "%Y%m%d%H%M", "%b %d %H:%M:%S %Y")
+"""Patterns of a date and its time of day together."""
 
 _LOOKS = {
     "%.f": r"(\.\d+)?", "%Y": r"\d{4}", "%y": r"\d{2}", "%b": r"[A-Za-z]{3,4}", "%B": r"[A-Za-z]+",
@@ -193,9 +196,9 @@ def _fitting(tidy: pl.Series) -> Iterator[str]:
     """Yield the patterns that most of a column's cells follow."""
     sample = tidy.drop_nulls().head(SAMPLE)
     few = [cell for cell in sample.head(FEW).to_list() if _BEGINS.match(cell)]
-    for date, clock, zone in product(DATES, CLOCKS, ZONES) if few else ():
-        pattern = f"{date}{clock}{zone}"
-        if (zone and not clock) or not any(map(_shape(pattern).fullmatch, few)):
+    parts = (part for part in product(DATES, CLOCKS, ZONES) if part[1] or not part[2])
+    for pattern in chain(map("".join, parts), WHOLE) if few else ():
+        if not any(map(_shape(pattern).fullmatch, few)):
             continue
         if _parse_texts(sample, pattern).null_count() <= (1 - MIN_SHARE_READ) * len(sample):
             yield pattern
@@ -216,6 +219,10 @@ def _tidy(texts: pl.Series) -> pl.Series:
         texts.str.strip_chars()
         .str.replace(r"^(?i:mon|tue|wed|thu|fri|sat|sun)[a-z]*,? ", "")
         .str.replace(r" ?(?:\(?UTC\)?|GMT|Z)$", "")
+        .str.replace(r" (?:UTC|GMT)( [0-9]{4})$", "$1")
+        .str.replace("([0-9]+)年 ?([0-9]+)月 ?([0-9]+)日", "$1-$2-$3")
+        .str.replace("([0-9]+)[时時] ?([0-9]+)分 ?([0-9]+)秒$", "$1:$2:$3")
+        .str.replace("([0-9]+)[时時] ?([0-9]+)分$", "$1:$2")
         .str.replace(r"(:[0-9]{2}),([0-9]+)", "$1.$2")
         .str.replace_all(r"[\s\x{a0}\x{202f}]+", " ")
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -22,6 +23,7 @@ UNITS: Mapping[str, Mapping[str, float]] = {
     "bytes": {
         "b": 1, "bytes": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "pb": 1e15,
         "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "pib": 2**50,
+        "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40, "pi": 2**50,
     },
     "seconds": {
         "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "sec": 1, "secs": 1,
@@ -30,6 +32,14 @@ UNITS: Mapping[str, Mapping[str, float]] = {
     "": {"k": 1e3, "mil": 1e6, "m": 1e6, "bil": 1e9, "g": 1e9, "t": 1e12, "tri": 1e12, "": 1},
 }  # fmt: skip
 """Units that dashboards mix in one column as the size of a value wants it, and their factors."""
+
+SIZES: Mapping[str, float] = {
+    "": 1.0, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "μ": 1e-6, "m": 1e-3,
+    "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "P": 1e15,
+}  # fmt: skip
+"""What stands before the unit of a measurement, or a count per second, and its factor."""
+
+_BITS = re.compile("[kKMGTP]?b(?:/s|ps|it/s)?")
 
 _WHOLE = r"(?:[0-9]{1,3}(?:[.,' \x{a0}\x{202f}][0-9]{3})+|[0-9]+)"
 _NUMBER = r"^([+\-\x{2212}]?(?:" + _WHOLE + r"(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eE][+\-]?[0-9]+)?)"
@@ -125,22 +135,48 @@ def _with_units(texts: pl.Series, *, commas: bool) -> Numbers:
         kind, factors = _one_kind(units.filter(values.is_not_null()))
         if factors is None:
             return Numbers(_nulls(texts), texts.is_not_null())
-        scale = {name: float(factor) for name, factor in factors.items()}
-        values *= units.str.to_lowercase().replace_strict(scale, default=None).cast(pl.Float64)
+        values *= units.replace_strict(factors, default=None, return_dtype=pl.Float64)
         found = [kind] if kind else []
     return Numbers(values, texts.is_not_null() & values.is_null(), found[0] if found else "")
 
 
 def _one_kind(units: pl.Series) -> tuple[str, Mapping[str, float] | None]:
     """Return the kind of mixed units and their factors, None where they do not go together."""
-    names = set(units.str.to_lowercase().unique())
-    for kind, factors in UNITS.items():
-        # A zero is often written without its unit.
-        if names - {""} <= factors.keys() and (kind == "" or "" not in names):
-            return kind, factors
-    if len(names - {""}) == 1:
-        return next(iter(names - {""})), dict.fromkeys(names, 1.0)
-    return "", None
+    given = units.unique().to_list()
+    names = {name: name.lower() for name in given}
+    for per in ("", "/s"):
+        bare = {name: low.removesuffix(per) for name, low in names.items()}
+        if per and not all(low.endswith(per) for low in names.values() if low):
+            continue
+        for kind, factors in UNITS.items():
+            # A zero is often written without its unit.
+            known = {*bare.values()} - {""} <= factors.keys()
+            if known and (kind == "" or "" not in bare.values()) and (kind or not per):
+                # Of bits and bytes the letter alone shows which.
+                bits = kind == "bytes" and any(_BITS.fullmatch(name) for name in given)
+                shown = "bits" if bits else kind
+                return shown + per, {name: float(factors[low]) for name, low in bare.items()}
+    if len({*names.values()} - {""}) == 1:
+        return next(name for name in given if name), dict.fromkeys(given, 1.0)
+    return _scaled([name for name in given if name])
+
+
+def _scaled(given: Sequence[str]) -> tuple[str, Mapping[str, float] | None]:
+    """Take the sizes (``k``, ``M``) off units that are the same without: ``1.2 kW``, ``800 W``."""
+    ways = [
+        {
+            name[len(size) :].strip(): factor
+            for size, factor in SIZES.items()
+            if name.startswith(size)
+        }
+        for name in given
+    ]
+    shared = set.intersection(*map(set, ways)) - {""}
+    if not shared:
+        return "", None
+    word = max(shared, key=len)
+    factors = {name: way[word] for name, way in zip(given, ways, strict=True)}
+    return word, {**factors, "": 1.0}
 
 
 def _nulls(column: pl.Series) -> pl.Series:

@@ -256,8 +256,8 @@ def _times(column: pl.Series, fields: FieldMap, name: str) -> NDArray[np.int64]:
     """Read a column of times in the unit that the fields name."""
     if column.dtype.is_temporal() or (column.dtype == pl.String and fields.time_unit == "iso"):
         made = read_moments(column)
-        numbers = column.cast(pl.Float64, strict=False) if column.dtype == pl.String else None
-        if made is None or (numbers is not None and numbers.null_count() < column.null_count() + 1):
+        # Epochs need their unit.
+        if made is None or (column.dtype == pl.String and made.unit in (*PER_SECOND, "row")):
             return times_to_ms(column.cast(pl.String), "iso")
         return made.ms
     if column.dtype == pl.String:

@@ -12,7 +12,7 @@ import orjson
 import polars as pl
 
 from connectors.files.delimited import read_delimited
-from connectors.files.documents import Document, read_document, table_of
+from connectors.files.documents import is_otlp, read_document, read_otlp, table_of, unpacked
 from streamad.errors import ConfigError, SourceUnavailableError, StreamadError, nearest
 
 MAX_BYTES = 4 * 2**30
@@ -20,6 +20,7 @@ MAX_BYTES = 4 * 2**30
 
 READER_ERRORS = (pl.exceptions.PolarsError, OSError, EOFError, zlib.error)
 GZIP, PARQUET, ARROW, ZIP = b"\x1f\x8b", b"PAR1", b"ARROW1", b"PK\x03\x04"
+ARROW_STREAM = b"\xff\xff\xff\xff"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,9 +106,10 @@ def _sheet(path: Path, raw: bytes) -> Sheet:
     if raw.startswith(ZIP):
         msg = f"{name}: is a workbook or a zip archive; save the sheet as CSV"
         raise ConfigError(msg)
-    binary = pl.read_parquet if raw.startswith(PARQUET) else pl.read_ipc
+    binary = pl.read_ipc_stream if raw.startswith(ARROW_STREAM) else pl.read_ipc
+    binary = pl.read_parquet if raw.startswith(PARQUET) else binary
     suffixes = path.name.lower().split(".")[1:]
-    if raw.startswith((PARQUET, ARROW)) or "parquet" in suffixes:
+    if raw.startswith((PARQUET, ARROW, ARROW_STREAM)) or "parquet" in suffixes:
         reader = pl.read_parquet if "parquet" in suffixes else binary
         try:
             return Sheet(name=name, frame=_plain(reader(io.BytesIO(raw))))
@@ -125,9 +127,13 @@ def _sheet(path: Path, raw: bytes) -> Sheet:
 
 def _json(raw: bytes, name: str) -> Sheet:
     lines = [line for line in raw.split(b"\n") if line.strip()]
-    if len(lines) > 1 and _is_record(lines[0]):
+    one_a_line = len(lines) > 1 and _is_record(lines[0])
+    if is_otlp(lines[0] if one_a_line else raw):
+        made = read_otlp(lines if one_a_line else [raw], name)
+    elif one_a_line:
         return Sheet(name=name, frame=_of_lines(lines, name))
-    made: Document = read_document(raw, name)
+    else:
+        made = read_document(raw, name)
     notes = (made.note,) if made.note else ()
     return Sheet(name=name, frame=made.frame, time=made.time, key=made.key, notes=notes)
 
@@ -144,7 +150,7 @@ def _of_lines(lines: list[bytes], name: str) -> pl.DataFrame:
     if not all(isinstance(record, dict) for record in records):
         msg = f"{name}: its lines are not all JSON objects"
         raise ConfigError(msg)
-    return table_of(records)
+    return table_of(unpacked(records)[0])
 
 
 def _is_record(line: bytes) -> bool:

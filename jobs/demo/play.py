@@ -22,6 +22,7 @@ from rich.console import Console
 
 from connectors.host import HostSource
 from jobs.build import build_detect
+from jobs.console import FIRST_RUN
 from jobs.demo.board import Board
 from jobs.demo.disturbance import Disturbance
 from jobs.demo.script import Phase, Plan, Script
@@ -226,7 +227,7 @@ def _append(write: Callable[[bytes], object], alerts: list[Alert]) -> None:
 
 @contextmanager
 def _preparing(console: Console) -> Iterator[None]:
-    says = "preparing (the first run compiles its kernels: half a minute, once)"
+    says = f"preparing ({FIRST_RUN})"
     if not console.is_terminal:
         console.print(says, soft_wrap=True)
     with console.status(says):

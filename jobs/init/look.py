@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +15,9 @@ from connectors.codecs import FieldMap, make_codec
 from connectors.codecs.fields import PER_SECOND, TimeUnit
 from connectors.codecs.json_wrappers import bare, framing
 from connectors.files import find_roles, is_lines, read_sheet
-from connectors.files.documents import table_of
+from connectors.files.documents import is_otlp, table_of, unpacked
 from connectors.files.roles import Roles
-from connectors.files.sheet import Sheet, read_bytes
+from connectors.files.sheet import ARROW, ARROW_STREAM, PARQUET, ZIP, Sheet, read_bytes
 from streamad.errors import ConfigError
 
 MAX_RECORDS = 20_000
@@ -32,7 +31,8 @@ IDENTITY = frozenset({
 })  # fmt: skip
 """Names of fields that usually name a series."""
 
-ARROW_STARTS = (b"ARROW1", b"\xff\xff\xff\xff")
+ARROW_STARTS = (ARROW, ARROW_STREAM)
+TABLES = (PARQUET, ZIP, *ARROW_STARTS)
 BINARY = ("prometheus", "otlp_proto")
 
 
@@ -53,12 +53,42 @@ class Look:
 
 def look_at_file(path: Path) -> tuple[Look, list[bytes]]:
     """Return what a file holds, and its messages where it holds some."""
+    raw = read_bytes(path)
     if not is_lines(path):
-        start = read_bytes(path)[:64].lstrip()
-        if not (start.startswith(b"{") and path.suffix != ".json"):
-            return _of_table(read_sheet(path)), []
-    lines = [line for line in read_bytes(path).split(b"\n") if line.strip()][:MAX_RECORDS]
+        if (known := _one_message(raw)) is not None:
+            return Look(format=known), [raw]
+        messages = raw.lstrip().startswith(b"{") and (path.suffix != ".json" or is_otlp(raw))
+        if not messages:
+            look = _of_table(read_sheet(path))
+            look.format = "arrow" if raw.startswith(ARROW_STARTS) else look.format
+            return look, []
+    lines = [line for line in raw.split(b"\n") if line.strip()][:MAX_RECORDS]
+    if is_otlp(raw) and not _is_json(lines[0]):
+        lines = [raw]
     return look_at(lines, path.name), lines
+
+
+def _one_message(raw: bytes) -> str | None:
+    """Return the format of a file that is one binary message of a topic, None where it is not."""
+    if b"\0" not in raw[:4096] or raw.startswith(TABLES):
+        return None
+    return next((codec for codec in BINARY if _reads(codec, [raw])), None)
+
+
+def _reads(codec: str, payloads: Sequence[bytes | None]) -> bool:
+    """Say whether a codec finds points in messages."""
+    n = len(payloads)
+    return (
+        len(make_codec(codec, FieldMap()).decode(payloads, np.arange(n), np.full(n, -1)).batch) > 0
+    )
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def look_at(payloads: Sequence[bytes | None], name: str) -> Look:
@@ -86,9 +116,7 @@ def look_at(payloads: Sequence[bytes | None], name: str) -> Look:
         msg = f"{name}: {known}"
         raise ConfigError(msg)
     for codec in BINARY:
-        n = len(given[:20])
-        decoded = make_codec(codec, FieldMap()).decode(given[:20], np.arange(n), np.full(n, -1))
-        if len(decoded.batch):
+        if _reads(codec, given[:20]):
             return Look(format=codec)
     msg = (
         f"{name}: its messages begin with {given[0][:8]!r}, which is none of the formats that are "
@@ -122,30 +150,15 @@ def _records(payloads: Sequence[bytes]) -> list[dict[str, Any]]:
 
 
 def _texts(text: bytes) -> list[bytes]:
-    try:
-        orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return text.split(b"\n")
-    return [text]
+    return [text] if _is_json(text) else text.split(b"\n")
 
 
 def _of_records(records: list[dict[str, Any]], name: str) -> Look:
     if not records:
         msg = f"{name}: no message is a JSON object"
         raise ConfigError(msg)
-    rows = _rows_in(records)
-    if rows is not None:
-        shared = [{k: v for k, v in one.items() if k != rows} for one in records]
-        inner = [(s, one.get(rows)) for s, one in zip(shared, records, strict=True)]
-        records = [{**s, **r} for s, part in inner for r in part or [] if isinstance(r, dict)]
-    columnar = {key: value for key, value in records[0].items() if isinstance(value, list)}
-    if len(columnar) > 1 and len({len(value) for value in columnar.values()}) == 1:
-        size = len(next(iter(columnar.values())))
-        one = records[0]
-        records = [
-            {k: v[i] if isinstance(v, list) else v for k, v in one.items()} for i in range(size)
-        ]
-    look = _of_sheet(Sheet(name=name, frame=table_of(records)), "json", [])
+    records, rows = unpacked(records)
+    look = _of_sheet(Sheet(name=name, frame=table_of(records[:MAX_RECORDS])), "json", [])
     if rows is not None and look.fields is not None:
         look.fields = FieldMap(**{**_as_dict(look.fields), "rows": rows})
     return look
@@ -153,18 +166,6 @@ def _of_records(records: list[dict[str, Any]], name: str) -> Look:
 
 def _as_dict(fields: FieldMap) -> dict[str, Any]:
     return {name: getattr(fields, name) for name in FieldMap.__dataclass_fields__}
-
-
-def _rows_in(records: Sequence[dict[str, Any]]) -> str | None:
-    """Return the name of the array of objects that most records hold."""
-    names = Counter(
-        name
-        for record in records
-        for name, value in record.items()
-        if isinstance(value, list) and value and isinstance(value[0], dict)
-    )
-    most = names.most_common(1)
-    return most[0][0] if most and most[0][1] * 2 > len(records) else None
 
 
 def _of_sheet(sheet: Sheet, codec: str, notes: list[str]) -> Look:

@@ -122,7 +122,12 @@ class OtlpCodec(ABC):
     The default key is ``service/metric{attribute="value",...}``, with the attributes of the point
     and those by which its resource differs from others of the service. ``fields.key``, ``variate``
     and ``tags`` may name ``metric``, ``scope``, an attribute of the point or, with or without the
-    prefix ``resource.``, one of the resource.
+    prefix ``resource.``, one of the resource; ``fields.key`` also ``key``, which is the default.
+
+    The scope is not in the default key: it names the library that measures, not what is measured.
+    An update renames it (the collector's own receivers were), and every series would begin anew.
+    Whether it separates two streams shows only beside other records, and a key must follow from its
+    record alone. Where it does, points are merged and counted: ``fields.key: [key, scope]``.
     """
 
     def __init__(
@@ -246,7 +251,7 @@ class OtlpCodec(ABC):
         default = canonical(name, [*reading.origin.resource.shown.items(), *shown])
         if len(default.encode()) > MAX_KEY_BYTES:
             default = canonical(name, [*_least(reading.origin.resource.shown).items(), *shown])
-        own = {"metric": reading.name, "scope": reading.origin.scope}
+        own = {"metric": reading.name, "scope": reading.origin.scope, "key": default}
         return identify(fields, default, lookup(attributes, own, resource), reading.kind)
 
 

@@ -16,6 +16,7 @@ from connectors.codecs.labels import canonical
 from connectors.codecs.otlp import base as otlp
 from connectors.codecs.prometheus import STALE, messages
 from streamad.errors import ConfigError
+from streamad.names import split_key
 from streamad.records import Decoded
 from tests.machine import least_cpu_s
 
@@ -165,6 +166,22 @@ def test_attributes_may_name_the_key_the_variate_and_tags(name: str):
     assert decoded.batch.tags["a"].to_list() == ["7", ""]
     assert decoded.batch.tags["absent"].to_list() == ["", ""]
     assert [r.reason for r in decoded.rejected] == ["unknown_variate"]
+
+
+@OTLP
+def test_the_scope_is_no_part_of_a_key_unless_it_is_named(name: str):
+    request = replica(**{"host.name": "h"})
+    for scope in ("net/http", "grpc"):
+        scope_metrics = request.resource_metrics[0].scope_metrics.add()
+        scope_metrics.scope.name = scope
+        point = scope_metrics.metrics.add(name="calls").gauge.data_points.add(as_double=1.0)
+        point.time_unix_nano = NOW_NS
+    payload = otlp_payload(name, request)
+    default = ['api/load{host.name="h"}', *['api/calls{host.name="h"}'] * 2]
+    assert decode(name, payload).batch.keys.to_list() == default
+    named = decode(name, payload, fields=FieldMap(key=("key", "scope"))).batch
+    parts = [split_key(key, 2) for key in named.keys.to_list()]
+    assert parts == list(map(list, zip(default, ["", "net/http", "grpc"], strict=True)))
 
 
 @OTLP

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cramjam
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from google.protobuf.json_format import Parse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from connectors.codecs import FieldMap, make_codec
+from connectors.codecs.prometheus import messages
 from jobs.build import build_detect
+from jobs.init import init_pipeline
 from jobs.init.command import first_pipeline
 from jobs.init.look import look_at
 from jobs.offline.backtest import replay
 from jobs.offline.replay import Part, codec_of, read_file
-from streamad.config import PipelineConfig, parse_pipeline
+from streamad.config import PipelineConfig, load_pipeline, parse_pipeline
 from streamad.errors import ConfigError
 from streamad.ports import Source
 
@@ -141,6 +147,17 @@ def test_arrow_and_otlp_are_known_by_their_bytes():
     assert share > 0.9
 
 
+def compact(path: Path) -> None:
+    times = [str(np.datetime64(T0 + 60_000 * i, "ms"))[:19] for i in range(N)]
+    plain = [re.sub("[-T:]", "", time) for time in times]
+    pl.DataFrame({"Time": plain, "cpu": LOAD}).write_csv(path)
+
+
+def padded(path: Path) -> None:
+    rows = [f"{np.datetime64(T0 // 1000 + 60 * i, 's')}  {LOAD[i]:9}" for i in range(N)]
+    path.write_text("\n".join(["time  load", *rows]).replace("T", " "))
+
+
 def wide(path: Path) -> None:
     pl.DataFrame({"Time": [iso(i) for i in range(N)], "cpu": LOAD, "mem": -LOAD}).write_csv(path)
 
@@ -150,11 +167,8 @@ def long(path: Path) -> None:
     pl.DataFrame(rows, schema=["time", "host", "metric", "value"], orient="row").write_csv(path)
 
 
-@pytest.mark.parametrize("write", [wide, long])
+@pytest.mark.parametrize("write", [wide, long, compact, padded])
 def test_a_file_is_judged_by_its_first_pipeline(tmp_path: Path, write: Callable[[Path], None]):
-    from jobs.init import init_pipeline
-    from streamad.config import load_pipeline
-
     write(tmp_path / "in.csv")
     out = tmp_path / "p.yaml"
     init_pipeline(str(tmp_path / "in.csv"), out=str(out), name=None)
@@ -162,6 +176,64 @@ def test_a_file_is_judged_by_its_first_pipeline(tmp_path: Path, write: Callable[
     assert judged(config, list(read_file(tmp_path / "in.csv", config))) > 0.9
     with pytest.raises(ConfigError, match="exists; name another file"):
         init_pipeline(str(tmp_path / "in.csv"), out=str(out), name=None)
+
+
+def otlp(i: int) -> dict[str, Any]:
+    point = {"timeUnixNano": str((T0 + 60_000 * i) * 10**6), "asDouble": LOAD[i]}
+    metric = {"name": "load", "gauge": {"dataPoints": [point]}}
+    return {"resourceMetrics": [{"scopeMetrics": [{"metrics": [metric]}]}]}
+
+
+def merged() -> dict[str, Any]:
+    return {"resourceMetrics": [one for i in range(N) for one in otlp(i)["resourceMetrics"]]}
+
+
+def protobuf() -> bytes:
+    return Parse(json.dumps(merged()), ExportMetricsServiceRequest()).SerializeToString()
+
+
+def remote_write() -> bytes:
+    request_of, label_of = messages()
+    request = request_of()
+    series = request.timeseries.add()
+    series.labels.append(label_of(name="__name__", value="up").SerializeToString())
+    for i in range(N):
+        series.samples.add(value=float(LOAD[i]), timestamp=T0 + 60_000 * i)
+    return bytes(cramjam.snappy.compress_raw(request.SerializeToString()))
+
+
+def arrow() -> bytes:
+    table = pa.table({"ts": T0 + 60_000 * np.arange(N), "v": LOAD})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+MESSAGES: dict[str, tuple[str, str, Callable[[], bytes]]] = {
+    "OTLP, a request a line": (
+        "metrics.json",
+        "otlp_json",
+        lambda: b"".join(json.dumps(otlp(i)).encode() + b"\n" for i in range(N)),
+    ),
+    "OTLP, one request": ("a.json", "otlp_json", lambda: json.dumps(merged(), indent=1).encode()),
+    "OTLP, lines": ("a.jsonl", "otlp_json", lambda: json.dumps(merged()).encode()),
+    "OTLP in protobuf": ("a.bin", "otlp_proto", protobuf),
+    "remote write": ("a.bin", "prometheus", remote_write),
+    "Arrow": ("a.arrows", "arrow", arrow),
+    "JSON": ("a.log", "json", lambda: b"\n".join(lines(ROWS["plain"], "a"))),
+}
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_a_file_of_messages_is_judged_by_its_first_pipeline(tmp_path: Path, kind: str):
+    name, form, made = MESSAGES[kind]
+    path, out = tmp_path / name, tmp_path / "p.yaml"
+    path.write_bytes(made())
+    init_pipeline(str(path), out=str(out), name=None)
+    config = load_pipeline(out, environment={})
+    assert config.input.format == form
+    assert judged(config, list(read_file(path, config))) > 0.9
 
 
 @pytest.mark.parametrize(

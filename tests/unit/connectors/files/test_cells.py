@@ -38,6 +38,14 @@ def test_numbers_are_read_as_they_were_written(given_, unit):
         (["1 KiB", "1 GiB"], [1024, 2**30], "bytes"),
         (["900 µs", "1.5 ms", "2 s", "1 min"], [9e-4, 1.5e-3, 2, 60], "seconds"),
         (["1.2 K", "3 Mil", "7"], [1200, 3e6, 7], ""),
+        (["1 kB/s", "2.5 MB/s", "3 B/s"], [1e3, 2.5e6, 3], "bytes/s"),
+        (["1 KiB/s", "1 MiB/s"], [1024, 2**20], "bytes/s"),
+        (["1 kb/s", "2 Mb/s"], [1e3, 2e6], "bits/s"),
+        (["800 kbps", "1.5 Mbps"], [8e5, 1.5e6], "bps"),
+        (["900 req/s", "1.2K req/s", "1 M req/s"], [900, 1200, 1e6], "req/s"),
+        (["800 W", "1.2 kW", "0"], [800, 1200, 0], "W"),
+        (["800 mV", "1.2 V"], [0.8, 1.2], "V"),
+        (["512Mi", "1Gi"], [2**29, 2**30], "bytes"),
         (["1 234,5", "2"], [1234.5, 2], ""),
         (["\N{MINUS SIGN}3.5", "4"], [-3.5, 4], ""),
         (["1e3", " 2 ", "N/A", "", "-", "null", "+Inf"], [1e3, 2, *[None] * 5], ""),
@@ -55,6 +63,7 @@ def test_units_and_what_stands_for_nothing(cells, values, unit):
     [
         ["web-1", "web-2"],
         ["1 apple", "2 pears"],
+        ["1 kW", "2 kB"],
         ["10.0.0.1"],
         ["10 20"],
         ["10:00"],
@@ -90,6 +99,28 @@ def test_dates_are_read_in_the_pattern_they_were_written_in(first, date, clock, 
     assert read is not None
     wanted = [int(t.timestamp()) // fine * fine * 1000 for t in times]
     assert read.ms.tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "%Y%m%d%H%M%S",
+        "%Y%m%d%H%M",
+        "%a %b %d %H:%M:%S %Y",
+        "%a %b %e %H:%M:%S UTC %Y",
+        "%Y年%m月%d日 %H:%M",
+        "%Y年%m月%d日 %H时%M分%S秒",
+        "%Y年%m月%d日 %H時%M分",
+        "%Y.%m.%d. %H:%M",
+        "%Y. %m. %d. %H:%M",
+        "%d. %m. %Y %H:%M:%S",
+    ],
+)
+def test_dates_of_other_countries_and_of_programs_are_read(pattern: str):
+    times = [datetime(2026, 5, 28, 23, tzinfo=UTC) + timedelta(minutes=7 * i) for i in range(400)]
+    read = read_moments(pl.Series([t.strftime(pattern) for t in times]))
+    assert read is not None
+    assert read.ms.tolist() == [int(t.timestamp()) * 1000 for t in times]
 
 
 def test_days_alone_are_read_where_their_order_shows():

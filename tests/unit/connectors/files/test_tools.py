@@ -95,6 +95,12 @@ WIDE = {
         "Label,cpu,mem",
         row=lambda i: f"{iso(i, '%Y/%m/%d %H:%M:%S')},{A[i]},{B[i]}",
     ),
+    "cloudwatch's ids": lines(
+        "Id,m1,m2",
+        "Label,CPU of i-1,memory of i-1",
+        "FullLabel,cpu,mem",
+        row=lambda i: f"{iso(i, '%Y/%m/%d %H:%M:%S')},{A[i]},{B[i]}",
+    ),
     "labels beside": lines(
         "timestamp,cpu,mem,is_anomaly,host", row=lambda i: f"{iso(i)},{A[i]},{B[i]},0,web-1"
     ),
@@ -148,6 +154,17 @@ LONG = {
         "#default,_result,,,,,,,",
         ",result,table,_start,_stop,_time,_value,_field,host",
     ),
+    "arrays of rows": lines(
+        row=lambda i: json.dumps(
+            {
+                "at": iso(i),
+                "metrics": [{"host": "a", "v": A[i]}, {"host": "b", "v": B[i]}],
+            }
+        )
+    ),
+    "arrays side by side": lines(
+        row=lambda i: json.dumps({"host": ["a", "b"], "at": [iso(i)] * 2, "v": [A[i], B[i]]})
+    ),
     "lines of JSON": both(
         lambda i, n, v: json.dumps({"@timestamp": iso(i), "host": {"name": n}, "v": v})
     ),
@@ -158,6 +175,13 @@ LONG = {
 def test_texts_name_the_series_where_times_repeat(tmp_path: Path, name: str):
     (tmp_path / "a.data").write_text(LONG[name])
     assert read(tmp_path / "a.data") == two("a", "b")
+
+
+def test_a_list_of_tags_is_no_row(tmp_path: Path):
+    tags = [{"key": "env", "value": "prod"}, {"key": "zone", "value": "b"}]
+    text = lines(row=lambda i: json.dumps({"at": iso(i), "v": A[i], "tags": tags}))
+    (tmp_path / "a.jsonl").write_text(text)
+    assert read(tmp_path / "a.jsonl") == {"file": two("a", "b")["a"]}
 
 
 def test_two_columns_name_the_series_where_one_does_not_do(tmp_path: Path):
@@ -289,6 +313,28 @@ def test_answers_of_monitoring_tools(tmp_path: Path, name: str, indent: int | No
     document, a, b = DOCUMENTS[name]
     (tmp_path / "a.json").write_text(json.dumps(document, indent=indent))
     assert read(tmp_path / "a.json") == two(a, b)
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_metrics_of_opentelemetry_are_read(tmp_path: Path, indent: int | None):
+    def metric(name: str, values: Any) -> dict[str, Any]:
+        points = [
+            {"timeUnixNano": str(second * 10**9), "asDouble": value}
+            for second, value in zip(EPOCHS, values.tolist(), strict=True)
+        ]
+        return {"name": name, "gauge": {"dataPoints": points}}
+
+    requests = [
+        {"resourceMetrics": [{"scopeMetrics": [{"metrics": [metric(name, values)]}]}]}
+        for name, values in (("cpu", A), ("mem", B))
+    ]
+    whole = {"resourceMetrics": [one for part in requests for one in part["resourceMetrics"]]}
+    text = json.dumps(whole, indent=indent) if indent else "\n".join(map(json.dumps, requests))
+    (tmp_path / "a.json").write_text(text)
+    assert read(tmp_path / "a.json") == two("cpu", "mem")
+    (tmp_path / "b.json").write_text(text.replace("timeUnixNano", "at"))
+    with pytest.raises(ConfigError, match="no point of OpenTelemetry's metrics can be read"):
+        read(tmp_path / "b.json")
 
 
 def test_columns_without_names(tmp_path: Path):
