@@ -1,0 +1,33 @@
+"""Names of nodes as numbers: the same name has the same one in every process and version."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from streamad.graphs.kernels import Hashes, hash_names
+
+
+def buffers_of(names: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Return names as bytes: offsets int64 ``(n + 1,)`` and UTF-8 data; a null is an empty name."""
+    if names.null_count():
+        names = names.fill_null("")
+    array = names.to_arrow(compat_level=pl.CompatLevel.oldest())
+    n = len(array)
+    if n == 0:
+        return np.zeros(1, np.int64), np.zeros(0, np.uint8)
+    _, offsets, data = array.buffers()
+    ends = np.frombuffer(offsets, np.int64)[array.offset : array.offset + n + 1]
+    return ends, np.zeros(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)
+
+
+def hashes_of(names: pl.Series) -> Hashes:
+    """Return a stable hash of each name, uint64 ``(n,)``: FNV-1a over UTF-8, mixed.
+
+    Examples
+    --------
+    >>> int(hashes_of(pl.Series(["web-1"]))[0])
+    17687519785067183837
+    """
+    return hash_names(*buffers_of(names))
