@@ -251,7 +251,7 @@ def test_an_explanation_names_the_largest_of_the_three_and_both_ends():
     detector.observe(memory, usual)
     scan = edges([12_000_000] * 500, ["web-1"] * 500, [f"x{i}" for i in range(500)])
     judged = detector.judge(memory, scan)
-    why = detector.explain_judged(scan[499:], judged[499:])[0]
+    (why,) = detector.explain_judged(scan, judged, at=np.array([499]))
     assert why.text.startswith("from web-1: 510 in the last 2 min, usually 19")
     assert why.entities == ("web-1", "x499")
     assert set(why.variates) == {"web-1 -> x499", "from web-1", "to x499"}
