@@ -124,7 +124,7 @@ def end_tick(n_passed: int, n_ticks: int, settings: Settings, sketches: Sketches
 
 @compiled
 def is_held(count: float, total: float, n_ticks: int, threshold: float) -> bool:
-    """Say whether MIDAS-F holds a count back: its statistic reaches the threshold.
+    """Return whether MIDAS-F holds a count back: its statistic reaches the threshold.
 
     (a + s - a t)^2 / (s (t - 1)) with t = n_ticks + 1; 0 where nothing was seen before.
     """
@@ -172,7 +172,7 @@ def observe_edges(
     sketches: Sketches,
     judged: tuple[NDArray[np.float32], Floats64, Floats64],
 ) -> None:
-    """Judge each edge against what came before it, then take it in.
+    """Judge each edge against what came before it, then record it.
 
     ticks : ``(n,)``, number of the tick of event time each edge is of
     nodes : hashes of sources and targets, each ``(n,)``; weights : ``(n,)``
@@ -223,7 +223,7 @@ def peek_edges(
     sketches: Sketches,
     judged: tuple[NDArray[np.float32], Floats64, Floats64],
 ) -> None:
-    """Judge each edge as if it came next, and take nothing in; see `observe_edges`."""
+    """Judge each edge as if it came next, and record nothing; see `observe_edges`."""
     seed, decay, _, _, horizon = settings
     current, total, held = sketches
     scores, counts, usuals = judged

@@ -60,13 +60,13 @@ class Changed:
 class EdgeChanges(ItemDetector[EdgeRows]):
     """Score an edge by what it shows to have changed, each in decades (-log10 of a probability).
 
-    * *New edge*. By Laplace's rule over the ticks in which a node spoke: how likely is a tick of
+    * *New edge*. By Laplace's rule over the ticks in which a node was active: how likely is a tick of
       its source, and of its target, to bring a new edge? The likelier of the two counts, so that
       an end of which little is known, that scans by trade or is open to all, explains the edge.
     * *Vanished edge*. Another edge of the same source, seen in ``least_seen`` ticks or more, has
       been silent for ``vanish_after`` times its usual gap. Gaps are counted in ticks in which the
-      source spoke, so an outage of the source, or of the whole stream, is no vanished edge. It
-      shows, once, at a later edge of that source: a source that says nothing more shows nothing
+      source was active, so an outage of the source, or of the whole stream, is no vanished edge. It
+      shows, once, at a later edge of that source: a source that stays silent shows nothing
       here (silence of keys does). Four edges per edge are looked at, in turn.
     * *Fan-out*. Distinct targets of the source in the window of ``window`` ticks (linear counting
       in 512 bits, up to about 3,000), against its usual number: the surprise of `edge_stream`,
@@ -139,7 +139,7 @@ class EdgeChanges(ItemDetector[EdgeRows]):
         return memory
 
     def observe(self, memory: TableMemory, edges: EdgeRows) -> Floats:
-        """Return the score of each edge, ``(n,)``, each judged before it is taken in, in order."""
+        """Return the score of each edge, ``(n,)``, each judged before it is recorded, in order."""
         return self.judge(memory, edges).scores
 
     def judge(self, memory: TableMemory, edges: EdgeRows) -> Changed:

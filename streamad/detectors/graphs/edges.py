@@ -185,7 +185,7 @@ class EdgeStream(ItemDetector[EdgeRows]):
         return memory
 
     def observe(self, memory: SketchMemory, edges: EdgeRows) -> Floats:
-        """Return the score of each edge, ``(n,)``, each judged before it is taken in, in order."""
+        """Return the score of each edge, ``(n,)``, each judged before it is recorded, in order."""
         return self.judge(memory, edges).scores
 
     def judge(self, memory: SketchMemory, edges: EdgeRows) -> Judged:

@@ -21,7 +21,7 @@ NAME_BYTES = 64
 BITS = 512
 WORDS = BITS // 64
 N_CHECKS = 4
-"""Other edges of a source that are looked at when it speaks, in turn."""
+"""Other edges of a source that are looked at when it is active, in turn."""
 SLOWEST = 0.05
 """Least weight of the newest value in a running mean: it follows about the last 20."""
 LEAST_WINDOWS = 3
@@ -187,7 +187,7 @@ def judge_new(s: int, t: int, time_ms: int, node: Int64s, facts: Floats64) -> fl
 
 @compiled
 def see_edge(e: int, sent: int, time_ms: int, now: int, edges: Edges) -> None:
-    """Take in that an edge was there, and its gap in ticks in which its source spoke."""
+    """Record that an edge was there, and its gap in ticks in which its source was active."""
     edge, gaps = edges[2], edges[3]
     gap = sent - edge[e, SEEN_AT]
     if edge[e, SEEN] == 0:
@@ -241,7 +241,7 @@ def count_targets(n_set: int) -> float:
 
 @compiled
 def judge_fan(s: int, target_hash: Any, window: int, nodes: Nodes, facts: Floats64) -> float:
-    """Take in a target of a source, and return how unusual its number of targets is, in decades.
+    """Record a target of a source, and return how unusual its number of targets is, in decades.
 
     What a window may teach is bounded: a scan does not become usual by itself.
     """
@@ -277,7 +277,7 @@ def observe_changes(
     edges: Edges,
     found: Found,
 ) -> None:
-    """Judge each edge by what changed, then take it in.
+    """Judge each edge by what changed, then record it.
 
     times : milliseconds and number of the tick of each edge; names : of sources and of targets,
     each hashes, offsets and data; plan : ticks per window, least ticks seen, gaps to vanish

@@ -83,7 +83,7 @@ class TableMemory(SharedMemory):
 
 
 def _links_are_sound(state: Arrays) -> bool:
-    """Say whether every place that kernels go to exists and is in use."""
+    """Return whether every place that kernels go to exists and is in use."""
     used = np.flatnonzero(state["edge_hash"])
     known = np.flatnonzero(state["node_hash"])
     sources = state["edge"][used, k.SOURCE]
@@ -100,7 +100,7 @@ def _links_are_sound(state: Arrays) -> bool:
 
 
 def _lists_are_whole(state: Arrays) -> bool:
-    """Say whether every used edge is in the list of its source, and in it once."""
+    """Return whether every used edge is in the list of its source, and in it once."""
     used = np.flatnonzero(state["edge_hash"])
     known = np.flatnonzero(state["node_hash"])
     edge, node = state["edge"], state["node"]

@@ -72,7 +72,7 @@ def test_late_edges_count_into_the_current_tick():
     assert np.isfinite(late.scores).all()
 
 
-def test_a_state_comes_back_and_goes_on_with_the_same_scores():
+def test_a_state_comes_back_and_continues_with_the_same_scores():
     detector = EdgeStream(tick=TICK, buckets=100)
     first, then = traffic(20), traffic(20, seed=2, first=20)
     memory = detector.new_shared()

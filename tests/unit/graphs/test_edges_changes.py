@@ -30,7 +30,7 @@ def small():
     return EdgeChanges(nodes=512, edges=512)
 
 
-def test_a_new_edge_between_known_ends_is_told_from_one_of_unknown_ends():
+def test_a_new_edge_between_known_ends_differs_from_one_of_unknown_ends():
     detector = small()
     memory = detector.new_shared()
     ends = [("web-1", "a"), ("web-1", "b"), ("web-1", "c"), ("w2", "db-9"), ("w3", "db-9")]
@@ -207,7 +207,7 @@ def test_a_flood_of_new_nodes_leaves_what_has_been_there_for_long():
     assert still.kinds.tolist() == [k.NOTHING, k.NOTHING]
 
 
-def test_a_state_comes_back_and_goes_on_with_the_same_scores():
+def test_a_state_comes_back_and_continues_with_the_same_scores():
     detector = EdgeChanges(**TINY)
     memory = detector.new_shared()
     detector.observe(memory, random_edges(1))
