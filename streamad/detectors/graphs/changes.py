@@ -60,8 +60,8 @@ class Changed:
 class EdgeChanges(ItemDetector[EdgeRows]):
     """Score an edge by what it shows to have changed, each in decades (-log10 of a probability).
 
-    * *New edge*. By Laplace's rule over the ticks in which a node was active: how likely is a tick of
-      its source, and of its target, to bring a new edge? The likelier of the two counts, so that
+    * *New edge*. By Laplace's rule over the ticks in which a node was active: how likely is a tick
+      of its source, and of its target, to bring a new edge? The likelier of the two counts, so that
       an end of which little is known, that scans by trade or is open to all, explains the edge.
     * *Vanished edge*. Another edge of the same source, seen in ``least_seen`` ticks or more, has
       been silent for ``vanish_after`` times its usual gap. Gaps are counted in ticks in which the
@@ -257,11 +257,11 @@ def explain_change(
         missed = shown(missed)
         edge, both = f"{source} -> {missed}", (source, missed)
         ago = span(time_ms - int(facts[0]))
-        spoke, usual = span(round(facts[1] * tick)), span(round(facts[2] * tick))
+        active, usual = span(round(facts[1] * tick)), span(round(facts[2] * tick))
         observed = {edge: f"not seen for {ago}"}
         expected = {edge: f"after {usual} of activity"}
         text = (
-            f"vanished edge: {edge}, last seen {ago} ago; {source} has been active for {spoke} "
+            f"vanished edge: {edge}, last seen {ago} ago; {source} has been active for {active} "
             f"since then, and the edge usually came after {usual} of activity "
             f"(known for {span(int(facts[0] - facts[4]))})"
         )

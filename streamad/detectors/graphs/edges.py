@@ -38,7 +38,7 @@ MOST_ROWS, MOST_BUCKETS = 16, 2**20
 MOST_HORIZON = 2**31
 TAIL = (2.0, 5.0, 12.0, 30.0)
 """Between steady traffic (Poisson counts: .4, .9, 1.5, 2.2) and the bursts of the ordinary edges of
-DARPA 1998 (79, 320, 810, 930): a key's own history soon says which it is."""
+DARPA 1998 (79, 320, 810, 930): a key's own history soon shows which it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,7 +283,7 @@ class EdgeStream(ItemDetector[EdgeRows]):
         return judged
 
 
-def _require(sane: bool, message: str) -> None:  # noqa: FBT001 a condition and what to say of it
+def _require(sane: bool, message: str) -> None:  # noqa: FBT001 a condition and its message
     if not sane:
         raise ConfigError(message)
 

@@ -2,7 +2,7 @@
 
 Both tables are sets of eight places: a hash chooses the set, and where it is full the least useful
 of the eight goes. The edges of a source are linked, so that those that fell silent are found when
-the source speaks.
+the source is active again.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from streamad.errors import ArtifactError
 
 
 class SharedMemory(ABC):
-    """What a detector of scope ``partition`` remembers: named arrays of fixed shapes, without slots.
+    """What a detector of scope ``partition`` remembers: named arrays of fixed shapes, no slots.
 
     Owned by the shard, like a `Memory`; a key that is forgotten leaves its trace in it. ``load``
     refuses what does not fit or could lead a kernel astray, and then changes nothing.
