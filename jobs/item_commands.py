@@ -61,7 +61,7 @@ def score_rows(  # noqa: PLR0913 - one argument an option
         f"{operator.detector.info.name}: {len(table):,} {records} scored one by one, {n_left:,} "
         f"incomplete, {n_alerts} alert{'' if n_alerts == 1 else 's'}"
     )
-    for note in scored.account.notes(operator):
+    for note in scored.account.notes(operator, dated=table.dated):
         say(note)
     if scored.n_errors:
         say(f"{scored.n_errors} rows could not be scored: the detector failed on them")

@@ -50,7 +50,8 @@ class ItemTable:
     frame : a row per row of the file: its time and key as they stand there; batch : the same, typed
     and in the order of the file; usable : rows with a time and with what they must hold; counts :
     how often each row happened; marked : rows that a label calls anomalous (None: no labels);
-    n_rows : rows of the file; fields : as a pipeline names them; notes : how it was read
+    fields : as a pipeline names them;
+    dated : times are moments, not numbers of rows or ticks; notes : how it was read
     """
 
     frame: pl.DataFrame
@@ -59,6 +60,7 @@ class ItemTable:
     counts: NDArray[np.float64] | None
     marked: NDArray[np.bool_] | None
     fields: dict[str, Any]
+    dated: bool
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -99,7 +101,7 @@ def read_items(
     if asked.normal is not None and label is None:
         msg = f"--normal: {path.name} has no column of labels; name it with --label"
         raise ConfigError(msg)
-    time, ms = _times(sheet, asked)
+    time, ms, dated = _times(sheet, asked)
     taken = {*asked.key, label, asked.count, time} - {None}
     fields = dict(known or _FINDERS[records](frame, asked, taken))
     key = (
@@ -108,7 +110,9 @@ def read_items(
             n for n in frame.columns if n.strip().lower() in KEY_NAMES and n not in asked.fields
         )[:1]
     )
-    return _table(sheet, records, fields, key=key, time=time, ms=ms, label=label, asked=asked)
+    return _table(
+        sheet, records, fields, key=key, time=time, ms=ms, dated=dated, label=label, asked=asked
+    )
 
 
 def _options(asked: Asked) -> list[tuple[str, str]]:
@@ -119,17 +123,20 @@ def _options(asked: Asked) -> list[tuple[str, str]]:
     return named
 
 
-def _times(sheet: Sheet, asked: Asked) -> tuple[str | None, NDArray[np.int64]]:
-    """Return the column of times and what it holds; rows are a step apart where there is none."""
+def _times(sheet: Sheet, asked: Asked) -> tuple[str | None, NDArray[np.int64], bool]:
+    """Return the column of times, what it holds, and whether these are moments.
+
+    Rows are a step apart where there is none.
+    """
     frame = sheet.frame
     tick = asked.time or next((n for n in frame.columns if n.strip().lower() == TIMES[0]), None)
     if tick is not None and tick != TIMES[1] and tick in frame.columns and _is_ticks(frame[tick]):
         # Numbers of ticks are no moments: each is a minute, in the order given.
-        return tick, frame[tick].cast(pl.Int64, strict=False).to_numpy() * 60_000
+        return tick, frame[tick].cast(pl.Int64, strict=False).to_numpy() * 60_000, False
     found, moments = find_time(sheet, asked.time, taken={*asked.fields, *asked.key})
     if found is None or moments is None:
-        return None, np.arange(frame.height, dtype=np.int64) * ROW_MS
-    return found, moments.ms
+        return None, np.arange(frame.height, dtype=np.int64) * ROW_MS, False
+    return found, moments.ms, moments.unit != "row"
 
 
 def _is_ticks(column: pl.Series) -> bool:
@@ -189,6 +196,7 @@ def _table(  # noqa: PLR0913 - what was found of a file, all by keyword
     key: tuple[str, ...],
     time: str | None,
     ms: NDArray[np.int64],
+    dated: bool,
     label: str | None,
     asked: Asked,
 ) -> ItemTable:
@@ -227,6 +235,7 @@ def _table(  # noqa: PLR0913 - what was found of a file, all by keyword
         counts=None if asked.count is None else _counts(frame[asked.count], asked.count),
         marked=None if label is None else _marked(frame[label], asked.normal),
         fields={**fields, "key": key or ("key",)},
+        dated=dated,
         notes=(
             f"{sheet.name}: {n:,} {told}{', keys ' + ' and '.join(key) if key else ''}",
             *sheet.notes,

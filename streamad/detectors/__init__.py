@@ -12,6 +12,8 @@ DETECTORS = Registry(
         "lof": "streamad.detectors.pyod_models:LOF",
         "pca": "streamad.detectors.pyod_models:PCA",
         "themis": "streamad.detectors.themis:Themis",
+        "edge_stream": "streamad.detectors.graphs.edges:EdgeStream",
+        "edge_changes": "streamad.detectors.graphs.changes:EdgeChanges",
     },
 )
 """Names to places. A new detector is one file and one line here."""

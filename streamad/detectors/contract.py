@@ -187,7 +187,7 @@ class ItemDetector(ABC, Generic[Items]):
         """Return an empty memory of a population, where ``scope`` is ``partition``."""
         return None
 
-    def observe(self, shared: SharedMemory, items: Items, /) -> Observed:
+    def watch(self, shared: SharedMemory, items: Items, /) -> Observed:
         """Judge each item and then take it in, in order; the same however batches are cut."""
         msg = f"{self.info.name} has no memory of a population"
         raise NotImplementedError(msg)

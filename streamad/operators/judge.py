@@ -135,7 +135,7 @@ class WindowJudge:
         if call.state.shared is None:
             return None
         try:
-            return self._detector.observe(call.state.shared, block.values)
+            return self._detector.watch(call.state.shared, block.values)
         except Exception as error:  # noqa: BLE001 - a plug-in may fail in any way; reported below
             return _Failed(len(block), self._info.n_looks, f"{type(error).__name__}: {error}")
 

@@ -335,7 +335,7 @@ def judge_windows(
         ratio = s[0] / alert
         # An excursion that lasts is itself a part of what happens.
         long = note[WINDOWS] - quiet_after
-        if note[OPEN] == 1 and long > 0:
+        if note[OPEN] == 1 and long > 0 and size > 1:
             p_value[i] = max(p_value[i], long * share / (room * quiet_after * 0.25))
         which_look = CENTRED
         # A key without training is not known well enough before a whole day was seen; and after an

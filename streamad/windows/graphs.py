@@ -291,9 +291,8 @@ def _added_up(edges: _Open, max_edges: int) -> _Open:
     same = _dense(group, *edges.names.T)
     first, inverse = _first_of(same)
     # Sums in the order of rows: what was added up before goes first.
-    weight: NDArray[np.float64] = np.bincount(inverse, edges.weight, len(first))
-    lost_before: NDArray[np.float64] = np.bincount(inverse, edges.dropped, len(first))
-    dropped = lost_before.astype(np.int64)
+    weight = np.asarray(np.bincount(inverse, edges.weight, len(first)), np.float64)
+    dropped = np.bincount(inverse, edges.dropped, len(first)).astype(np.int64)
     order = np.argsort(first, kind="stable")
     first, weight, dropped = first[order], weight[order], dropped[order]
     kept = edges.take(first)

@@ -16,8 +16,9 @@ from streamad.detectors.contract import (
     ItemDetector,
     Memory,
 )
+from streamad.detectors.contract import SharedMemory as Contract
 from streamad.detectors.graphs import kernels as k
-from streamad.detectors.graphs.shared import SharedMemory
+from streamad.detectors.graphs.shared import SharedMemory, Watched
 from streamad.detectors.graphs.tables import TableMemory
 from streamad.detectors.graphs.words import number, plural, shown, span
 from streamad.errors import ArtifactError, ConfigError
@@ -138,6 +139,17 @@ class EdgeChanges(ItemDetector[EdgeRows]):
         memory.load(self._fitted.state())
         return memory
 
+    def watch(self, shared: Contract, edges: EdgeRows) -> Watched:
+        """Judge each edge and then take it in, in order; the result explains what is asked for."""
+        judged = self.judge(self._own(shared), edges)
+        return Watched(judged, lambda places: self.explain_judged(edges, judged, at=places))
+
+    def _own(self, memory: object) -> TableMemory:
+        if not isinstance(memory, TableMemory):
+            msg = f"{self.info.name} needs a memory made by new_shared, got {type(memory).__name__}"
+            raise ArtifactError(msg)
+        return memory
+
     def observe(self, memory: TableMemory, edges: EdgeRows) -> Floats:
         """Return the score of each edge, ``(n,)``, each judged before it is recorded, in order."""
         return self.judge(memory, edges).scores
@@ -218,10 +230,7 @@ class EdgeChanges(ItemDetector[EdgeRows]):
         return self
 
     def _peek(self, edges: EdgeRows, memory: Memory | SharedMemory | None) -> Changed:
-        own = self._fitted if memory is None else memory
-        if not isinstance(own, TableMemory):
-            msg = f"{self.info.name} needs a memory made by new_shared, got {type(own).__name__}"
-            raise ArtifactError(msg)
+        own = self._fitted if memory is None else self._own(memory)
         return self.judge(own.copy(), edges)
 
 

@@ -17,7 +17,8 @@ from streamad.detectors.contract import (
     ItemDetector,
     Memory,
 )
-from streamad.detectors.graphs.shared import SharedMemory, require_range
+from streamad.detectors.contract import SharedMemory as Contract
+from streamad.detectors.graphs.shared import SharedMemory, Watched, require_range
 from streamad.detectors.graphs.words import number, shown, span
 from streamad.errors import ArtifactError, ConfigError
 from streamad.graphs.kernels import (
@@ -184,6 +185,17 @@ class EdgeStream(ItemDetector[EdgeRows]):
         memory.load(self._fitted.state())
         return memory
 
+    def watch(self, shared: Contract, edges: EdgeRows) -> Watched:
+        """Judge each edge and then take it in, in order; the result explains what is asked for."""
+        judged = self.judge(self._own(shared), edges)
+        return Watched(judged, lambda places: self.explain_judged(edges, judged, at=places))
+
+    def _own(self, memory: object) -> SketchMemory:
+        if not isinstance(memory, SketchMemory):
+            msg = f"{self.info.name} needs a memory made by new_shared, got {type(memory).__name__}"
+            raise ArtifactError(msg)
+        return memory
+
     def observe(self, memory: SketchMemory, edges: EdgeRows) -> Floats:
         """Return the score of each edge, ``(n,)``, each judged before it is recorded, in order."""
         return self.judge(memory, edges).scores
@@ -270,10 +282,7 @@ class EdgeStream(ItemDetector[EdgeRows]):
         return self
 
     def _peek(self, edges: EdgeRows, memory: Memory | SharedMemory | None) -> Judged:
-        own = self._fitted if memory is None else memory
-        if not isinstance(own, SketchMemory):
-            msg = f"{self.info.name} needs a memory made by new_shared, got {type(own).__name__}"
-            raise ArtifactError(msg)
+        own = self._fitted if memory is None else self._own(memory)
         judged = _empty(len(edges))
         nodes = (hashes_of(edges.source), hashes_of(edges.target))
         peek_edges(

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamad.detectors.contract import Arrays
+from streamad.detectors.contract import Arrays, Floats
+from streamad.detectors.contract import SharedMemory as Contract
 from streamad.errors import ArtifactError
+from streamad.records import Explanation
 
 
-class SharedMemory(ABC):
+class Scored(Protocol):
+    """What edges scored, and more of which an explanation is made."""
+
+    @property
+    def scores(self) -> Floats:
+        """Return float32 ``(n,)``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Edges as they were judged, each before it was taken in: `contract.Observed`."""
+
+    scored: Scored
+    why: Callable[[NDArray[np.int64]], list[Explanation]]
+
+    @property
+    def looks(self) -> Floats:
+        """Return the one look at each edge ``(n, 1)``."""
+        return self.scored.scores[:, None]
+
+    def explain(self, places: NDArray[np.int64]) -> list[Explanation]:
+        """Return why these edges are strange."""
+        return self.why(places)
+
+
+class SharedMemory(Contract):
     """What a detector of scope ``partition`` remembers: named arrays of fixed shapes, no slots.
 
     Owned by the shard, like a `Memory`; a key that is forgotten leaves its trace in it. ``load``

@@ -86,7 +86,7 @@ class Rarity(Lengths):
     def new_shared(self) -> Population:
         return Population()
 
-    def observe(self, shared: SharedMemory, items: EventRows, /) -> _Seen:
+    def watch(self, shared: SharedMemory, items: EventRows, /) -> _Seen:
         assert isinstance(shared, Population)
         looks = np.empty((len(items), 1), np.float32)
         for i, length in enumerate(self.score(items).astype(int).tolist()):
