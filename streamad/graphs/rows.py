@@ -104,6 +104,26 @@ class Graphs:
             dropped=self.dropped[picked],
         )
 
+    @classmethod
+    def join(cls, parts: Sequence[Graphs]) -> Graphs:
+        """Return graphs of several batches, one after the other."""
+        arrays = {
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("time_ms", "source", "target", "count", "dropped")
+        }
+        sizes = (
+            np.concatenate([np.diff(getattr(part, name)) for part in parts])
+            for name in ("node_from", "edge_from")
+        )
+        n_nodes, n_edges = sizes
+        return cls(
+            node_from=starts_of(n_nodes),
+            edge_from=starts_of(n_edges),
+            names=pl.concat([part.names for part in parts]),
+            types=pl.concat([part.types for part in parts]),
+            **arrays,
+        )
+
     @property
     def graph_of_node(self) -> NDArray[np.int64]:
         """Return the graph of each node, int64 ``(n_nodes,)``."""

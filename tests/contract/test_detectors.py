@@ -4,8 +4,16 @@ import pytest
 
 from streamad.detectors import DETECTORS
 from streamad.testing.checks import yield_detector_checks
+from streamad.testing.item_checks import yield_item_checks
 
-CHECKS = {name: list(yield_detector_checks(DETECTORS.load(name))) for name in DETECTORS}
+
+def checks_of(name):
+    kind = DETECTORS.load(name)
+    signals = kind.info.modality == "signals"
+    return list((yield_detector_checks if signals else yield_item_checks)(kind))
+
+
+CHECKS = {name: checks_of(name) for name in DETECTORS}
 PAIRS = [
     pytest.param(name, check, id=f"{name}-{check.__name__}")
     for name, checks in CHECKS.items()
@@ -24,10 +32,14 @@ def test_a_detector_is_called_what_the_table_calls_it(name):
 
 
 def test_the_contract_is_not_empty():
-    assert min(map(len, CHECKS.values())) >= 17
-    with_memory = {name for name in DETECTORS if DETECTORS.load(name)().new_memory(1) is not None}
+    signals = {name for name in DETECTORS if DETECTORS.load(name).info.modality == "signals"}
+    assert min(len(CHECKS[name]) for name in signals) >= 17
+    assert min(map(len, CHECKS.values())) >= 9
+    with_memory = {name for name in signals if DETECTORS.load(name)().new_memory(1) is not None}
     assert {"knn", "knn_fused"} <= with_memory
     assert all(len(CHECKS[name]) >= 22 for name in with_memory)
+    populations = {n for n in DETECTORS if DETECTORS.load(n).info.scope == "partition"}
+    assert all(len(CHECKS[name]) >= 12 for name in populations)
     assert {"robust_z", "knn", "knn_fused", "lof", "pca"} <= set(DETECTORS)
 
 

@@ -134,7 +134,7 @@ def changed(**values: object) -> bytes:
         (changed(state="lost"), "wrong_type", "state: expected"),
         (changed(sequence=True), "wrong_type", "sequence: expected int"),
         (changed(score="9"), "wrong_type", "score: expected a number"),
-        (changed(observed={"cpu": "x"}), "wrong_type", "observed: expected a number"),
+        (changed(observed={"cpu": [1]}), "wrong_type", "observed: expected str"),
         (changed(past=0), "wrong_type", "past: expected bool"),
     ],
 )
