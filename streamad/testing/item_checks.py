@@ -181,7 +181,7 @@ def check_memory_comes_back(cls: type[ItemDetector[Any]]) -> None:
 
 
 def check_a_forgotten_key_is_new(cls: type[ItemDetector[Any]]) -> None:
-    """An emptied slot scores as one that was never used."""
+    """Forget a slot, and its key scores as a new one."""
     detector, every = fitted(cls), cls.info.learn_every
     items = ordinary_items(cls.info.modality, 3 * every, seed=7)
     memory, slots = _memory(detector, items), np.zeros(len(items), np.int32)
