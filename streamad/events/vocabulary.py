@@ -116,7 +116,7 @@ class Vocabulary:
         texts, edges = [], []
         for name, number in zip(items.names, numbers, strict=True):
             column = items.fields[name]
-            edges.append(_cells(_as_numbers(column)) if number else np.zeros(0))
+            edges.append(_cells(as_numbers(column)) if number else np.zeros(0))
             texts.append([] if number else _frequent(column, mass, bounds))
         encoded = [text.encode() for own in texts for text in own]
         state = {
@@ -152,7 +152,7 @@ class Vocabulary:
                 msg = f"field {name!r} held {kind} in training, and is {column.dtype} here"
                 raise WindowError(msg)
             elif self.numbers[field]:
-                encode_numbers(_as_numbers(column), self._cells_of(field), out, field)
+                encode_numbers(as_numbers(column), self._cells_of(field), out, field)
             else:
                 self._encode_texts(column, field, out)
         return out
@@ -233,7 +233,7 @@ class Vocabulary:
         out: Codes,
         occupied: NDArray[np.bool_] | None = None,
     ) -> None:
-        data, offsets, missing = _bytes_of(column)
+        data, offsets, missing = bytes_of(column)
         words = (self.blob, self.ends, int(self._first_text[field]), self._tables[field])
         filled = self._occupied[field] if occupied is None else occupied
         tail = (filled, FIRST, FIRST + self.buckets)
@@ -247,7 +247,7 @@ class Vocabulary:
             column = items.fields[name]
             size, once = int(self.sizes[field]), 0.5
             if self.numbers[field]:
-                encode_numbers(_as_numbers(column), self._cells_of(field), out, field)
+                encode_numbers(as_numbers(column), self._cells_of(field), out, field)
             else:
                 self._encode_texts(column, field, out, np.ones(self.buckets, np.bool_))
                 kept = column.drop_nulls()
@@ -262,13 +262,13 @@ def _plain(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
     return np.require(array, dtype=dtype, requirements=["C", "W"])
 
 
-def _as_numbers(column: pl.Series) -> NDArray[np.float64]:
+def as_numbers(column: pl.Series) -> NDArray[np.float64]:
     """Return a column as float64, NaN where missing."""
     numbers = column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
     return _plain(numbers, np.float64)
 
 
-def _bytes_of(
+def bytes_of(
     column: pl.Series,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
     """Return the bytes of texts, ``(n + 1,)`` offsets, and which are missing (empty: none)."""
