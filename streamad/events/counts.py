@@ -170,8 +170,7 @@ def _log_shares(
     total = float(mass.sum())
     for field, (start, size) in enumerate(zip(vocabulary.starts, vocabulary.sizes, strict=True)):
         counts = np.bincount(events[:, field], weights=mass, minlength=int(size))
-        due = vocabulary.counts[start : start + size]
-        counts[UNKNOWN] += total * due[UNKNOWN] / max(float(due.sum()), 1.0)
+        counts[UNKNOWN] += total * vocabulary.due[field]
         parts.append(np.log((counts + PRIOR) / (counts.sum() + PRIOR * size)))
     return np.concatenate(parts)
 

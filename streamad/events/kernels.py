@@ -120,16 +120,6 @@ def encode_texts(
 
 
 @compiled
-def buckets_of(data: Bytes, offsets: Longs, n_buckets: int) -> Ints:
-    """Return the tail bucket of each text, ``(n,)``."""
-    made = np.empty(len(offsets) - 1, np.int32)
-    for row in range(len(made)):
-        hashed = hash_bytes(data, offsets[row], offsets[row + 1])
-        made[row] = np.int64((hashed >> SHIFT) % np.uint64(n_buckets))
-    return made
-
-
-@compiled
 def encode_numbers(values: NDArray[np.float64], edges: NDArray[np.float64], out: Ints, column: int) -> None:
     """Write the cell of each number into ``out[:, column]``: 0 outside all, 1 missing, then cells.
 

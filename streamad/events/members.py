@@ -23,7 +23,10 @@ N_CLOSED: Final = 3 * N_WEIGHTINGS
 MAX_TABLE: Final = 1 << 16
 MAX_TABLES: Final = 1 << 21
 """Entries of one pair's table, and of all tables."""
-MAX_KNOTS: Final = 1024
+UNLIKELY: Final = 20.0
+"""Nats by which an id that was never counted is less likely than the rest."""
+MAX_KNOTS: Final = 256
+"""Per member: half of them for all of its scores, half for the highest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,21 +142,28 @@ class Members:
             return self._counted_odds(codes, field, start, size)
         rows = codes.astype(np.int64) + self.vocabulary.starts
         first, second = pairs_of(codes.shape[1])
-        odds = np.zeros((len(codes), size))
+        odds = np.tile(self._possible(start, size), (len(codes), 1))
         for seed in range(len(self.energies)):
             vectors = self.energies.vectors[seed].astype(np.float64)
             around = np.zeros((len(codes), vectors.shape[1]))
             for pair in np.flatnonzero((first == field) | (second == field)):
                 other = second[pair] if first[pair] == field else first[pair]
                 around += self.energies.weights[seed, pair] * vectors[rows[:, other]]
-            odds += around @ vectors[start + ids].T + self.energies.biases[seed][start + ids]
-        return _normalised(odds / len(self.energies))
+            own = around @ vectors[start + ids].T + self.energies.biases[seed][start + ids]
+            odds += own / len(self.energies)
+        return _normalised(odds)
+
+    def _possible(self, start: int, size: int) -> NDArray[np.float64]:
+        """Return 0 for ids of a field that can be, and ``-UNLIKELY`` for those never counted."""
+        counted = self.vocabulary.counts[start : start + size] > 0
+        return np.where(counted, 0.0, -UNLIKELY)
 
     def _counted_odds(
         self, codes: Codes, field: int, start: int, size: int
     ) -> NDArray[np.float64]:
         first, second = pairs_of(codes.shape[1])
-        odds = np.tile(-self.closed.surprise[start : start + size, -1].astype(np.float64), (len(codes), 1))
+        log_p = -self.closed.surprise[start : start + size, -1].astype(np.float64)
+        odds = np.tile(log_p + self._possible(start, size), (len(codes), 1))
         beside = np.flatnonzero((first == field) | (second == field))
         for row, code in enumerate(codes):
             every = np.repeat(code[None], size, axis=0)
@@ -183,7 +193,8 @@ class Ranks:
         for column in members.T:
             own = np.sort(column.astype(np.float32))
             n = len(own)
-            at = np.unique(np.linspace(0, n - 1, min(n, MAX_KNOTS)).round().astype(np.int64))
+            evenly = np.linspace(0, n - 1, MAX_KNOTS // 2).round().astype(np.int64)
+            at = np.unique(np.append(evenly, np.arange(max(n - MAX_KNOTS // 2, 0), n)))
             marks = own[at]
             below = np.searchsorted(own, marks, side="left")
             upto = np.searchsorted(own, marks, side="right")

@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from streamad.errors import ArtifactError, TrainingError, WindowError
-from streamad.events.kernels import buckets_of, build_table, encode_numbers, encode_texts
+from streamad.events.kernels import build_table, encode_numbers, encode_texts
 from streamad.events.rows import EventRows
 
 Codes = NDArray[np.int32]
@@ -90,6 +90,12 @@ class Vocabulary:
     def n_ids(self) -> int:
         """Return how many ids there are over all fields."""
         return int(self.sizes.sum())
+
+    @property
+    def due(self) -> NDArray[np.float64]:
+        """Return per field the share of events in which a new value is due ``(m,)``."""
+        total = np.add.reduceat(self.counts, self.starts)
+        return self.counts[self.starts + UNKNOWN] / np.maximum(total, 1.0)
 
     @classmethod
     def fit(
@@ -250,8 +256,7 @@ class Vocabulary:
                 encode_numbers(as_numbers(column), self._cells_of(field), out, field)
             else:
                 self._encode_texts(column, field, out, np.ones(self.buckets, np.bool_))
-                kept = column.drop_nulls()
-                once = max(once, float((kept.value_counts()["count"] == 1).sum()))
+                once = max(once, float((_counted(column, mass)["mass"] <= 1).sum()))
             own = np.bincount(out[:, field], weights=mass, minlength=size)
             own[UNKNOWN] = once
             counts.append(own)
@@ -281,19 +286,17 @@ def bytes_of(
     return _plain(text, np.uint8), _plain(at, np.int64), _plain(missing, np.bool_)
 
 
-def _frequent(
-    column: pl.Series, mass: NDArray[np.float64], bounds: VocabularySize
-) -> list[str]:
+def _counted(column: pl.Series, mass: NDArray[np.float64]) -> pl.DataFrame:
+    """Return the texts of a field as ``value``, and how often each happened as ``mass``."""
+    frame = pl.DataFrame({"value": column.cast(pl.String), "mass": mass}).drop_nulls("value")
+    return frame.group_by("value").agg(pl.col("mass").sum())
+
+
+def _frequent(column: pl.Series, mass: NDArray[np.float64], bounds: VocabularySize) -> list[str]:
     """Return texts with ids of their own: the most frequent first, equal ones by their bytes."""
-    counted = (
-        pl.DataFrame({"value": column.cast(pl.String), "mass": mass})
-        .drop_nulls("value")
-        .group_by("value")
-        .agg(pl.col("mass").sum())
-        .filter(pl.col("mass") >= bounds.min_count)
-        .sort(["mass", "value"], descending=[True, False])
-    )
-    return counted["value"].head(bounds.max_values).to_list()
+    counted = _counted(column, mass).filter(pl.col("mass") >= bounds.min_count)
+    ordered = counted.sort(["mass", "value"], descending=[True, False])
+    return ordered["value"].head(bounds.max_values).to_list()
 
 
 def _cells(numbers: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ batch, the ``q_i`` that is drawn from is the one that is corrected for, events a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,10 @@ Codes = NDArray[np.int32]
 Weights = NDArray[np.float64]
 UNKNOWN = 0
 """The id of values never seen; a share of training values is masked to it."""
+FEW = 20
+"""Events below which none is held out."""
+MOST_CHECKED = 4096
+"""Held-out events that decide when to stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +50,8 @@ class ApeRecipe:
     negatives: int = 5
     power: float = 0.75
     batch: int = 512
-    steps: int = 3000
-    learning_rate: float = 0.005
+    steps: int = 1000
+    learning_rate: float = 0.01
     check_every: int = 50
     patience: int = 6
     mask: float = 0.015
@@ -163,6 +167,8 @@ def train_ape(
     sizes: list[int],
     *,
     seed: int,
+    held: NDArray[np.bool_] | None = None,
+    due: Weights | None = None,
     recipe: ApeRecipe | None = None,
 ) -> ApeWeights:
     """Train one model on distinct events; equal seeds give equal weights.
@@ -172,23 +178,49 @@ def train_ape(
     codes : int32 ``(n, m)``, distinct events, ids below ``sizes[i]`` in field ``i``
     mass : float64 ``(n,)``, how often each is drawn: 1, or log(1 + count)
     sizes : ids per field ``(m,)``
+    due : float64 ``(m,)``, the share of events a new value of each field is due in; see
+        `with_unknown` (None: as often as values are masked)
+    held : bool ``(n,)``, events that are only for stopping (None: a share of them, drawn here)
     """
     how = ApeRecipe() if recipe is None else recipe
     rng = np.random.default_rng([seed, 0xA9E])
-    order = rng.permutation(len(codes))
-    n_held = int(len(codes) * how.held_out) if len(codes) >= 20 else 0
-    held, kept = order[:n_held], order[n_held:]
+    if held is None:
+        held = np.zeros(len(codes), np.bool_)
+        if len(codes) >= FEW:
+            held[rng.permutation(len(codes))[: int(len(codes) * how.held_out)]] = True
+    kept, stops = np.flatnonzero(~held), np.flatnonzero(held)
     noise = noise_of(codes[kept], mass[kept], sizes, how)
     starts = np.cumsum([0, *sizes[:-1]]).astype(np.int64)
     sampler = _Sampler(codes[kept], mass[kept], starts, noise, how)
-    if n_held:
-        checker = _Sampler(codes[held], mass[held], starts, noise, how)
-    else:
-        checker = sampler
-    fixed = checker.batch(min(max(4 * n_held, 256), 8192), np.random.default_rng([seed, 1]))
+    of = stops if len(stops) else kept
+    checker = _Sampler(codes[of], mass[of], starts, noise, how)
+    n_fixed = min(max(2 * len(of), 256), MOST_CHECKED)
+    fixed = checker.batch(n_fixed, np.random.default_rng([seed, 1]))
     generator = torch.Generator().manual_seed(seed)
     net = ApeNetwork(sizes, how.dim, bias=how.bias, generator=generator)
-    return _optimise(net, sampler, fixed, torch.from_numpy(noise.log_q), how, rng)
+    trained = _optimise(net, sampler, fixed, torch.from_numpy(noise.log_q), how, rng)
+    return with_unknown(trained, codes[kept], sizes, due, how.mask)
+
+
+def with_unknown(
+    trained: ApeWeights, codes: Codes, sizes: list[int], due: Weights | None, mask: float
+) -> ApeWeights:
+    """Give ids without a training event what was learned for unknown ones, as rare as these are.
+
+    Values are masked more often than new ones come, so that there is something to learn from. With
+    shares ``due`` of new values the bias of unknown ones moves by ``log(due / mask)``: the change of
+    a log odds when only its prior changes.
+    """
+    vectors, biases = trained.vectors.copy(), trained.biases.copy()
+    start = 0
+    for field, size in enumerate(sizes):
+        if due is not None and mask > 0:
+            biases[start + UNKNOWN] += np.float32(math.log(max(due[field], 1e-9) / mask))
+        absent = start + np.flatnonzero(np.bincount(codes[:, field], minlength=size) == 0)
+        vectors[absent] = vectors[start + UNKNOWN]
+        biases[absent] = biases[start + UNKNOWN]
+        start += size
+    return replace(trained, vectors=vectors, biases=biases)
 
 
 def _optimise(  # noqa: PLR0913, PLR0917 all of one run
