@@ -1,0 +1,310 @@
+"""Rare values and rare pairs of values, by counts alone; a detector that can start with nothing."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamad.detectors.contract import (
+    Arrays,
+    DetectorInfo,
+    Floats,
+    Ints,
+    ItemDetector,
+    Memory,
+)
+from streamad.detectors.events.peers import EVERY, PeerMemory, hashes_of
+from streamad.detectors.events.reasons import explain_events, explain_keys
+from streamad.errors import ArtifactError, NotFittedError, TrainingError, WindowError
+from streamad.events.counts import ClosedForms, distinct
+from streamad.events.members import N_CLOSED, Energies, Members, Ranks
+from streamad.events.rows import EventRows
+from streamad.events.vocabulary import Codes, Vocabulary, VocabularySize
+from streamad.records import Explanation
+
+HELD_OUT: Final = 5
+"""One in so many distinct training events measures what is ordinary."""
+FEW: Final = 20
+"""Distinct events below which none is held out."""
+TAILS: Final = (1e-1, 1e-2, 1e-3, 1e-4)
+MAX_GROUPS: Final = 4096
+"""Training keys whose own counts an artifact holds; others start from the population alone."""
+PEERS: Final = ("counts", "totals", "habits")
+
+
+class RareEvents(ItemDetector[EventRows]):
+    """Decide by how rare an event's values are, and how rare they are together.
+
+    Fitted, six members are read from counts of training events (`streamad.events.counts`): the
+    marginal surprise, the sum of ``-PMI`` over pairs of fields and the rarest pair, each for
+    distinct events and for events as often as they happened. A member's score becomes the share of
+    held-out training events beyond it; the event's score is ``-log10`` of the mean of these, the
+    calmest member left out. So a score of 3 is about one event in a thousand.
+
+    With a memory the key itself counts too: a value that is common in the population and that the
+    key, which has many events, never or seldom has, is *rare for this key*. Without an artifact the
+    key's own habits are all there is: each value's share of the key's events, against how rare the
+    values of that field usually are for this key.
+
+    Cost per event: one look-up per pair of fields. To avoid: fields of ever new values (ids,
+    timestamps); they share buckets, and add nothing but cost.
+
+    Parameters
+    ----------
+    min_count : events a text needs in training for an id of its own
+    max_values : ids of texts per field at the most
+    buckets : per field, shared by rarer texts
+    seed : of the choice of held-out events
+    """
+
+    info: ClassVar[DetectorInfo] = DetectorInfo(
+        name="rare_events",
+        summary="rare values and rare pairs of values, by counts; needs no training",
+        modality="events",
+        min_size=1,
+        default_size=1,
+        learns=True,
+        warm_up=2 * EVERY,
+        learn_every=EVERY,
+        delay=EVERY,
+        cost="cheap",
+        tail=(0.8, 1.6, 2.4, 3.2),
+    )
+
+    def __init__(
+        self,
+        *,
+        min_count: int = 2,
+        max_values: int = 32_768,
+        buckets: int = 16,
+        seed: int = 0,
+    ) -> None:
+        self.bounds = VocabularySize(min_count=min_count, max_values=max_values, buckets=buckets)
+        self.seed = seed
+        self._members: Members | None = None
+        self._ranks: Ranks | None = None
+        self._peers: Arrays = {}
+        self.tail: tuple[float, ...] = self.info.tail
+        """Scores at the tail probabilities 1e-1 to 1e-4 on held-out training events."""
+
+    def fit(
+        self,
+        items: EventRows,
+        /,
+        *,
+        groups: Ints | None = None,
+        counts: NDArray[np.float64] | None = None,
+    ) -> Self:
+        """Count training events.
+
+        Parameters
+        ----------
+        items : events, in time order inside a group
+        groups : int32 ``(n,)``, numbered from 0: the key of each event (None: keys have no counts
+            of their own)
+        counts : float64 ``(n,)``, how often each row happened (None: once)
+
+        Raises TrainingError where there is no event, or counts that are not positive.
+        """
+        mass = np.ones(len(items)) if counts is None else np.asarray(counts, np.float64)
+        if mass.shape != (len(items),) or not (np.isfinite(mass) & (mass > 0)).all():
+            msg = f"counts must be {len(items)} numbers above 0, one per event"
+            raise TrainingError(msg)
+        vocabulary = Vocabulary.fit(items, weights=mass, size=self.bounds)
+        events, of_event = distinct(vocabulary.encode(items), mass)
+        held = np.zeros(len(events), np.bool_)
+        if len(events) >= FEW:
+            order = np.random.default_rng([self.seed, 0x4E1D]).permutation(len(events))
+            held[order[: len(events) // HELD_OUT]] = True
+        kept = ~held
+        energies = self._train(vocabulary, events, of_event, held)
+        closed = ClosedForms.fit(vocabulary, events[kept], of_event[kept])
+        measured = events[held] if held.any() else events
+        self._ranks = Ranks.fit(Members(vocabulary, closed, energies).of(measured))
+        scores = self._ranks.score(Members(vocabulary, closed, energies).of(measured))
+        self.tail = _tail_of(scores)
+        closed = ClosedForms.fit(vocabulary, events, of_event)
+        self._members = Members(vocabulary, closed, energies)
+        self._peers = {} if groups is None else self._learned_peers(items, groups)
+        return self
+
+    def score(
+        self, items: EventRows, /, *, memory: Memory | None = None, slots: Ints | None = None
+    ) -> Floats:
+        """Return one score per event, float32 ``(n,)``; 0 for keys of which nothing is known."""
+        items = self._ordered(items)
+        judged = self._judged(items, memory, slots)
+        if self._members is None or self._ranks is None:
+            return np.zeros(len(items), np.float32) if judged is None else _worst(judged[:, :, 0])
+        scores = self._ranks.score(self._members.of(self._encoded(items)))
+        if judged is not None:
+            scores = np.maximum(scores, _worst(judged[:, :, 1]))
+        return scores
+
+    def explain(
+        self, items: EventRows, /, *, memory: Memory | None = None, slots: Ints | None = None
+    ) -> list[Explanation]:
+        """Return per event the share of each field, its value, the usual one, and the reason."""
+        items = self._ordered(items)
+        judged = self._judged(items, memory, slots)
+        if self._members is None or self._ranks is None:
+            return explain_keys(items, judged)
+        return explain_events(items, self._members, self._ranks, self._encoded(items), judged)
+
+    def new_memory(self, n_variates: int) -> PeerMemory:
+        """Return an empty memory of keys whose events have ``n_variates`` fields."""
+        fitted = self._members
+        return PeerMemory(n_variates if fitted is None else len(fitted.vocabulary.names))
+
+    def seed_memory(self, memory: Memory, *, slot: int, group: int) -> None:
+        """Start a key from what its training group counted."""
+        own = _own(memory)
+        own.reserve(slot + 1)
+        if self._peers and group < len(self._peers["totals"]):
+            for name in PEERS:
+                getattr(own, name)[slot] = self._peers[name][group]
+
+    def learn(
+        self,
+        memory: Memory,
+        items: EventRows,
+        /,
+        *,
+        slots: Ints,
+        admit: NDArray[np.bool_],
+        stride: int = 1,  # noqa: ARG002 events do not overlap
+    ) -> None:
+        """Count each event's values for its key; those not admitted are held back."""
+        _own(memory).learn(hashes_of(self._ordered(items)), slots, admit)
+
+    def adopt(self, memory: Memory, slots: Ints) -> None:
+        """Count what was held back in an episode of these keys."""
+        _own(memory).adopt(slots)
+
+    def state(self) -> Arrays:
+        """Return vocabulary, counts and ranks; empty before ``fit``."""
+        if self._members is None or self._ranks is None:
+            return {}
+        parts: dict[str, Arrays] = {
+            "vocabulary": self._members.vocabulary.state(),
+            "counts": self._members.closed.state(),
+            "models": self._members.energies.state(),
+            "ranks": self._ranks.state(),
+            "peers": self._peers,
+        }
+        made = {f"{part}.{name}": a for part, own in parts.items() for name, a in own.items()}
+        return {**made, "tail": np.array(self.tail, np.float32)}
+
+    def load(self, state: Arrays) -> Self:
+        """Take back what ``state`` returned; ArtifactError where it is damaged."""
+        if not state:
+            return self
+        try:
+            vocabulary = Vocabulary.from_state(_part(state, "vocabulary"))
+            closed = ClosedForms.from_state(vocabulary, _part(state, "counts"))
+            energies = Energies.from_state(vocabulary, _part(state, "models"))
+            ranks = Ranks.from_state(N_CLOSED + len(energies), _part(state, "ranks"))
+            peers = _part(state, "peers")
+            tail = tuple(float(x) for x in state["tail"])
+            self._require_peers(peers, len(vocabulary.names))
+        except (KeyError, ValueError, IndexError) as error:
+            msg = f"{self.info.name}: the artifact lacks a part ({error}); fit it again"
+            raise ArtifactError(msg) from error
+        self._members, self._ranks = Members(vocabulary, closed, energies), ranks
+        self._peers, self.tail = peers, tail
+        return self
+
+    def _train(
+        self,
+        vocabulary: Vocabulary,
+        events: Codes,
+        mass: NDArray[np.float64],  # noqa: ARG002 of detectors that learn more than counts
+        held: NDArray[np.bool_],  # noqa: ARG002
+    ) -> Energies:
+        """Return models trained on distinct events that are not held out; here none."""
+        return Energies.none(vocabulary.n_ids, events.shape[1])
+
+    def _encoded(self, items: EventRows) -> Codes:
+        if self._members is None:
+            msg = f"{self.info.name} has not been fitted"
+            raise NotFittedError(msg)
+        return self._members.vocabulary.encode(items)
+
+    def _ordered(self, items: EventRows) -> EventRows:
+        """Return events with the fields of training, in its order; WindowError where one lacks."""
+        if self._members is None or items.names == self._members.vocabulary.names:
+            return items
+        names = self._members.vocabulary.names
+        absent = [name for name in names if name not in items.fields.columns]
+        if absent:
+            msg = f"events have no field {absent[0]!r}; expected {', '.join(names)}"
+            raise WindowError(msg)
+        return EventRows(items.time_ms, items.fields.select(names))
+
+    def _judged(
+        self, items: EventRows, memory: Memory | None, slots: Ints | None
+    ) -> Floats | None:
+        """Return how strange values are for their keys ``(n, m, 2)``; None without a memory."""
+        if memory is None or slots is None:
+            if self._members is None:
+                msg = f"{self.info.name} knows no event; call fit, or give it a memory"
+                raise NotFittedError(msg)
+            return None
+        share = np.zeros((0, 0), np.float32)
+        if self._members is not None:
+            vocabulary = self._members.vocabulary
+            rows = vocabulary.encode(items).astype(np.int64) + vocabulary.starts
+            share = self._members.closed.share[rows]
+        return _own(memory).judge(hashes_of(items), slots, share)
+
+    def _learned_peers(self, items: EventRows, groups: Ints) -> Arrays:
+        """Return what each training group counted."""
+        known = (groups >= 0) & (groups < MAX_GROUPS)
+        memory = PeerMemory(len(items.names))
+        memory.reserve(int(groups[known].max(initial=-1)) + 1)
+        chosen = items[known]
+        memory.learn(hashes_of(chosen), groups[known], np.ones(len(chosen), np.bool_))
+        memory.settle()
+        return {name: getattr(memory, name) for name in PEERS}
+
+    def _require_peers(self, peers: Arrays, n_fields: int) -> None:
+        like = PeerMemory(n_fields)
+        for name in PEERS if peers else ():
+            fits = peers[name].shape[1:] == getattr(like, name).shape[1:]
+            if not fits or len(peers[name]) != len(peers["totals"]):
+                msg = f"{name} of keys has the shape {peers[name].shape}"
+                raise ValueError(msg)
+            if not (np.isfinite(peers[name]) & (peers[name] >= 0)).all():
+                msg = f"{name} of keys holds values that are no counts"
+                raise ValueError(msg)
+
+
+def _own(memory: Memory) -> PeerMemory:
+    if not isinstance(memory, PeerMemory):
+        msg = f"expected a memory of this detector's new_memory(), got {type(memory).__name__}"
+        raise TypeError(msg)
+    return memory
+
+
+def _worst(judged: Floats) -> Floats:
+    """Return the strangest of ``m`` fields, less ``log10 m``: one of them had to be (Bonferroni)."""
+    n_fields = np.float32(max(judged.shape[1], 1))
+    worst: Floats = np.maximum(judged.max(axis=1, initial=0) - np.log10(n_fields), 0)
+    return worst
+
+
+def _tail_of(scores: Floats) -> tuple[float, ...]:
+    """Return the scores at `TAILS`; beyond what was measured, one more per factor of ten."""
+    made: list[float] = []
+    for p in TAILS:
+        here = float(np.quantile(scores, 1 - p)) if p * len(scores) >= 5 or not made else np.inf
+        made.append(here if np.isfinite(here) else made[-1] + 0.8)
+    rising = np.maximum.accumulate(np.array(made) + 1e-3 * np.arange(len(made)))
+    return tuple(float(x) for x in rising)
+
+
+def _part(state: Arrays, part: str) -> dict[str, NDArray[Any]]:
+    begin = f"{part}."
+    return {name[len(begin) :]: a for name, a in state.items() if name.startswith(begin)}

@@ -1,0 +1,248 @@
+"""The members of an ensemble over events, in one pass, and what their scores mean together.
+
+All of them are sums over values and pairs of values: closed forms (`streamad.events.counts`) and
+energies of trained models (`streamad.networks.ape`). Small pairs of fields become tables, in which
+a pair of values is one look-up for all members; others are computed when they come.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamad.errors import ArtifactError
+from streamad.events.counts import N_WEIGHTINGS, ClosedForms, pairs_of
+from streamad.events.kernels import enter_cells, fill_dense, mean_tails, sum_pairs
+from streamad.events.vocabulary import Codes, Vocabulary
+
+N_CLOSED: Final = 3 * N_WEIGHTINGS
+"""Marginal, pmi and rarest pair, under both weightings; the columns before the energies."""
+MAX_TABLE: Final = 1 << 16
+MAX_TABLES: Final = 1 << 21
+"""Entries of one pair's table, and of all tables."""
+UNLIKELY: Final = 20.0
+"""Nats by which an id that was never counted is less likely than the rest."""
+MAX_KNOTS: Final = 256
+"""Per member: half of them for all of its scores, half for the highest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Energies:
+    """Trained models: ``E(e) = -sum_{i<j} w_ij <v_i, v_j> - sum_i b_i``, one per seed.
+
+    vectors : float32 ``(n_seeds, n_ids, d)``; weights : float32 ``(n_seeds, n_pairs)``, not
+    negative; biases : float32 ``(n_seeds, n_ids)``
+    """
+
+    vectors: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    biases: NDArray[np.float32]
+
+    @classmethod
+    def none(cls, n_ids: int, n_fields: int) -> Self:
+        """Return no model at all."""
+        n_pairs = n_fields * (n_fields - 1) // 2
+        shapes = ((0, n_ids, 1), (0, n_pairs), (0, n_ids))
+        return cls(*(np.zeros(shape, np.float32) for shape in shapes))
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return all of it as named arrays."""
+        return {"vectors": self.vectors, "weights": self.weights, "biases": self.biases}
+
+    @classmethod
+    def from_state(cls, vocabulary: Vocabulary, state: dict[str, NDArray[Any]]) -> Self:
+        """Read back what `state` returned; ArtifactError where it does not fit the vocabulary."""
+        vectors, weights, biases = (
+            np.ascontiguousarray(state[name], np.float32)
+            for name in ("vectors", "weights", "biases")
+        )
+        n_fields, n_ids, n = len(vocabulary.names), vocabulary.n_ids, len(vectors)
+        n_pairs = n_fields * (n_fields - 1) // 2
+        fits = vectors.ndim == 3 and vectors.shape[1] == n_ids and vectors.shape[2] > 0
+        if not fits or weights.shape != (n, n_pairs) or biases.shape != (n, n_ids):
+            msg = f"the models have vectors of the shape {vectors.shape}, expected (seeds, {n_ids}, d)"
+            raise ArtifactError(msg)
+        if not all(np.isfinite(one).all() for one in (vectors, weights, biases)):
+            msg = "the models hold values that are not finite; fit them again"
+            raise ArtifactError(msg)
+        return cls(vectors, weights, biases)
+
+
+class Members:
+    """All members of the ensemble, ready to score encoded events."""
+
+    def __init__(self, vocabulary: Vocabulary, closed: ClosedForms, energies: Energies) -> None:
+        self.vocabulary, self.closed, self.energies = vocabulary, closed, energies
+        self._fields = (vocabulary.starts, vocabulary.sizes)
+        first, second = pairs_of(len(vocabulary.names))
+        products = vocabulary.sizes[first] * vocabulary.sizes[second]
+        order = np.argsort(products, kind="stable")
+        fits = (np.cumsum(products[order]) <= MAX_TABLES) & (products[order] <= MAX_TABLE)
+        dense_at = np.full(len(first), -1, np.int64)
+        dense_at[order[fits]] = np.cumsum(products[order[fits]]) - products[order[fits]]
+        table = np.full(1 << max((2 * len(closed.cells)).bit_length(), 3), -1, np.int32)
+        enter_cells(closed.cells, table)
+        # With no pair at all the arrays still need a row, so that kernels can index them.
+        excess = closed.excess if len(closed.excess) else np.zeros((1, 2), np.float32)
+        self._closed = (closed.cells, excess, closed.never, table)
+        self._energies = (energies.vectors, energies.weights)
+        self._unary = np.ascontiguousarray(
+            np.concatenate([closed.surprise, -energies.biases.T], axis=1), np.float32
+        )
+        width = N_WEIGHTINGS + len(energies)
+        self._dense = np.zeros((max(int(products[order[fits]].sum()), 1), width), np.float32)
+        fill_dense(
+            self._fields, first, second, dense_at, self._closed, self._energies, self._dense
+        )
+        self._pairs = (first, second, dense_at, closed.used)
+
+    def of(self, codes: Codes) -> NDArray[np.float64]:
+        """Return the members of each event ``(n, 6 + n_seeds)``; higher is stranger.
+
+        codes : int32 ``(n, m)`` as `Vocabulary.encode` returns them
+        """
+        return sum_pairs(
+            codes,
+            self._fields,
+            self._pairs,
+            self._closed,
+            self._energies,
+            self._unary,
+            self._dense,
+        )
+
+    def energy_parts(self, codes: Codes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the energy by value ``(n, m)`` and by pair ``(n, n_pairs)``, means over seeds."""
+        rows = codes.astype(np.int64) + self.vocabulary.starts
+        first, second = pairs_of(codes.shape[1])
+        n = max(len(self.energies), 1)
+        single, paired = np.zeros(rows.shape), np.zeros((len(rows), len(first)))
+        for seed in range(len(self.energies)):
+            vectors = self.energies.vectors[seed].astype(np.float64)[rows]
+            dots = (vectors[:, first] * vectors[:, second]).sum(axis=2)
+            paired -= self.energies.weights[seed] * dots / n
+            single -= self.energies.biases[seed][rows] / n
+        return single, paired
+
+    def log_odds(self, codes: Codes, field: int) -> NDArray[np.float64]:
+        """Return ``log p(value | all other fields)`` of every id of a field ``(n, size)``.
+
+        Of the trained models, the mean over seeds; without any of counts: the mean over the other
+        fields of ``log p(value | their value)``.
+        """
+        start, size = int(self.vocabulary.starts[field]), int(self.vocabulary.sizes[field])
+        ids = np.arange(size)
+        if len(self.energies) == 0:
+            return self._counted_odds(codes, field, start, size)
+        rows = codes.astype(np.int64) + self.vocabulary.starts
+        first, second = pairs_of(codes.shape[1])
+        odds = np.tile(self._possible(start, size), (len(codes), 1))
+        for seed in range(len(self.energies)):
+            vectors = self.energies.vectors[seed].astype(np.float64)
+            around = np.zeros((len(codes), vectors.shape[1]))
+            for pair in np.flatnonzero((first == field) | (second == field)):
+                other = second[pair] if first[pair] == field else first[pair]
+                around += self.energies.weights[seed, pair] * vectors[rows[:, other]]
+            own = around @ vectors[start + ids].T + self.energies.biases[seed][start + ids]
+            odds += own / len(self.energies)
+        return _normalised(odds)
+
+    def _possible(self, start: int, size: int) -> NDArray[np.float64]:
+        """Return 0 for ids of a field that can be, and ``-UNLIKELY`` for those never counted."""
+        counted = self.vocabulary.counts[start : start + size] > 0
+        return np.where(counted, 0.0, -UNLIKELY)
+
+    def _counted_odds(
+        self, codes: Codes, field: int, start: int, size: int
+    ) -> NDArray[np.float64]:
+        first, second = pairs_of(codes.shape[1])
+        log_p = -self.closed.surprise[start : start + size, -1].astype(np.float64)
+        odds = np.tile(log_p + self._possible(start, size), (len(codes), 1))
+        beside = np.flatnonzero((first == field) | (second == field))
+        for row, code in enumerate(codes):
+            every = np.repeat(code[None], size, axis=0)
+            every[:, field] = np.arange(size)
+            excess = self.closed.pair_excess(self.vocabulary, every)[:, beside, -1]
+            odds[row] -= excess.mean(axis=1) if len(beside) else 0
+        return _normalised(odds)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """What is ordinary for each member: its scores on held-out events, as tail probabilities.
+
+    knots : float32 ``(n_members, n_knots)``, rising; tails : float32, share of ordinary events
+    beyond each, half of those equal; spans : float32 ``(n_members,)``: beyond the last knot the
+    tail falls by e per span
+    """
+
+    knots: NDArray[np.float32]
+    tails: NDArray[np.float32]
+    spans: NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, members: NDArray[np.float64]) -> Self:
+        """Measure held-out events ``(n, n_members)``; n of 1 or more."""
+        knots, tails, spans = [], [], []
+        for column in members.T:
+            own = np.sort(column.astype(np.float32))
+            n = len(own)
+            evenly = np.linspace(0, n - 1, MAX_KNOTS // 2).round().astype(np.int64)
+            at = np.unique(np.append(evenly, np.arange(max(n - MAX_KNOTS // 2, 0), n)))
+            marks = own[at]
+            below = np.searchsorted(own, marks, side="left")
+            upto = np.searchsorted(own, marks, side="right")
+            beyond = 1 - (below + upto + 1) / 2 / (n + 1)
+            most = float(np.quantile(own, 0.9))
+            excess = own[own > most].astype(np.float64) - most
+            spread = max(float(own[-1] - own[0]), 1e-3)
+            spans.append(max(float(excess.mean()) if len(excess) else 0.0, 0.01 * spread))
+            knots.append(np.pad(marks, (0, MAX_KNOTS - len(marks)), mode="edge"))
+            tails.append(np.pad(beyond, (0, MAX_KNOTS - len(beyond)), mode="edge"))
+        return cls(
+            np.stack(knots).astype(np.float32),
+            np.stack(tails).astype(np.float32),
+            np.array(spans, np.float32),
+        )
+
+    def score(self, members: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Return ``-log10`` of the mean tail probability, the calmest member left out ``(n,)``.
+
+        A mean ranks events as averaged ranks do, and one member that is blind to a kind of anomaly
+        cannot hide it. Seeds of one model count as one member.
+        """
+        return mean_tails(members, self.knots, self.tails, self.spans, N_CLOSED)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return all of it as named arrays."""
+        return {"knots": self.knots, "tails": self.tails, "spans": self.spans}
+
+    @classmethod
+    def from_state(cls, n_members: int, state: dict[str, NDArray[Any]]) -> Self:
+        """Read back what `state` returned; ArtifactError where it does not fit."""
+        knots, tails, spans = (
+            np.ascontiguousarray(state[name], np.float32) for name in ("knots", "tails", "spans")
+        )
+        shape = (n_members, MAX_KNOTS)
+        if knots.shape != shape or tails.shape != shape or spans.shape != (n_members,):
+            msg = f"the ranks have the shape {knots.shape}, expected {shape}; fit it again"
+            raise ArtifactError(msg)
+        usable = np.isfinite(knots).all() and (np.diff(knots) >= 0).all() and (spans > 0).all()
+        if not usable or not ((tails >= 0) & (tails <= 1)).all():
+            msg = "the ranks do not rise, or are no probabilities; fit it again"
+            raise ArtifactError(msg)
+        return cls(knots, tails, spans)
+
+
+def _normalised(odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return log odds as log probabilities, rows sum to 1."""
+    top = odds.max(axis=1, keepdims=True)
+    shifted = odds - top
+    total: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return total
