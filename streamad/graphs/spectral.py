@@ -85,7 +85,7 @@ def rayleigh_quotients(
         np.ascontiguousarray(signals, dtype=np.float64),
     )
     if normalised:
-        return np.clip(forms / np.where(squares > 0, squares, 1.0), 0.0, 2.0)
+        return np.asarray(np.clip(forms / np.where(squares > 0, squares, 1.0), 0.0, 2.0))
     scale = _largest(spectra, signals)
     return np.asarray(np.maximum(forms, 0.0) * scale * scale)
 
@@ -96,7 +96,8 @@ def largest_eigenvalues(spectra: Spectra) -> NDArray[np.float64]:
     A fixed number of steps from a fixed start: the same bits for a graph alone and in a batch.
     Close to the truth from below; 0 for a graph without edges.
     """
-    return top_eigenvalues(spectra.node_from, spectra.begins, spectra.neighbours, spectra.shares)
+    begins, neighbours = spectra.begins, spectra.neighbours
+    return top_eigenvalues(spectra.node_from, begins, neighbours, spectra.shares)
 
 
 def components(spectra: Spectra) -> NDArray[np.int64]:
