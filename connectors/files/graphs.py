@@ -167,7 +167,9 @@ def read_gin(path: Path, *, max_nodes: int = MAX_NODES) -> LabelledGraphs:
     if n_graphs > len(lines):
         msg = f"{path.name}: line 1 announces {n_graphs} graphs, got {len(lines)} lines; cut short"
         raise ConfigError(msg)
-    labels, sizes, tags = [], [], []
+    labels: list[str] = []
+    sizes: list[int] = []
+    tags: list[str] = []
     pairs: list[tuple[int, int]] = []
     at = 1
     for _ in range(n_graphs):
