@@ -43,7 +43,7 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, adjacency: Tensor, signals: Tensor) -> Tensor:
         ctx.adjacency = adjacency
-        return torch.sparse.mm(adjacency, signals)
+        return cast("Tensor", torch.sparse.mm(adjacency, signals))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
@@ -52,7 +52,7 @@ class _Spread(torch.autograd.Function):
 
 def spread(adjacency: Tensor, signals: Tensor) -> Tensor:
     """Return ``adjacency @ signals`` for a symmetric sparse ``adjacency`` ``(n, n)``."""
-    return cast("Tensor", _Spread.apply(adjacency, signals))  # type: ignore[no-untyped-call]
+    return cast("Tensor", _Spread.apply(adjacency, signals))
 
 
 class ChebyshevFilter(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import nn
 
 from streamad.errors import TrainingError
 from streamad.graphs.inputs import InputPlan, Inputs
-from streamad.networks.rqgnn import RQGNN, RQShape, focal_loss
+from streamad.networks.rqgnn import RQGNN, ChebyshevFilter, RQShape, focal_loss
 
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -119,19 +119,14 @@ def train_network(
     TrainingError
         where a part has fewer than two graphs of a class
     """
-    train, valid = parts
     _require_classes(labels, parts)
-    weights = class_weights(labels[train], recipe)
-    batch = recipe.batch or int(np.clip(len(train) // 16, 16, 512))
+    lesson = _Lesson(plan, inputs, labels, *parts, recipe)
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
-        torch.set_num_threads(1)  # sums of one order: equal seeds give equal fits
+        torch.set_num_threads(1)  # sums in one order: equal seeds give equal fits
         try:
             torch.manual_seed(recipe.seed)
-            network = RQGNN(shape_of(plan, recipe))
-            return _run(
-                network, plan, inputs, labels, (train, valid), recipe, weights, batch, progress
-            )
+            return _run(lesson, RQGNN(shape_of(plan, recipe)), progress)
         finally:
             torch.set_num_threads(threads)
 
@@ -165,7 +160,7 @@ def class_weights(labels: NDArray[np.bool_], recipe: Recipe) -> torch.Tensor:
 
 
 def batches(places: Int64s, size: int, rng: np.random.Generator) -> Iterator[Int64s]:
-    """Yield the places in random order, ``size`` at a time; a last single one joins the batch ahead.
+    """Yield the places in random order, ``size`` at a time; a single last one joins those ahead.
 
     Batch normalisation fails on a batch of one graph.
     """
@@ -233,47 +228,62 @@ def best_threshold(scores: Floats, labels: NDArray[np.bool_]) -> tuple[float, fl
 # training ----------------------------------------------------------------------------------------
 
 
-def _run(  # noqa: PLR0913 all of it is one run
-    network: RQGNN,
-    plan: InputPlan,
-    inputs: Inputs,
-    labels: NDArray[np.bool_],
-    parts: tuple[Int64s, Int64s],
-    recipe: Recipe,
-    weights: torch.Tensor,
-    batch: int,
-    progress: Progress,
-) -> Trained:
-    train, valid = parts
+@dataclass(frozen=True, slots=True)
+class _Lesson:
+    """What a network is trained on, and how."""
+
+    plan: InputPlan
+    inputs: Inputs
+    labels: NDArray[np.bool_]
+    train: Int64s
+    valid: Int64s
+    recipe: Recipe
+
+    @property
+    def batch(self) -> int:
+        return self.recipe.batch or int(np.clip(len(self.train) // 16, 16, 512))
+
+
+def _run(lesson: _Lesson, network: RQGNN, progress: Progress) -> Trained:
+    recipe, truth = lesson.recipe, lesson.labels[lesson.valid]
     rng = np.random.default_rng(recipe.seed)
+    weights = class_weights(lesson.labels[lesson.train], recipe)
     learned = [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(learned, lr=recipe.learning_rate)
-    best, kept, since = (-1.0, -np.inf), {}, 0
-    epoch = at = 0
+    best, kept, at = (-1.0, -np.inf), network.state_dict(), 0
     for epoch in range(1, recipe.epochs + 1):
         network.train()
-        for places in batches(train, batch, rng):
-            one = batch_of(plan, inputs, places)
-            logits = network(one.signals, one.adjacency, one.graph_of_node, one.quotients)
-            target = torch.from_numpy(labels[places].astype(np.int64))
-            loss = focal_loss(logits, target, weights, recipe.gamma)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(learned, 5.0)
-            optimiser.step()
-        scores = scores_of(network, plan, inputs, valid)
-        reached = (_auc(labels[valid], scores), -_log_loss(labels[valid], scores, weights))
+        for places in batches(lesson.train, lesson.batch, rng):
+            _step(lesson, network, optimiser, places, weights)
+        scores = scores_of(network, lesson.plan, lesson.inputs, lesson.valid)
+        reached = (_auc(truth, scores), -_log_loss(truth, scores, weights))
         progress(f"epoch {epoch}: validation AUC {reached[0]:.3f}")
-        since += 1
         if reached > best:
-            best, since, at = reached, 0, epoch
+            best, at = reached, epoch
             kept = {name: value.clone() for name, value in network.state_dict().items()}
-        if since >= recipe.patience:
+        if epoch - at >= recipe.patience:
             break
-    if kept:
-        network.load_state_dict(kept)
-    threshold, macro_f1 = best_threshold(scores_of(network, plan, inputs, valid), labels[valid])
+    network.load_state_dict(kept)
+    scores = scores_of(network, lesson.plan, lesson.inputs, lesson.valid)
+    threshold, macro_f1 = best_threshold(scores, truth)
     return Trained(network=network, threshold=threshold, auc=best[0], macro_f1=macro_f1, epoch=at)
+
+
+def _step(
+    lesson: _Lesson,
+    network: RQGNN,
+    optimiser: torch.optim.Optimizer,
+    places: Int64s,
+    weights: torch.Tensor,
+) -> None:
+    one = batch_of(lesson.plan, lesson.inputs, places)
+    logits = network(one.signals, one.adjacency, one.graph_of_node, one.quotients)
+    target = torch.from_numpy(lesson.labels[places].astype(np.int64))
+    loss = focal_loss(logits, target, weights, lesson.recipe.gamma)
+    optimiser.zero_grad(set_to_none=True)
+    torch.autograd.backward([loss])
+    nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+    optimiser.step()
 
 
 def _auc(labels: NDArray[np.bool_], scores: Floats) -> float:
@@ -316,22 +326,27 @@ def export_arrays(network: RQGNN, plan: InputPlan) -> dict[str, Floats]:
     net = RQGNN(network.shape).double().eval()
     net.load_state_dict({name: v.double() for name, v in network.state_dict().items()})
     codes = np.arange(plan.n_codes, dtype=np.int32)
-    stacked = torch.cat([one.weight for one in net.filters], dim=1)
-    bias = torch.cat([one.bias for one in net.filters])
-    first, second = net.quotient[0], net.quotient[1]
-    scale = net.norm.weight / torch.sqrt(net.norm.running_var + net.norm.eps)
+    filters = [cast("ChebyshevFilter", one) for one in net.filters]
+    stacked = torch.cat([one.weight for one in filters], dim=1)
+    bias = torch.cat([one.bias for one in filters])
+    first, second = (cast("nn.Linear", one) for one in net.quotient)
+    into, out = cast("nn.Linear", net.pool[0]), cast("nn.Linear", net.pool[2])
+    mean, variance = (
+        cast("torch.Tensor", v) for v in (net.norm.running_mean, net.norm.running_var)
+    )
+    scale = net.norm.weight / torch.sqrt(variance + net.norm.eps)
     head = net.head.weight[1] - net.head.weight[0]
-    offset = net.norm.bias - net.norm.running_mean * scale
+    offset = net.norm.bias - mean * scale
     made = {
         "table": net.node(torch.from_numpy(plan.features(codes))),
         "mix": stacked @ net.mix.weight.T,
         "mix_bias": net.mix(bias),
         "embed": net.embed.weight.T,
         "embed_bias": net.embed.bias,
-        "pool": net.pool[0].weight.T,
-        "pool_bias": net.pool[0].bias,
-        "pool_out": net.pool[2].weight.T,
-        "pool_out_bias": net.pool[2].bias,
+        "pool": into.weight.T,
+        "pool_bias": into.bias,
+        "pool_out": out.weight.T,
+        "pool_out_bias": out.bias,
         "branch": first.weight.T @ second.weight.T,
         "branch_bias": second(first.bias),
         "head": head * scale,

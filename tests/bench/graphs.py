@@ -1,4 +1,4 @@
-"""Graph-level anomaly detection on public data sets: with labels, without, and what size alone does.
+"""Graph-level anomaly detection on public data: with labels, without, and by size alone.
 
 Splits are stratified, 70 % training, 15 % validation, 15 % test, one per seed; every choice (epoch,
 direction, threshold) is made on training and validation graphs. ``AP`` is to be read beside the
@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from streamad.detectors.graphs.label_free import GraphVector
 
 from connectors.files.graphs import read_graphs
-from streamad.detectors.graphs.label_free import GraphVector
 from streamad.graphs.inputs import InputPlan
 from streamad.graphs.network_kernels import score_graphs
 from streamad.graphs.rows import Graphs
