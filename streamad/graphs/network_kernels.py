@@ -110,3 +110,19 @@ def score_graphs(
             total += head[hidden + j] * between[j]
         scores[g] = total
     return scores
+
+
+@compiled
+def squared_lengths(
+    deviations: NDArray[np.float64], whitening: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return ``|W z|^2`` of every row z, float64 ``(n,)``, summed in one order."""
+    n, width = deviations.shape
+    lengths = np.zeros(n, dtype=np.float64)
+    for i in range(n):
+        for a in range(width):
+            total = 0.0
+            for b in range(a + 1):  # W is the inverse of a Cholesky factor: lower triangular
+                total += whitening[a, b] * deviations[i, b]
+            lengths[i] += total * total
+    return lengths
