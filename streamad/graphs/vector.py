@@ -163,8 +163,9 @@ class GraphVectors:
     """Which numbers a graph is described by, and how they are called.
 
     The vector is, in this order: the Rayleigh quotient of each type and of each degree bucket, the
-    share of nodes of each type and in each bucket, and `SHAPE`; ``2 (n_types + 10) + 9`` numbers.
-    The same bits for a graph alone and in a batch.
+    square root of the share of nodes of each type and in each bucket (distances of shares are then
+    Hellinger's, and rare types do not drown the others), and `SHAPE`; ``2 (n_types + 10) + 9``
+    numbers. The same bits for a graph alone and in a batch.
     """
 
     vocabulary: Vocabulary
@@ -188,7 +189,7 @@ class GraphVectors:
         n_types = len(self.vocabulary)
         quotients = rayleigh_quotients(spectra, node_features(types, buckets, n_types))
         shares = [fractions(graphs, types, n_types), fractions(graphs, buckets, len(BUCKETS))]
-        return np.concatenate([quotients, *shares, shape_of(graphs, spectra)], axis=1)
+        return np.concatenate([quotients, *map(np.sqrt, shares), shape_of(graphs, spectra)], axis=1)
 
 
 def without_pairs(graphs: Graphs, i: int, pairs: Sequence[tuple[int, int]]) -> Graphs:

@@ -47,8 +47,8 @@ LEAST: Final = 8
 """Training graphs: from fewer nothing can be learned of what varies."""
 MOST_TYPES: Final = 4_096
 MAD_TO_STD: Final = 1.4826
-CLIP: Final = 1e4
-"""Deviations beyond count as this many: scores stay finite."""
+BEND: Final = 3.0
+"""Deviations beyond grow by their logarithm: one odd number does not drown all others."""
 TRIMMED: Final = 0.9
 """Share of training graphs the covariance is taken from: the most usual ones."""
 ROUNDS: Final = 4
@@ -64,7 +64,7 @@ class GraphVector(ItemDetector[Graphs]):
     """Judge a graph by its distance from usual graphs; no labels are needed.
 
     A graph is a vector of Rayleigh quotients and shares of node types and degree buckets, and of
-    its size and shape (`GraphVectors`). ``score = sqrt((d^2 + u) / m)``: ``d`` is the Mahalanobis
+    its size and shape (`GraphVectors`), each in robust deviations, large ones bent. ``score = sqrt((d^2 + u) / m)``: ``d`` is the Mahalanobis
     distance under a Ledoit-Wolf covariance of the nine tenths of training graphs that lie nearest,
     so that anomalies among them do not count; ``u = -2 log P(a type never seen)`` for each type
     unknown to training; ``m`` is the median of ``d^2`` in training. So 1 is usual.
@@ -82,7 +82,9 @@ class GraphVector(ItemDetector[Graphs]):
     Dong, Zhang, Wang, ICLR 2024 (the quotients).
     """
 
-    finite: ClassVar[tuple[str, ...]] = ("centre", "scale", "whitening", "unit", "type_shares")
+    finite: ClassVar[tuple[str, ...]] = (
+        "centre", "scale", "mean", "whitening", "unit", "type_shares",
+    )  # fmt: skip
     info: ClassVar[DetectorInfo] = DetectorInfo(
         name="graph_vector",
         summary="distance of a graph's size, shape and mix of node types from the usual",
@@ -104,6 +106,7 @@ class GraphVector(ItemDetector[Graphs]):
         self._vectors: GraphVectors | None = None
         self._centre = np.zeros(0)
         self._scale = np.ones(0)
+        self._mean = np.zeros(0)
         self._whitening = np.zeros((0, 0))
         self._unit = np.ones(2)
         self._type_shares = np.zeros(0)
@@ -126,9 +129,8 @@ class GraphVector(ItemDetector[Graphs]):
         found = vectors(items)
         self._centre = np.median(found, axis=0)
         self._scale = _scales(found, self._centre, _floors(vectors))
-        deviations = np.clip((found - self._centre) / self._scale, -CLIP, CLIP)
-        mean, self._whitening = _trimmed_covariance(deviations)
-        self._centre = self._centre + mean * self._scale
+        deviations = bent((found - self._centre) / self._scale)
+        self._mean, self._whitening = _trimmed_covariance(deviations)
         self._vectors = vectors
         numbers = words.encode(items.types)
         counts = np.bincount(numbers, minlength=len(words)).astype(np.float64)
@@ -157,7 +159,7 @@ class GraphVector(ItemDetector[Graphs]):
         return self._vectors
 
     def _deviations(self, found: Float64s) -> Float64s:
-        return np.asarray(np.clip((found - self._centre) / self._scale, -CLIP, CLIP))
+        return bent((found - self._centre) / self._scale) - self._mean
 
     # explaining ------------------------------------------------------------------------------
 
@@ -234,6 +236,7 @@ class GraphVector(ItemDetector[Graphs]):
             "types": self._fitted().vocabulary.to_array(),
             "centre": self._centre,
             "scale": self._scale,
+            "mean": self._mean,
             "whitening": self._whitening,
             "unit": self._unit,
             "type_shares": self._type_shares,
@@ -254,15 +257,15 @@ class GraphVector(ItemDetector[Graphs]):
         vectors = GraphVectors(Vocabulary.from_array(state["types"]))
         width, n_types = len(vectors), len(vectors.vocabulary)
         shapes: dict[str, tuple[int, ...]] = {
-            "centre": (width,), "scale": (width,), "whitening": (width, width), "unit": (2,),
-            "type_shares": (n_types,),
+            "centre": (width,), "scale": (width,), "mean": (width,), "whitening": (width, width),
+            "unit": (2,), "type_shares": (n_types,),
         }  # fmt: skip
         read = {name: _read(state, name, shape) for name, shape in shapes.items()}
         if (read["scale"] <= 0).any() or (read["unit"] <= 0).any():
             msg = "graph_vector: the artifact's scale and unit must be above 0; fit it again"
             raise ArtifactError(msg)
         self._centre, self._scale = read["centre"], read["scale"]
-        self._whitening, self._unit = read["whitening"], read["unit"]
+        self._mean, self._whitening, self._unit = read["mean"], read["whitening"], read["unit"]
         self._type_shares, self._vectors = np.maximum(read["type_shares"], 1e-12), vectors
         return self
 
@@ -276,6 +279,17 @@ def _read(state: Arrays, name: str, shape: tuple[int, ...]) -> Float64s:
         )
         raise ArtifactError(msg)
     return np.ascontiguousarray(array, dtype=np.float64)
+
+
+def bent(deviations: Float64s) -> Float64s:
+    """Return deviations, those beyond `BEND` as ``BEND (1 + log(|z| / BEND))`` with their sign.
+
+    >>> bent(np.array([-1.0, 3.0, 3.0 * np.e])).tolist()
+    [-1.0, 3.0, 6.0]
+    """
+    size = np.abs(deviations)
+    far = BEND * (1 + np.log(np.maximum(size, BEND) / BEND))
+    return np.where(size > BEND, np.sign(deviations) * far, deviations)
 
 
 def _floors(vectors: GraphVectors) -> Float64s:

@@ -20,12 +20,14 @@ COUNTED: Final = {
 
 
 def plain(name: str, value: float) -> float:
-    """Return a number of the vector in its own unit: counts are kept as logarithms.
+    """Return a number of the vector in its own unit: counts stand there as logarithms.
 
-    >>> round(plain("edges", math.log(13)), 6)
-    12.0
+    >>> round(plain("edges", math.log(13)), 6), plain("share of db", 0.5)
+    (12.0, 0.25)
     """
-    return math.expm1(value) if name in COUNTED else value
+    if name in COUNTED:
+        return math.expm1(value)
+    return value * value if name.startswith("share of ") else value
 
 
 def sentence(name: str, observed: float, usual: float) -> str:
