@@ -64,10 +64,11 @@ class GraphVector(ItemDetector[Graphs]):
     """Judge a graph by its distance from usual graphs; no labels are needed.
 
     A graph is a vector of Rayleigh quotients and shares of node types and degree buckets, and of
-    its size and shape (`GraphVectors`), each in robust deviations, large ones bent. ``score = sqrt((d^2 + u) / m)``: ``d`` is the Mahalanobis
-    distance under a Ledoit-Wolf covariance of the nine tenths of training graphs that lie nearest,
-    so that anomalies among them do not count; ``u = -2 log P(a type never seen)`` for each type
-    unknown to training; ``m`` is the median of ``d^2`` in training. So 1 is usual.
+    its size and shape (`GraphVectors`), each in robust deviations, large ones bent.
+    ``score = sqrt((d^2 + u) / m)``: ``d`` is the Mahalanobis distance under a Ledoit-Wolf
+    covariance of the nine tenths of training graphs that lie nearest, so that anomalies among them
+    do not count; ``u = -2 log P(a type never seen)`` for each type unknown to training; ``m`` is
+    the median of ``d^2`` in training. So 1 is usual.
 
     It sees size, density, hubs, islands, types that are new, missing or linked to other partners
     than usual. It is blind to which of many nodes of a type are linked.
