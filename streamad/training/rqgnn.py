@@ -14,7 +14,7 @@ from torch import nn
 
 from streamad.errors import TrainingError
 from streamad.graphs.inputs import InputPlan, Inputs
-from streamad.networks.rqgnn import RQGNN, ChebyshevFilter, RQShape, focal_loss
+from streamad.networks.rqgnn import RQGNN, RQShape, focal_loss
 
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -326,9 +326,7 @@ def export_arrays(network: RQGNN, plan: InputPlan) -> dict[str, Floats]:
     net = RQGNN(network.shape).double().eval()
     net.load_state_dict({name: v.double() for name, v in network.state_dict().items()})
     codes = np.arange(plan.n_codes, dtype=np.int32)
-    filters = [cast("ChebyshevFilter", one) for one in net.filters]
-    stacked = torch.cat([one.weight for one in filters], dim=1)
-    bias = torch.cat([one.bias for one in filters])
+    mix, mix_bias = net.folded()
     first, second = (cast("nn.Linear", one) for one in net.quotient)
     into, out = cast("nn.Linear", net.pool[0]), cast("nn.Linear", net.pool[2])
     mean, variance = (
@@ -339,8 +337,8 @@ def export_arrays(network: RQGNN, plan: InputPlan) -> dict[str, Floats]:
     offset = net.norm.bias - mean * scale
     made = {
         "table": net.node(torch.from_numpy(plan.features(codes))),
-        "mix": stacked @ net.mix.weight.T,
-        "mix_bias": net.mix(bias),
+        "mix": mix,
+        "mix_bias": mix_bias,
         "embed": net.embed.weight.T,
         "embed_bias": net.embed.bias,
         "pool": into.weight.T,
