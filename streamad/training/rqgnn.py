@@ -1,10 +1,10 @@
-"""Train RQGNN on labelled graphs, and export it as arrays that are served without torch."""
+"""Train RQGNN on labelled graphs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal, cast
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import nn
 from streamad.errors import TrainingError
 from streamad.graphs.inputs import InputPlan, Inputs
 from streamad.networks.rqgnn import RQGNN, RQShape, focal_loss
+from streamad.training.rqgnn_export import export_arrays
 
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -225,6 +226,27 @@ def best_threshold(scores: Floats, labels: NDArray[np.bool_]) -> tuple[float, fl
     return float(tried[best]), float(reached[best])
 
 
+def fit_arrays(
+    plan: InputPlan,
+    inputs: Inputs,
+    labels: NDArray[np.bool_],
+    *,
+    as_published: bool = False,
+    **settings: int,
+) -> dict[str, Floats]:
+    """Train on 85 % of labelled graphs, choose on the rest, and return what serving needs.
+
+    settings : of `Recipe`, by name
+    Returns the arrays of `export_arrays`, and ``threshold`` ``(1,)``: log odds from which on graphs
+    count as anomalous.
+    """
+    recipe = replace(published() if as_published else Recipe(), **settings)  # type: ignore[arg-type]
+    parts = stratified(labels, (0.85, 0.15), seed=recipe.seed)
+    trained = train_network(plan, inputs, labels, (parts[0], parts[1]), recipe)
+    threshold = np.array([trained.threshold], np.float32)
+    return {**export_arrays(trained.network, plan), "threshold": threshold}
+
+
 # training ----------------------------------------------------------------------------------------
 
 
@@ -310,44 +332,3 @@ def _require_classes(labels: NDArray[np.bool_], parts: tuple[Int64s, Int64s]) ->
 def _runs(first: Int64s, counts: Int64s) -> Int64s:
     shift = first - (np.cumsum(counts) - counts)
     return np.asarray(np.arange(counts.sum(), dtype=np.int64) + np.repeat(shift, counts))
-
-
-# export ------------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def export_arrays(network: RQGNN, plan: InputPlan) -> dict[str, Floats]:
-    """Return the network as float32 arrays for `streamad.graphs.network_kernels`.
-
-    What is linear is folded, in float64: filters and `mix` become one matrix, both layers of the
-    quotient branch one, batch normalisation, head and the difference of logits one vector. A node's
-    features are one of ``n_codes`` kinds, so the node layers become a table.
-    """
-    net = RQGNN(network.shape).double().eval()
-    net.load_state_dict({name: v.double() for name, v in network.state_dict().items()})
-    codes = np.arange(plan.n_codes, dtype=np.int32)
-    mix, mix_bias = net.folded()
-    first, second = (cast("nn.Linear", one) for one in net.quotient)
-    into, out = cast("nn.Linear", net.pool[0]), cast("nn.Linear", net.pool[2])
-    mean, variance = (
-        cast("torch.Tensor", v) for v in (net.norm.running_mean, net.norm.running_var)
-    )
-    scale = net.norm.weight / torch.sqrt(variance + net.norm.eps)
-    head = net.head.weight[1] - net.head.weight[0]
-    offset = net.norm.bias - mean * scale
-    made = {
-        "table": net.node(torch.from_numpy(plan.features(codes))),
-        "mix": mix,
-        "mix_bias": mix_bias,
-        "embed": net.embed.weight.T,
-        "embed_bias": net.embed.bias,
-        "pool": into.weight.T,
-        "pool_bias": into.bias,
-        "pool_out": out.weight.T,
-        "pool_out_bias": out.bias,
-        "branch": first.weight.T @ second.weight.T,
-        "branch_bias": second(first.bias),
-        "head": head * scale,
-        "head_bias": (head @ offset + net.head.bias[1] - net.head.bias[0])[None],
-    }
-    return {name: np.ascontiguousarray(v.numpy().astype(np.float32)) for name, v in made.items()}

@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
-from streamad.detectors.graphs.label_free import GraphVector
 
 from connectors.files.graphs import read_graphs
+from streamad.detectors.graphs.label_free import GraphVector
 from streamad.graphs.inputs import InputPlan
 from streamad.graphs.network_kernels import score_graphs
 from streamad.graphs.rows import Graphs
@@ -33,12 +33,12 @@ from streamad.graphs.vector import GraphVectors, Vocabulary, fractions, learn_vo
 from streamad.training.rqgnn import (
     Recipe,
     best_threshold,
-    export_arrays,
     published,
     scores_of,
     stratified,
     train_network,
 )
+from streamad.training.rqgnn_export import export_arrays
 
 SETS = {
     "MUTAG": ("tud_gin_txt/MUTAG.txt", "0"),
