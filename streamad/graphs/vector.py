@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -190,28 +189,3 @@ class GraphVectors:
         quotients = rayleigh_quotients(spectra, node_features(types, buckets, n_types))
         shares = [fractions(graphs, types, n_types), fractions(graphs, buckets, len(BUCKETS))]
         return np.concatenate([quotients, *map(np.sqrt, shares), shape_of(graphs, spectra)], axis=1)
-
-
-def without_pairs(graphs: Graphs, i: int, pairs: Sequence[tuple[int, int]]) -> Graphs:
-    """Return graph ``i`` once for each pair, without the edges between that pair, either way.
-
-    pairs : places of nodes within the graph
-    """
-    nodes = slice(graphs.node_from[i], graphs.node_from[i + 1])
-    edges = slice(graphs.edge_from[i], graphs.edge_from[i + 1])
-    source, target, count = graphs.source[edges], graphs.target[edges], graphs.count[edges]
-    kept = [~(((source == a) & (target == b)) | ((source == b) & (target == a))) for a, b in pairs]
-    n_nodes, n = len(graphs.names[nodes]), len(pairs)
-    at = np.tile(np.arange(nodes.start, nodes.stop), n)
-    lengths = np.array([mask.sum() for mask in kept], dtype=np.int64)
-    return Graphs(
-        time_ms=np.repeat(graphs.time_ms[i : i + 1], n, axis=0),
-        node_from=np.arange(n + 1, dtype=np.int64) * n_nodes,
-        edge_from=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
-        names=graphs.names[at],
-        types=graphs.types[at],
-        source=np.concatenate([source[:0], *(source[mask] for mask in kept)]),
-        target=np.concatenate([target[:0], *(target[mask] for mask in kept)]),
-        count=np.concatenate([count[:0], *(count[mask] for mask in kept)]),
-        dropped=np.repeat(graphs.dropped[i : i + 1], n),
-    )

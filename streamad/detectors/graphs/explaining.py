@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from streamad.graphs.leaving_out import with_type, without_edges
 from streamad.graphs.rows import Graphs
 from streamad.graphs.spectral import spectra_of
-from streamad.graphs.vector import UNTYPED, without_pairs
+from streamad.graphs.vector import UNTYPED
 from streamad.shown import safe_text
 
 Floats = NDArray[np.float32]
@@ -20,6 +21,7 @@ Score = Callable[[Graphs], Floats]
 
 MOST_EDGES: Final = 32
 """Pairs of nodes that are left out, one at a time."""
+MOST_NODES: Final = 16
 MOST_TYPES: Final = 16
 MOST_ENTITIES: Final = 10
 MOST_COPIED: Final = 2_000_000
@@ -29,11 +31,13 @@ MOST_NAME: Final = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """What the score loses when an edge, or a node type, is left out.
+    """What the score loses when an edge, a node, or what is special of a type, is left out.
 
-    name : as people read it; nodes : places within the graph; count : of the edge, or of nodes
+    what : ``edge``, ``node`` or ``type``; name : as people read it
+    nodes : places within the graph; count : of the edge, or of edges or nodes
     """
 
+    what: str
     name: str
     nodes: tuple[int, ...]
     count: float
@@ -48,32 +52,51 @@ def edge_effects(
     surprise : float64 ``(n_nodes,)`` of all graphs, how rare each node's kind is, in nats. The
         `MOST_EDGES` pairs with the largest sum of surprise and log degree are tried.
     """
-    edges = slice(graphs.edge_from[i], graphs.edge_from[i + 1])
-    source, target = graphs.source[edges], graphs.target[edges]
+    source, target, weight = _edges(graphs, i, surprise)
     linked = np.flatnonzero(source != target)
     if not len(linked):
         return []
-    first = int(graphs.node_from[i])
-    one = graphs[i : i + 1]
-    degree = np.log1p(spectra_of(one).n_neighbours)
-    weight = surprise[first : first + len(degree)] + degree
     low, high = np.minimum(source, target)[linked], np.maximum(source, target)[linked]
-    _, at = np.unique(low.astype(np.int64) * len(degree) + high, return_index=True)
+    pair = low.astype(np.int64) * len(weight) + high
+    _, at = np.unique(pair, return_index=True)
     at = np.sort(at)
     rank = weight[low[at]] + weight[high[at]]
-    most = int(np.clip(MOST_COPIED // len(source), 4, MOST_EDGES))
-    chosen = linked[at[np.argsort(-rank, kind="stable")[:most]]]
-    pairs = [(int(source[e]), int(target[e])) for e in chosen]
-    loss = float(score(one)[0]) - score(without_pairs(graphs, i, pairs)).astype(np.float64)
-    counts = graphs.count[edges]
+    chosen = at[np.argsort(-rank, kind="stable")[: _most(len(source))]]
+    masks = []
+    for p in chosen:
+        mask = np.zeros(len(source), np.bool_)
+        mask[linked[pair == pair[p]]] = True
+        masks.append(mask)
+    counts = graphs.count[graphs.edge_from[i] : graphs.edge_from[i + 1]]
+    found = []
+    for mask, p, loss in zip(masks, chosen, _losses(graphs, i, score, masks), strict=True):
+        a, b = int(source[linked[p]]), int(target[linked[p]])
+        name = f"{name_of(graphs, i, a)} -> {name_of(graphs, i, b)}"
+        count = float(counts[mask].sum())
+        found.append(Effect(what="edge", name=name, nodes=(a, b), count=count, loss=loss))
+    return sorted(found, key=lambda one: -one.loss)
+
+
+def node_effects(
+    graphs: Graphs, i: int, score: Score, surprise: NDArray[np.float64]
+) -> list[Effect]:
+    """Return what leaving out all edges of a node does to the score, largest loss first.
+
+    The `MOST_NODES` nodes with the largest sum of surprise and log degree are tried.
+    """
+    source, target, weight = _edges(graphs, i, surprise)
+    if not len(source):
+        return []
+    degree = np.bincount(np.concatenate([source, target]), minlength=len(weight))
+    ranked = np.argsort(-np.where(degree > 0, weight, -np.inf), kind="stable")
+    chosen = [int(u) for u in ranked[: min(MOST_NODES, _most(len(source)))] if degree[u]]
+    masks = [(source == u) | (target == u) for u in chosen]
+    losses = _losses(graphs, i, score, masks)
     found = [
         Effect(
-            name=f"{name_of(graphs, i, a)} -> {name_of(graphs, i, b)}",
-            nodes=(a, b),
-            count=float(counts[e]),
-            loss=float(loss[k]),
+            what="node", name=name_of(graphs, i, u), nodes=(u,), count=float(degree[u]), loss=loss
         )
-        for k, (e, (a, b)) in enumerate(zip(chosen, pairs, strict=True))
+        for u, loss in zip(chosen, losses, strict=True)
     ]
     return sorted(found, key=lambda one: -one.loss)
 
@@ -85,22 +108,37 @@ def type_effects(graphs: Graphs, i: int, score: Score, stand_in: str) -> list[Ef
     """
     one = graphs[i : i + 1]
     types = one.types.cast(pl.String).fill_null(UNTYPED)
-    counts = types.value_counts(sort=True, name="n")
+    before = float(score(one)[0])
     found = []
-    for name, n in counts.head(MOST_TYPES).iter_rows():
+    for name, n in types.value_counts(sort=True, name="n").head(MOST_TYPES).iter_rows():
         if name == stand_in:
             continue
         held = (types == name).to_numpy()
-        changed = replace(
-            one,
-            types=pl.select(
-                pl.when(pl.Series(held)).then(pl.lit(stand_in)).otherwise(types)
-            ).to_series(),
-        )
-        loss = float(score(one)[0]) - float(score(changed)[0])
+        loss = before - float(score(with_type(graphs, i, held, stand_in))[0])
         nodes = tuple(int(u) for u in np.flatnonzero(held)[:MOST_ENTITIES])
-        found.append(Effect(name=shown_type(name), nodes=nodes, count=float(n), loss=loss))
-    return sorted(found, key=lambda effect: -effect.loss)
+        shown = shown_type(name)
+        found.append(Effect(what="type", name=shown, nodes=nodes, count=float(n), loss=loss))
+    return sorted(found, key=lambda effect: (-effect.loss, effect.name))
+
+
+def _edges(
+    graphs: Graphs, i: int, surprise: NDArray[np.float64]
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
+    """Return a graph's edges, and per node how likely it is to matter."""
+    edges = slice(graphs.edge_from[i], graphs.edge_from[i + 1])
+    degree = np.log1p(spectra_of(graphs[i : i + 1]).n_neighbours)
+    first = int(graphs.node_from[i])
+    weight = surprise[first : first + len(degree)] + degree
+    return graphs.source[edges], graphs.target[edges], weight
+
+
+def _losses(graphs: Graphs, i: int, score: Score, masks: list[NDArray[np.bool_]]) -> list[float]:
+    before = float(score(graphs[i : i + 1])[0])
+    return [before - float(after) for after in score(without_edges(graphs, i, masks))]
+
+
+def _most(n_edges: int) -> int:
+    return int(np.clip(MOST_COPIED // max(n_edges, 1), 4, MOST_EDGES))
 
 
 def guilty(graphs: Graphs, i: int, nodes: Iterable[int]) -> tuple[str, ...]:

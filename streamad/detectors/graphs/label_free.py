@@ -21,6 +21,7 @@ from streamad.detectors.graphs.explaining import (
     Effect,
     edge_effects,
     guilty,
+    node_effects,
     shares_of,
     shown_type,
 )
@@ -28,7 +29,6 @@ from streamad.detectors.graphs.wording import plain, sentence
 from streamad.errors import ArtifactError, ConfigError, NotFittedError, TrainingError
 from streamad.graphs.network_kernels import squared_lengths
 from streamad.graphs.rows import Graphs
-from streamad.graphs.spectral import spectra_of
 from streamad.graphs.vector import (
     BUCKETS,
     MAX_TYPES,
@@ -49,9 +49,11 @@ MOST_TYPES: Final = 4_096
 MAD_TO_STD: Final = 1.4826
 BEND: Final = 3.0
 """Deviations beyond grow by their logarithm: one odd number does not drown all others."""
-TRIMMED: Final = 0.9
-"""Share of training graphs the covariance is taken from: the most usual ones."""
-ROUNDS: Final = 4
+FREEDOM: Final = 2.0
+"""Of the t distribution, per dimension: training graphs at twice the usual squared distance weigh
+three quarters, at a hundred times 3 %. Anomalies of one kind are ignored up to 1 graph in 100;
+rare but normal kinds of graph still count."""
+ROUNDS: Final = 12
 FLOOR_MIXING, FLOOR_SHARE, FLOOR_SHAPE = 0.05, 0.02, 0.05
 """Least deviations: of Rayleigh quotients, of shares of nodes, of `SHAPE`."""
 MOST_NEW: Final = 10
@@ -66,8 +68,8 @@ class GraphVector(ItemDetector[Graphs]):
     A graph is a vector of Rayleigh quotients and shares of node types and degree buckets, and of
     its size and shape (`GraphVectors`), each in robust deviations, large ones bent.
     ``score = sqrt((d^2 + u) / m)``: ``d`` is the Mahalanobis distance under a Ledoit-Wolf
-    covariance of the nine tenths of training graphs that lie nearest, so that anomalies among them
-    do not count; ``u = -2 log P(a type never seen)`` for each type unknown to training; ``m`` is
+    covariance in which far training graphs weigh little, so that a few anomalies among them do not
+    count; ``u = -2 log P(a type never seen)`` for each type unknown to training; ``m`` is
     the median of ``d^2`` in training. So 1 is usual.
 
     It sees size, density, hubs, islands, types that are new, missing or linked to other partners
@@ -131,7 +133,7 @@ class GraphVector(ItemDetector[Graphs]):
         self._centre = np.median(found, axis=0)
         self._scale = _scales(found, self._centre, _floors(vectors))
         deviations = bent((found - self._centre) / self._scale)
-        self._mean, self._whitening = _trimmed_covariance(deviations)
+        self._mean, self._whitening = robust_covariance(deviations)
         self._vectors = vectors
         numbers = words.encode(items.types)
         counts = np.bincount(numbers, minlength=len(words)).astype(np.float64)
@@ -190,6 +192,9 @@ class GraphVector(ItemDetector[Graphs]):
         top = [int(j) for j in np.argsort(-gains, kind="stable")[:MOST_PARTS] if gains[j] > 0]
         effects = edge_effects(items, i, self.score, surprise)[:MOST_PARTS]
         effects = [one for one in effects if one.loss > 0]
+        nodes = [
+            one for one in node_effects(items, i, self.score, surprise) if one.loss > 0.05 * score
+        ]
         total = max(float(gains[gains > 0].sum()), 1e-9)
         parts = {names[j]: float(gains[j]) / total for j in top}
         parts |= {one.name: one.loss / max(score, 1e-9) for one in effects}
@@ -205,8 +210,8 @@ class GraphVector(ItemDetector[Graphs]):
             expected=expected,
             variates=shares_of(parts),
             time_ms=int(items.time_ms[i, 1]),
-            text=self._text(items, i, vector, top, effects),
-            entities=guilty(items, i, [*unknown, *_nodes(effects), *_hubs(items, i, names, top)]),
+            text=self._text(items, i, vector, top, [*nodes[:1], *effects[:1]]),
+            entities=guilty(items, i, [*unknown, *_nodes(nodes), *_nodes(effects)]),
         )
 
     def _text(
@@ -225,8 +230,7 @@ class GraphVector(ItemDetector[Graphs]):
             said.append(sentence(name, plain(name, float(vector[j])), usual))
         if items.dropped[i]:
             said.append(f"{int(items.dropped[i]):,} edges were left out of it")
-        if effects:
-            said.append(f"edge {effects[0].name} adds most")
+        said += [f"{one.what} {one.name} adds most" for one in effects]
         return "; ".join(said) or "nothing about this graph stands out"
 
     # state -----------------------------------------------------------------------------------
@@ -322,28 +326,28 @@ def ledoit_wolf(rows: Float64s) -> Float64s:
     return np.asarray((1 - weight) * sample + weight * level * np.eye(width))
 
 
-def _trimmed_covariance(deviations: Float64s) -> tuple[Float64s, Float64s]:
-    """Return the mean and a whitening matrix of the most usual nine tenths of rows.
+def robust_covariance(deviations: Float64s) -> tuple[Float64s, Float64s]:
+    """Return the mean and a whitening matrix of rows ``(n, d)``, far rows weighing little.
 
-    Numbers that do not vary have the variance 1, in least deviations, and no covariance.
+    Mean and covariance of a multivariate t distribution by reweighting (Lange, Little, Taylor,
+    JASA 1989), the covariance shrunk in each round. Numbers that do not vary have the variance 1,
+    in least deviations, and no covariance.
     """
-    n, width = deviations.shape
-    kept = np.argsort((deviations**2).sum(axis=1), kind="stable")[: max(int(TRIMMED * n), LEAST)]
+    width = deviations.shape[1]
     varies = np.flatnonzero(deviations.std(axis=0) > 1e-9)
+    n_varies = max(len(varies), 1)
+    lengths = (deviations**2).sum(axis=1)
+    weights = np.minimum(1.0, np.median(lengths) / np.maximum(lengths, 1e-9)) + 1e-9
+    mean, whitening = np.zeros(width), np.eye(width)
     for _ in range(ROUNDS):
-        rows = deviations[kept]
-        mean = rows.mean(axis=0)
-        whitening = np.eye(width)
+        mean = (weights[:, None] * deviations).sum(axis=0) / weights.sum()
+        rows = (deviations - mean) * np.sqrt(weights)[:, None]
         if len(varies):
-            shrunk = ledoit_wolf(rows[:, varies] - mean[varies])
-            shrunk += 1e-6 * np.trace(shrunk) / len(varies) * np.eye(len(varies))
-            inverse = np.linalg.inv(np.linalg.cholesky(shrunk))
-            whitening[np.ix_(varies, varies)] = inverse
+            shrunk = ledoit_wolf(rows[:, varies])
+            shrunk += 1e-6 * np.trace(shrunk) / n_varies * np.eye(n_varies)
+            whitening[np.ix_(varies, varies)] = np.linalg.inv(np.linalg.cholesky(shrunk))
         lengths = (((deviations - mean) @ whitening.T) ** 2).sum(axis=1)
-        nearest = np.sort(np.argsort(lengths, kind="stable")[: len(kept)])
-        if np.array_equal(nearest, np.sort(kept)):
-            break
-        kept = nearest
+        weights = (FREEDOM + 1) * n_varies / (FREEDOM * n_varies + lengths)
     return mean, whitening
 
 
@@ -370,11 +374,3 @@ def _unknown_nodes(graphs: Graphs, i: int, words: Vocabulary) -> list[int]:
 
 def _nodes(effects: list[Effect]) -> list[int]:
     return [u for one in effects for u in one.nodes]
-
-
-def _hubs(graphs: Graphs, i: int, names: tuple[str, ...], top: list[int]) -> list[int]:
-    """Return the node with most neighbours where their number is what is unusual."""
-    if not {names[j] for j in top} & {"largest degree", "mean degree", "edges", "density"}:
-        return []
-    degree = spectra_of(graphs[i : i + 1]).n_neighbours
-    return [int(degree.argmax())] if len(degree) and degree.max() else []

@@ -20,6 +20,7 @@ from streamad.detectors.graphs.explaining import (
     Effect,
     edge_effects,
     guilty,
+    node_effects,
     number,
     shares_of,
     shown_type,
@@ -225,6 +226,7 @@ class RQGNN(ItemDetector[Graphs]):
         stand_in = words.types[int(np.argmax(shares[1:]))] if words.types else ""
         edges = [one for one in edge_effects(items, i, self.score, surprise) if one.loss > 0]
         types = [one for one in type_effects(items, i, self.score, stand_in) if one.loss > 0]
+        nodes = [one for one in node_effects(items, i, self.score, surprise) if one.loss > 0]
         edges, types = edges[:MOST_PARTS], types[:MOST_PARTS]
         n_nodes = int(items.node_from[i + 1] - items.node_from[i])
         usual = dict(zip([shown_type(one) for one in words.types], shares[1:], strict=True))
@@ -237,16 +239,20 @@ class RQGNN(ItemDetector[Graphs]):
             },
             variates=shares_of({one.name: one.loss for one in [*types, *edges]}),
             time_ms=int(items.time_ms[i, 1]),
-            text=self._text(items, i, score, types, edges),
-            entities=guilty(items, i, (u for one in [*edges, *types] for u in one.nodes)),
+            text=self._text(items, i, score, types, [*nodes[:1], *edges[:1]]),
+            entities=guilty(
+                items, i, (u for one in [*nodes[:MOST_PARTS], *edges] for u in one.nodes)
+            ),
         )
 
     def _text(
         self, items: Graphs, i: int, score: float, types: list[Effect], edges: list[Effect]
     ) -> str:
-        odds = math.exp(min(abs(score), 20.0))
+        odds = math.exp(min(abs(score), math.log(1_000.0)))
         like = "labelled anomalies" if score > 0 else "normal graphs"
-        parts = [f"looks like {like} (odds about {number(round(odds, 1))} to 1)"]
+        parts = [
+            f"looks like {like} (odds {number(round(odds, 1))} to 1{' or more' * (odds > 999)})"
+        ]
         one = items[i : i + 1]
         shape = shape_of(one, spectra_of(one))[0]
         usual = self._arrays["usual"]
@@ -256,8 +262,7 @@ class RQGNN(ItemDetector[Graphs]):
             parts.append(sentence("edges", round(here), round(there)))
         if types:
             parts.append(f"{types[0].name} raises the score most")
-        if edges:
-            parts.append(f"edge {edges[0].name} adds most")
+        parts += [f"{one.what} {one.name} adds most" for one in edges]
         return "; ".join(parts)
 
     # state -----------------------------------------------------------------------------------
