@@ -60,6 +60,8 @@ MOST_NEW: Final = 10
 """Unknown types of one graph that count."""
 MOST_PARTS: Final = 5
 """Numbers of the vector, and edges, that an explanation names."""
+LEAST_LOSS: Final = 0.02
+"""Of the score: edges and nodes that raise it by less are not named."""
 
 
 class GraphVector(ItemDetector[Graphs]):
@@ -191,18 +193,17 @@ class GraphVector(ItemDetector[Graphs]):
         gains = deviations * (self._whitening.T @ (self._whitening @ deviations))
         top = [int(j) for j in np.argsort(-gains, kind="stable")[:MOST_PARTS] if gains[j] > 0]
         effects = edge_effects(items, i, self.score, surprise)[:MOST_PARTS]
-        effects = [one for one in effects if one.loss > 0]
-        nodes = [
-            one for one in node_effects(items, i, self.score, surprise) if one.loss > 0.05 * score
-        ]
+        effects = [one for one in effects if one.loss > LEAST_LOSS * score]
+        nodes = node_effects(items, i, self.score, surprise)
+        nodes = [one for one in nodes if one.loss > LEAST_LOSS * score]
         total = max(float(gains[gains > 0].sum()), 1e-9)
         parts = {names[j]: float(gains[j]) / total for j in top}
         parts |= {one.name: one.loss / max(score, 1e-9) for one in effects}
         observed: dict[str, float | str] = {}
         expected: dict[str, float | str] = {}
         for j in top:
-            observed[names[j]] = plain(names[j], float(vector[j]))
-            expected[names[j]] = plain(names[j], float(self._centre[j]))
+            observed[names[j]] = round(plain(names[j], float(vector[j])), 6)
+            expected[names[j]] = round(plain(names[j], float(self._centre[j])), 6)
         observed |= {one.name: one.count for one in effects}
         unknown = _unknown_nodes(items, i, self._fitted().vocabulary)
         return Explanation(
@@ -224,7 +225,7 @@ class GraphVector(ItemDetector[Graphs]):
         if unknown:
             name = items.types[first + unknown[0]] or UNTYPED
             said.append(f"{shown_type(str(name))} was never seen before")
-        for j in top[: 1 if unknown else 2]:
+        for j in _plainest(vectors.names, top)[: 1 if unknown else 2]:
             name = vectors.names[j]
             usual = plain(name, float(self._centre[j]))
             said.append(sentence(name, plain(name, float(vector[j])), usual))
@@ -370,6 +371,11 @@ def _unknown_nodes(graphs: Graphs, i: int, words: Vocabulary) -> list[int]:
     """Return places of nodes whose type is in no vocabulary."""
     types = graphs.types[int(graphs.node_from[i]) : int(graphs.node_from[i + 1])]
     return [int(u) for u in np.flatnonzero(words.encode(types) == UNKNOWN)]
+
+
+def _plainest(names: tuple[str, ...], top: list[int]) -> list[int]:
+    """Return numbers of the vector, those that can be counted first."""
+    return sorted(top, key=lambda j: names[j].startswith("mixing") or "eigenvalue" in names[j])
 
 
 def _nodes(effects: list[Effect]) -> list[int]:
