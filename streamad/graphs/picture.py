@@ -74,7 +74,7 @@ def draw_graph(
         text = f"{names[u]} ({types[u] or 'no type'})"
         body.append(_node(places[u], colour, text, guilty=names[u] in ends))
     body += [_name(places[u], names[u]) for u in sorted(named)]
-    heading = escape(safe_text(title, 100))
+    heading = escape(safe_text(title, 76))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT + TOP}" role="img">'
         f"<title>{heading}</title><style>{STYLE}</style>{_tips()}"

@@ -25,7 +25,7 @@ from streamad.detectors.graphs.explaining import (
     shares_of,
     shown_type,
 )
-from streamad.detectors.graphs.wording import plain, sentence
+from streamad.detectors.graphs.wording import COUNTED, plain, sentence
 from streamad.errors import ArtifactError, ConfigError, NotFittedError, TrainingError
 from streamad.graphs.network_kernels import squared_lengths
 from streamad.graphs.rows import Graphs
@@ -60,7 +60,7 @@ MOST_NEW: Final = 10
 """Unknown types of one graph that count."""
 MOST_PARTS: Final = 5
 """Numbers of the vector, and edges, that an explanation names."""
-LEAST_LOSS: Final = 0.02
+LEAST_LOSS: Final = 0.01
 """Of the score: edges and nodes that raise it by less are not named."""
 
 
@@ -375,7 +375,8 @@ def _unknown_nodes(graphs: Graphs, i: int, words: Vocabulary) -> list[int]:
 
 def _plainest(names: tuple[str, ...], top: list[int]) -> list[int]:
     """Return numbers of the vector, those that can be counted first."""
-    return sorted(top, key=lambda j: names[j].startswith("mixing") or "eigenvalue" in names[j])
+    vague = ("mixing", "first eigenvalue", "second eigenvalue")
+    return sorted(top, key=lambda j: (names[j].startswith(vague), names[j] not in COUNTED))
 
 
 def _nodes(effects: list[Effect]) -> list[int]:
