@@ -44,13 +44,34 @@ class Effect:
     loss: float
 
 
-def edge_effects(
-    graphs: Graphs, i: int, score: Score, surprise: NDArray[np.float64]
-) -> list[Effect]:
-    """Return what leaving out a pair's edges does to the score of graph ``i``, largest loss first.
+@dataclass(frozen=True, slots=True)
+class Surprise:
+    """How rare, in nats, types and pairs of types are in usual graphs.
 
-    surprise : float64 ``(n_nodes,)`` of all graphs, how rare each node's kind is, in nats. The
-        `MOST_EDGES` pairs with the largest sum of surprise and log degree are tried.
+    codes : int32 ``(n_nodes,)``, the type of each node of some graphs
+    types : float64 ``(n_types,)``; pairs : float64 ``(n_types, n_types)``, of linked types
+    """
+
+    codes: NDArray[np.int32]
+    types: NDArray[np.float64]
+    pairs: NDArray[np.float64]
+
+
+def pair_shares(graphs: Graphs, codes: NDArray[np.int32], n_types: int) -> NDArray[np.float64]:
+    """Return the share of each pair of types among edges, either way; never 0."""
+    spectra = spectra_of(graphs)
+    near = np.repeat(codes, spectra.n_neighbours)
+    at = near.astype(np.int64) * n_types + codes[spectra.neighbours]
+    counts = np.bincount(at, minlength=n_types**2).reshape(n_types, n_types) + 0.5
+    return np.asarray(counts / counts.sum())
+
+
+def edge_effects(graphs: Graphs, i: int, score: Score, surprise: Surprise) -> list[Effect]:
+    """Return what leaving out a pair's edges does to the score of graph ``i``.
+
+    The `MOST_EDGES` pairs with the largest sum of their types' surprise and the log degrees of
+    their ends are tried. They come in order of loss times surprise: of edges that raise the score
+    alike, one between types that are seldom linked is the likelier cause.
     """
     source, target, weight = _edges(graphs, i, surprise)
     linked = np.flatnonzero(source != target)
@@ -60,8 +81,11 @@ def edge_effects(
     pair = low.astype(np.int64) * len(weight) + high
     _, at = np.unique(pair, return_index=True)
     at = np.sort(at)
-    rank = weight[low[at]] + weight[high[at]]
-    chosen = at[np.argsort(-rank, kind="stable")[: _most(len(source))]]
+    codes = surprise.codes[int(graphs.node_from[i]) :]
+    rare = surprise.pairs[codes[low[at]], codes[high[at]]]
+    rank = rare + weight[low[at]] + weight[high[at]]
+    first = np.argsort(-rank, kind="stable")[: _most(len(source))]
+    chosen, rare = at[first], rare[first]
     masks = []
     for p in chosen:
         mask = np.zeros(len(source), np.bool_)
@@ -74,12 +98,13 @@ def edge_effects(
         name = f"{name_of(graphs, i, a)} -> {name_of(graphs, i, b)}"
         count = float(counts[mask].sum())
         found.append(Effect(what="edge", name=name, nodes=(a, b), count=count, loss=loss))
-    return sorted(found, key=lambda one: -one.loss)
+    weighed = [
+        one.loss * (nats if one.loss > 0 else 1) for one, nats in zip(found, rare, strict=True)
+    ]
+    return [found[k] for k in np.argsort(-np.array(weighed), kind="stable")]
 
 
-def node_effects(
-    graphs: Graphs, i: int, score: Score, surprise: NDArray[np.float64]
-) -> list[Effect]:
+def node_effects(graphs: Graphs, i: int, score: Score, surprise: Surprise) -> list[Effect]:
     """Return what leaving out all edges of a node does to the score, largest loss first.
 
     The `MOST_NODES` nodes with the largest sum of surprise and log degree are tried.
@@ -122,13 +147,13 @@ def type_effects(graphs: Graphs, i: int, score: Score, stand_in: str) -> list[Ef
 
 
 def _edges(
-    graphs: Graphs, i: int, surprise: NDArray[np.float64]
+    graphs: Graphs, i: int, surprise: Surprise
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
     """Return a graph's edges, and per node how likely it is to matter."""
     edges = slice(graphs.edge_from[i], graphs.edge_from[i + 1])
     degree = np.log1p(spectra_of(graphs[i : i + 1]).n_neighbours)
     first = int(graphs.node_from[i])
-    weight = surprise[first : first + len(degree)] + degree
+    weight = surprise.types[surprise.codes[first : first + len(degree)]] + degree
     return graphs.source[edges], graphs.target[edges], weight
 
 

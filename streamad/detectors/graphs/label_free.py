@@ -19,9 +19,11 @@ from streamad.detectors.contract import (
 )
 from streamad.detectors.graphs.explaining import (
     Effect,
+    Surprise,
     edge_effects,
     guilty,
     node_effects,
+    pair_shares,
     shares_of,
     shown_type,
 )
@@ -88,7 +90,7 @@ class GraphVector(ItemDetector[Graphs]):
     """
 
     finite: ClassVar[tuple[str, ...]] = (
-        "centre", "scale", "mean", "whitening", "unit", "type_shares",
+        "centre", "scale", "mean", "whitening", "unit", "type_shares", "pair_shares",
     )  # fmt: skip
     info: ClassVar[DetectorInfo] = DetectorInfo(
         name="graph_vector",
@@ -115,6 +117,7 @@ class GraphVector(ItemDetector[Graphs]):
         self._whitening = np.zeros((0, 0))
         self._unit = np.ones(2)
         self._type_shares = np.zeros(0)
+        self._pair_shares = np.zeros((0, 0))
 
     # learning --------------------------------------------------------------------------------
 
@@ -140,6 +143,7 @@ class GraphVector(ItemDetector[Graphs]):
         numbers = words.encode(items.types)
         counts = np.bincount(numbers, minlength=len(words)).astype(np.float64)
         self._type_shares = (counts + 0.5) / (counts.sum() + 0.5 * len(words))
+        self._pair_shares = pair_shares(items, numbers, len(words))
         new = len(np.unique(items.graph_of_node[numbers == UNKNOWN]))
         lengths = squared_lengths(self._deviations(found), self._whitening)
         rate = (new + 1) / (len(items) + 2)
@@ -179,13 +183,17 @@ class GraphVector(ItemDetector[Graphs]):
         vectors = self._fitted()
         found = vectors(items)
         scores = self.score(items)
-        surprise = -np.log(self._type_shares)[vectors.vocabulary.encode(items.types)]
+        surprise = Surprise(
+            vectors.vocabulary.encode(items.types),
+            -np.log(self._type_shares),
+            -np.log(self._pair_shares),
+        )
         return [
             self._explain(items, i, found[i], float(scores[i]), surprise) for i in range(len(items))
         ]
 
     def _explain(
-        self, items: Graphs, i: int, vector: Float64s, score: float, surprise: Float64s
+        self, items: Graphs, i: int, vector: Float64s, score: float, surprise: Surprise
     ) -> Explanation:
         names = self._fitted().names
         deviations = self._deviations(vector[None])[0]
@@ -246,6 +254,7 @@ class GraphVector(ItemDetector[Graphs]):
             "whitening": self._whitening,
             "unit": self._unit,
             "type_shares": self._type_shares,
+            "pair_shares": self._pair_shares,
         }
 
     def load(self, state: Arrays) -> Self:
@@ -265,6 +274,7 @@ class GraphVector(ItemDetector[Graphs]):
         shapes: dict[str, tuple[int, ...]] = {
             "centre": (width,), "scale": (width,), "mean": (width,), "whitening": (width, width),
             "unit": (2,), "type_shares": (n_types,),
+            "pair_shares": (n_types, n_types),
         }  # fmt: skip
         read = {name: _read(state, name, shape) for name, shape in shapes.items()}
         if (read["scale"] <= 0).any() or (read["unit"] <= 0).any():
@@ -272,7 +282,9 @@ class GraphVector(ItemDetector[Graphs]):
             raise ArtifactError(msg)
         self._centre, self._scale = read["centre"], read["scale"]
         self._mean, self._whitening, self._unit = read["mean"], read["whitening"], read["unit"]
-        self._type_shares, self._vectors = np.maximum(read["type_shares"], 1e-12), vectors
+        self._type_shares = np.maximum(read["type_shares"], 1e-12)
+        self._pair_shares = np.maximum(read["pair_shares"], 1e-12)
+        self._vectors = vectors
         return self
 
 

@@ -18,10 +18,12 @@ from streamad.detectors.contract import (
 )
 from streamad.detectors.graphs.explaining import (
     Effect,
+    Surprise,
     edge_effects,
     guilty,
     node_effects,
     number,
+    pair_shares,
     shares_of,
     shown_type,
     type_effects,
@@ -75,7 +77,13 @@ class RQGNN(ItemDetector[Graphs]):
     Detection, ICLR 2024.
     """
 
-    finite: ClassVar[tuple[str, ...]] = (*NETWORK, "threshold", "usual", "type_shares")
+    finite: ClassVar[tuple[str, ...]] = (
+        *NETWORK,
+        "threshold",
+        "usual",
+        "type_shares",
+        "pair_shares",
+    )
     info: ClassVar[DetectorInfo] = DetectorInfo(
         name="rqgnn",
         summary="a graph neural network led by Rayleigh quotients, trained on labelled graphs",
@@ -166,12 +174,14 @@ class RQGNN(ItemDetector[Graphs]):
             n_terms=self.terms,
             seed=self.seed,
         )
-        counts = np.bincount(words.encode(normal.types), minlength=len(words)) + 0.5
+        codes = words.encode(normal.types)
+        counts = np.bincount(codes, minlength=len(words)) + 0.5
         usual = np.median(shape_of(normal, spectra_of(normal)), axis=0)
         self._arrays = {
             **arrays,
             "usual": usual.astype(np.float32),
             "type_shares": (counts / counts.sum()).astype(np.float32),
+            "pair_shares": pair_shares(normal, codes, len(words)).astype(np.float32),
         }
         self._plan = plan
         return self
@@ -214,14 +224,15 @@ class RQGNN(ItemDetector[Graphs]):
         A type's loss is that of making its nodes the most usual type.
         """
         words = self._fitted().vocabulary
-        shares = np.maximum(self._arrays["type_shares"].astype(np.float64), 1e-9)
-        surprise = -np.log(shares)[words.encode(items.types)]
+        types, pairs = (
+            -np.log(np.maximum(self._arrays[name].astype(np.float64), 1e-9))
+            for name in ("type_shares", "pair_shares")
+        )
+        surprise = Surprise(words.encode(items.types), types, pairs)
         scores = self.score(items)
         return [self._explain(items, i, float(scores[i]), surprise) for i in range(len(items))]
 
-    def _explain(
-        self, items: Graphs, i: int, score: float, surprise: NDArray[np.float64]
-    ) -> Explanation:
+    def _explain(self, items: Graphs, i: int, score: float, surprise: Surprise) -> Explanation:
         words, shares = self._fitted().vocabulary, self._arrays["type_shares"]
         stand_in = words.types[int(np.argmax(shares[1:]))] if words.types else ""
         edges = [one for one in edge_effects(items, i, self.score, surprise) if one.loss > 0]
@@ -310,6 +321,7 @@ def _shapes(plan: InputPlan, state: Arrays) -> dict[str, tuple[int, ...]]:
         "pool_out": square, "pool_out_bias": line, "branch": (width, hidden), "branch_bias": line,
         "head": (2 * hidden,), "head_bias": (1,), "threshold": (1,), "usual": (len(SHAPE),),
         "type_shares": (len(plan.vocabulary),),
+        "pair_shares": (len(plan.vocabulary), len(plan.vocabulary)),
     }  # fmt: skip
 
 
