@@ -178,18 +178,10 @@ def read_gin(path: Path, *, max_nodes: int = MAX_NODES) -> LabelledGraphs:
         if not 0 <= n <= max_nodes:
             msg = f"{path.name}: line {at} has a graph of {n} nodes, expected 0 to {max_nodes}"
             raise ConfigError(msg)
-        base = len(tags)
-        for u in range(n):
-            tag, n_linked, *rest = _header(path.name, lines, at, 2, more=True)
-            at += 1
-            if n_linked < 0 or len(rest) < n_linked or not _inside(rest[:n_linked], n):
-                msg = (
-                    f"{path.name}: line {at} names {n_linked} neighbours, expected as many places "
-                    f"in 0 to {n - 1} behind it; fix the line"
-                )
-                raise ConfigError(msg)
-            tags.append(str(tag))
-            pairs += [(base + u, base + v) for v in rest[:n_linked]]
+        found, linked = _gin_nodes(path.name, lines, at, n)
+        pairs += [(len(tags) + u, len(tags) + v) for u, v in linked]
+        tags += found
+        at += n
         labels.append(str(label))
         sizes.append(n)
     graph = np.repeat(np.arange(n_graphs), sizes)
@@ -200,6 +192,24 @@ def read_gin(path: Path, *, max_nodes: int = MAX_NODES) -> LabelledGraphs:
     return LabelledGraphs(
         graphs=graphs, ids=ids, labels=pl.Series("label", labels, dtype=pl.String)
     )
+
+
+def _gin_nodes(
+    name: str, lines: list[bytes], at: int, n: int
+) -> tuple[list[str], list[tuple[int, int]]]:
+    """Return the tags of ``n`` nodes in lines from ``at`` on, and the pairs they name."""
+    tags, pairs = [], []
+    for u in range(n):
+        tag, n_linked, *rest = _header(name, lines, at + u, 2, more=True)
+        if n_linked < 0 or len(rest) < n_linked or not _inside(rest[:n_linked], n):
+            msg = (
+                f"{name}: line {at + u + 1} names {n_linked} neighbours, expected as many places "
+                f"in 0 to {n - 1} behind it; fix the line"
+            )
+            raise ConfigError(msg)
+        tags.append(str(tag))
+        pairs += [(u, v) for v in rest[:n_linked]]
+    return tags, pairs
 
 
 def _header(name: str, lines: list[bytes], at: int, width: int, *, more: bool = False) -> list[int]:
