@@ -234,6 +234,7 @@ def _undirected(
 
 
 def require_small(name: str, graphs: Graphs, max_nodes: int) -> None:
+    """Raise ConfigError where a graph has more nodes than ``max_nodes``."""
     sizes = np.diff(graphs.node_from)
     if len(sizes) and sizes.max() > max_nodes:
         at = int(sizes.argmax())
