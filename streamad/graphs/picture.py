@@ -165,7 +165,7 @@ def _legend(colours: dict[str, str], *, n_left_out: int, any_marked: bool) -> st
     parts, x = [], 12
     shown = [(kind or "no type", f'fill="{colour}"') for kind, colour in colours.items()]
     if any_marked:
-        shown.append(("adds most to the score", 'class="tip"'))
+        shown.append(("stands out", 'class="tip"'))
     for name, look in shown:
         text = safe_text(name, 30)
         parts.append(

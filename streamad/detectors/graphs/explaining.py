@@ -166,6 +166,16 @@ def _most(n_edges: int) -> int:
     return int(np.clip(MOST_COPIED // max(n_edges, 1), 4, MOST_EDGES))
 
 
+def said_of(effects: list[Effect]) -> list[str]:
+    """Return a phrase for each edge and node.
+
+    >>> said_of([Effect(what="node", name="web-1", nodes=(0,), count=9.0, loss=2.0)])
+    ['node web-1 adds most']
+    """
+    verbs = {"node": "adds most", "edge": "stands out", "type": "raises the score most"}
+    return [f"{one.what} {one.name} {verbs[one.what]}" for one in effects]
+
+
 def guilty(graphs: Graphs, i: int, nodes: Iterable[int]) -> tuple[str, ...]:
     """Return the names of nodes, each once, in this order, at most ten."""
     names = dict.fromkeys(name_of(graphs, i, u) for u in nodes)

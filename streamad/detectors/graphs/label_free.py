@@ -24,6 +24,7 @@ from streamad.detectors.graphs.explaining import (
     guilty,
     node_effects,
     pair_shares,
+    said_of,
     shares_of,
     shown_type,
 )
@@ -100,7 +101,7 @@ class GraphVector(ItemDetector[Graphs]):
         default_size=1,
         needs_training=True,
         cost="cheap",
-        tail=(1.4, 2.0, 3.0, 4.5),
+        tail=(2.0, 8.0, 13.0, 18.0),
         paper="Lee et al., A Simple Unified Framework for Detecting Out-of-Distribution Samples, "
         "NeurIPS 2018",
     )
@@ -239,7 +240,7 @@ class GraphVector(ItemDetector[Graphs]):
             said.append(sentence(name, plain(name, float(vector[j])), usual))
         if items.dropped[i]:
             said.append(f"{int(items.dropped[i]):,} edges were left out of it")
-        said += [f"{one.what} {one.name} adds most" for one in effects]
+        said += said_of(effects)
         return "; ".join(said) or "nothing about this graph stands out"
 
     # state -----------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar, Final, Literal, Self
 
 import numpy as np
@@ -24,6 +23,7 @@ from streamad.detectors.graphs.explaining import (
     node_effects,
     number,
     pair_shares,
+    said_of,
     shares_of,
     shown_type,
     type_effects,
@@ -92,7 +92,7 @@ class RQGNN(ItemDetector[Graphs]):
         default_size=1,
         needs_training=True,
         cost="moderate",
-        tail=(0.0, 1.5, 3.0, 5.0),
+        tail=(0.5, 1.5, 2.5, 3.5),
         paper="Dong, Zhang, Wang, Rayleigh Quotient Graph Neural Networks for Graph-level Anomaly "
         "Detection, ICLR 2024",
     )
@@ -257,13 +257,10 @@ class RQGNN(ItemDetector[Graphs]):
         )
 
     def _text(
-        self, items: Graphs, i: int, score: float, types: list[Effect], edges: list[Effect]
+        self, items: Graphs, i: int, score: float, types: list[Effect], found: list[Effect]
     ) -> str:
-        odds = math.exp(min(abs(score), math.log(1_000.0)))
-        like = "labelled anomalies" if score > 0 else "normal graphs"
-        parts = [
-            f"looks like {like} (odds {number(round(odds, 1))} to 1{' or more' * (odds > 999)})"
-        ]
+        like, side = ("labelled anomalies", "above") if score > 0 else ("normal graphs", "below")
+        parts = [f"looks like {like} ({number(abs(round(score, 2)))} {side} the threshold)"]
         one = items[i : i + 1]
         shape = shape_of(one, spectra_of(one))[0]
         usual = self._arrays["usual"]
@@ -273,7 +270,7 @@ class RQGNN(ItemDetector[Graphs]):
             parts.append(sentence("edges", round(here), round(there)))
         if types:
             parts.append(f"{types[0].name} raises the score most")
-        parts += [f"{one.what} {one.name} adds most" for one in edges]
+        parts += said_of(found)
         return "; ".join(parts)
 
     # state -----------------------------------------------------------------------------------

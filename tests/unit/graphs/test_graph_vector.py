@@ -78,6 +78,12 @@ def test_the_scan_is_explained(fitted):
         assert one.text
 
 
+def test_explanations_do_not_depend_on_the_batch(fitted):
+    graphs = town(["usual", *STRANGE], seed=8)
+    alone = [fitted.explain(graphs[i : i + 1])[0] for i in range(len(graphs))]
+    assert fitted.explain(graphs) == alone
+
+
 def test_explaining_leaves_everything_as_it_was(fitted):
     graphs = town([*STRANGE], seed=6)
     kept = graphs.source.copy(), graphs.count.copy()

@@ -215,7 +215,13 @@ def test_serving_loads_no_torch(fitted, tmp_path):
     assert ended.returncode == 0, ended.stderr
 
 
-def test_wrong_use_is_refused(fitted):
+def test_without_torch_fitting_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "streamad.training.rqgnn", None)
+    with pytest.raises(ConfigError, match=r"pip install 'streamad-pipeline\[graphs\]'"):
+        RQGNN().fit(GRAPHS, labels=LABELS)
+
+
+def test_wrong_use_is_refused():
     with pytest.raises(TrainingError, match="got none"):
         RQGNN().fit(GRAPHS)
     with pytest.raises(TrainingError, match="3 labels of 160 graphs"):
