@@ -67,9 +67,7 @@ class ClosedForms:
     share: NDArray[np.float32]
 
     @classmethod
-    def fit(
-        cls, vocabulary: Vocabulary, events: Codes, counts: NDArray[np.float64]
-    ) -> Self:
+    def fit(cls, vocabulary: Vocabulary, events: Codes, counts: NDArray[np.float64]) -> Self:
         """Count distinct events ``(n, m)`` that happened ``counts`` ``(n,)`` times."""
         rows = events.astype(np.int64) + vocabulary.starts
         masses = (np.ones(len(events)), counts)

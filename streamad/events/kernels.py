@@ -120,7 +120,9 @@ def encode_texts(
 
 
 @compiled
-def encode_numbers(values: NDArray[np.float64], edges: NDArray[np.float64], out: Ints, column: int) -> None:
+def encode_numbers(
+    values: NDArray[np.float64], edges: NDArray[np.float64], out: Ints, column: int
+) -> None:
     """Write the cell of each number into ``out[:, column]``: 0 outside all, 1 missing, then cells.
 
     Cell ``k`` is ``edges[k] <= x < edges[k + 1]``.

@@ -97,9 +97,7 @@ class Members:
         )
         width = N_WEIGHTINGS + len(energies)
         self._dense = np.zeros((max(int(products[order[fits]].sum()), 1), width), np.float32)
-        fill_dense(
-            self._fields, first, second, dense_at, self._closed, self._energies, self._dense
-        )
+        fill_dense(self._fields, first, second, dense_at, self._closed, self._energies, self._dense)
         self._pairs = (first, second, dense_at, closed.used)
 
     def of(self, codes: Codes) -> NDArray[np.float64]:
@@ -158,9 +156,7 @@ class Members:
         counted = self.vocabulary.counts[start : start + size] > 0
         return np.where(counted, 0.0, -UNLIKELY)
 
-    def _counted_odds(
-        self, codes: Codes, field: int, start: int, size: int
-    ) -> NDArray[np.float64]:
+    def _counted_odds(self, codes: Codes, field: int, start: int, size: int) -> NDArray[np.float64]:
         first, second = pairs_of(codes.shape[1])
         log_p = -self.closed.surprise[start : start + size, -1].astype(np.float64)
         odds = np.tile(log_p + self._possible(start, size), (len(codes), 1))

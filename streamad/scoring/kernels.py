@@ -13,6 +13,8 @@ CENTRED, NEWEST, FROZEN = range(3)
 
 RAISED = np.float32(1.1)
 """An episode reports again when its peak, in entry levels, has grown by this factor."""
+DOUBLED = np.float32(2.0)
+"""The same of rows that are judged one by one, of which there may be thousands a second."""
 MEASURE_AGAIN = 64
 """Windows after which the time between a key's samples is measured once more."""
 HOUR_MS = 3_600_000
@@ -457,7 +459,11 @@ def judge_windows(
             ):
                 event[i] = ADOPTED
             elif (
-                hold[PEAK_RATIO] > hold[REPORTED_RATIO] * RAISED
+                hold[PEAK_RATIO] > hold[REPORTED_RATIO] * (RAISED if update_ms == 0 else DOUBLED)
+                or (
+                    hold[PEAK_RATIO] > hold[REPORTED_RATIO] * RAISED
+                    and end_ms[i] - clock[TOLD_MS] >= update_ms // 10
+                )
                 or (strong and hold[REPORTED] == 0.0)
                 or (
                     note[SINCE] >= update_every

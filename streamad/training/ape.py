@@ -144,7 +144,12 @@ class _Sampler:
     """Draws events by their weight, masks some of their values, and draws negatives."""
 
     def __init__(
-        self, codes: Codes, mass: Weights, starts: NDArray[np.int64], noise: Noise, recipe: ApeRecipe
+        self,
+        codes: Codes,
+        mass: Weights,
+        starts: NDArray[np.int64],
+        noise: Noise,
+        recipe: ApeRecipe,
     ) -> None:
         self.rows = codes.astype(np.int64) + starts
         self.cumulated = np.cumsum(mass) / mass.sum()

@@ -5,12 +5,12 @@ A runtime that works in memory is one function here; a detector is tested by exi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -23,7 +23,7 @@ from connectors.snapshot_stores import FileSnapshots
 from jobs.offline.replay import codec_of
 from streamad.config import PipelineConfig
 from streamad.detectors import DETECTORS
-from streamad.detectors.base import Detector, Floats
+from streamad.detectors.base import Floats
 from streamad.operators.detect import DetectOperator
 from streamad.ports import NullTelemetry, Outgoing, Progress, Source
 from streamad.records import Finding, ScoreBatch
@@ -35,66 +35,10 @@ from streamad.runtime.keyed.journal import Entry
 from streamad.runtime.placing import Clock
 from streamad.runtime.recovery import Handover, Recovery
 from streamad.testing.keyed_state import MemoryEngine
+from tests.contract.inputs import KEYS, N_JUDGED, config_of, fitted, new, payloads_of
 
 SOURCE = Source("in", 0)
-BEGIN_MS = 1_700_000_000_000
-KEYS = ("a", "b")
-N_JUDGED, N_TRAINING = 90, 200
-ROWS_PER_MESSAGE = 10
 DEAR = [name for name in DETECTORS if DETECTORS.load(name).info.cost != "cheap"]
-
-
-@cache
-def size_of(name: str) -> int:
-    return max(16, DETECTORS.load(name).info.min_size)
-
-
-@cache
-def fitted(name: str) -> dict[str, np.ndarray]:
-    """Return what a detector that needs training has learned; the others begin with nothing."""
-    kind = DETECTORS.load(name)
-    if not kind.info.needs_training:
-        return {}
-    series = values(N_TRAINING + size_of(name), seed=1)[:, :1]
-    windows = np.lib.stride_tricks.sliding_window_view(series, size_of(name), axis=0)
-    detector = kind(size=size_of(name))
-    return detector.fit(np.ascontiguousarray(windows.transpose(0, 2, 1))).state()
-
-
-def values(n: int, *, seed: int) -> Floats:
-    rng = np.random.default_rng(seed)
-    phase = np.arange(n)[:, None] / 4 + np.arange(len(KEYS))
-    return (np.sin(phase) + rng.normal(0, 0.1, (n, len(KEYS)))).astype(np.float32)
-
-
-@cache
-def payloads_of(name: str) -> tuple[bytes, ...]:
-    """Waves of two keys for as long as a detector warms up, and a while longer, with jumps."""
-    n = DETECTORS.load(name).info.warm_up + size_of(name) + N_JUDGED
-    wave = values(n, seed=2)
-    wave[n - 60 : n - 55, 0] += 60
-    wave[n - 25 : n - 20, 1] -= 60
-    rows = [
-        json.dumps({"key": key, "ts": BEGIN_MS + t * 1_000, "value": float(wave[t, k])})
-        for t in range(n)
-        for k, key in enumerate(KEYS)
-    ]
-    cuts = range(0, len(rows), ROWS_PER_MESSAGE)
-    return tuple("\n".join(rows[at : at + ROWS_PER_MESSAGE]).encode() for at in cuts)
-
-
-def config_of(name: str) -> PipelineConfig:
-    return PipelineConfig.model_validate(
-        {
-            "name": "runtimes",
-            "input": {"topics": "in", "start": "earliest"},
-            "detector": name,
-            "windows": {"size": size_of(name)},
-            "series": {"step": "1s"},
-            "scoring": {"min_windows": 8, "cool_down": 2, "candidate": 0.01, "exit": 0.05},
-            "delivery": {"commit_interval": "100ms", "snapshot_interval": "1s"},
-        }
-    )
 
 
 @dataclass
@@ -105,14 +49,14 @@ class Asked:
 
 
 def operator_of(name: str, asked: Asked | None = None) -> DetectOperator:
-    detector: Detector = DETECTORS.load(name)(size=size_of(name))
+    detector = new(name)
     if fitted(name):
         detector.load(fitted(name))
     looks, counted = detector.looks, asked or Asked()
 
-    def count(windows: Floats, **given) -> Floats:
-        counted.windows += len(windows)
-        return looks(windows, **given)
+    def count(items: Any, **given) -> Floats:
+        counted.windows += len(items)
+        return looks(items, **given)
 
     detector.looks = count  # type: ignore[method-assign]
     return DetectOperator(config_of(name), detector)

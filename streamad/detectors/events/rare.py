@@ -174,7 +174,7 @@ class RareEvents(ItemDetector[EventRows]):
         *,
         slots: Ints,
         admit: NDArray[np.bool_],
-        stride: int = 1,  # noqa: ARG002 events do not overlap
+        stride: int = 1,
     ) -> None:
         """Count each event's values for its key; those not admitted are held back."""
         _own(memory).learn(hashes_of(self._ordered(items)), slots, admit)
@@ -243,9 +243,7 @@ class RareEvents(ItemDetector[EventRows]):
             raise WindowError(msg)
         return EventRows(items.time_ms, items.fields.select(names))
 
-    def _judged(
-        self, items: EventRows, memory: Memory | None, slots: Ints | None
-    ) -> Floats | None:
+    def _judged(self, items: EventRows, memory: Memory | None, slots: Ints | None) -> Floats | None:
         """Return how strange values are for their keys ``(n, m, 2)``; None without a memory."""
         if memory is None or slots is None:
             if self._members is None:

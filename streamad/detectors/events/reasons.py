@@ -88,7 +88,10 @@ def explain_events(
         peers = np.zeros(len(quoted)) if judged is None else judged[row, :, 1].astype(np.float64)
         by_key = len(peers) > 0 and peers.max() - np.log10(len(peers)) >= combined[row]
         if by_key and peers.max() > 0:
-            parts, text = peers, f"rare for this key (common among its peers): {quoted[int(peers.argmax())]}"
+            parts, text = (
+                peers,
+                f"rare for this key (common among its peers): {quoted[int(peers.argmax())]}",
+            )
         else:
             parts = evidence.by_field(row)
             text = _reason(members, evidence, codes, row, quoted)
@@ -153,9 +156,7 @@ class Evidence:
         return parts
 
 
-def _reason(
-    members: Members, evidence: Evidence, codes: Codes, row: int, quoted: list[str]
-) -> str:
+def _reason(members: Members, evidence: Evidence, codes: Codes, row: int, quoted: list[str]) -> str:
     """Return the strongest reason in words."""
     vocabulary, own = members.vocabulary, codes[row]
     new = np.flatnonzero(own == UNKNOWN)
@@ -211,5 +212,3 @@ def _shares(names: tuple[str, ...], parts: NDArray[np.float64]) -> dict[str, flo
         return {}
     even = 1 / len(names)
     return {n: float(p) / total if total > 0 else even for n, p in zip(names, parts, strict=True)}
-
-

@@ -208,6 +208,13 @@ class RQGNN(ItemDetector[Graphs]):
         )
         return np.asarray(np.clip(odds, -MOST, MOST), dtype=np.float32)
 
+    def looks(
+        self, items: Graphs, /, *, memory: Memory | None = None, slots: Ints | None = None
+    ) -> Floats:
+        """Return ``log(1 + exp(score))`` ``(n_graphs, 1)``: laws of scores begin at 0."""
+        odds = self.score(items, memory=memory, slots=slots)
+        return np.logaddexp(np.float32(0), odds).astype(np.float32)[:, None]
+
     def _fitted(self) -> InputPlan:
         if self._plan is None:
             msg = "rqgnn was not fitted; fit it on labelled graphs, or load an artifact"
