@@ -14,8 +14,9 @@ import numpy as np
 import polars as pl
 
 from connectors.files import ROW_MS
-from jobs.build import check_detector, make, records_of
+from jobs.build import check_detector, detector_info, make, records_of
 from jobs.console import bar, say, status
+from jobs.graph_commands import fit_graph_file, score_graph_file
 from jobs.item_commands import fit_rows, score_rows
 from jobs.offline.items import Asked
 from jobs.offline.judged import Account
@@ -69,6 +70,9 @@ def score_file(  # noqa: PLR0913 - one argument an option, all by keyword
     if (records := records_of(name)) != "signals":
         given = asked or Asked()
         said = replace(given, fields=given.fields or columns, key=key, time=time)
+        if detector_info(name).modality == "graphs":
+            score_graph_file(file, said, detector=name, artifact=artifact, params=params, out=out)
+            return
         score_rows(file, records, said, detector=name, artifact=artifact, params=params, out=out)
         return
     if asked is not None and asked.fields:
@@ -178,6 +182,7 @@ def fit_file(  # noqa: PLR0913 - one argument an option, all by keyword
     pipeline: Path | None,
     licence: str,
     asked: Asked | None = None,
+    labels: Path | None = None,
 ) -> None:
     """Fit a detector on a file and write the artifact; asked : as `score_file` has it."""
     facts = {
@@ -193,7 +198,12 @@ def fit_file(  # noqa: PLR0913 - one argument an option, all by keyword
     elif (records := records_of(detector)) != "signals":
         given = asked or Asked()
         said = replace(given, fields=given.fields or columns, key=key, time=time)
-        fitted = fit_rows(detector, train, records, said, params=params, facts=facts)
+        if detector_info(detector).modality == "graphs":
+            fitted = fit_graph_file(
+                detector, train, said, labels=labels, params=params, facts=facts
+            )
+        else:
+            fitted = fit_rows(detector, train, records, said, params=params, facts=facts)
     else:
         table = read_table(train, columns=columns, time=time, key=key, joint=joint)
         _tell_reading(table, train)
@@ -203,7 +213,7 @@ def fit_file(  # noqa: PLR0913 - one argument an option, all by keyword
             fitted = fit_table(table, config, facts=facts, progress=tell)
     manifest = save_artifact(out, fitted.detector, fitted.manifest, seeds=fitted.seeds)
     tail = "its default tail" if manifest.tail is None else "a tail measured out of sample"
-    what = f"{manifest.trained.windows:,} {manifest.records}"
+    what = f"{manifest.trained.windows:,} {detector_info(manifest.detector).modality}"
     if manifest.records == "signals":
         what = f"{manifest.trained.windows} windows of {manifest.size} samples"
     say(

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from jobs.build import check_detector, from_artifact, make, make_detector, require_trained
 from jobs.console import bar, say, status
 from jobs.offline.items import Asked, ItemTable, pipeline_of, read_items, score_items
 from jobs.offline.tables import write_table
 from streamad.artifacts import load_artifact, load_manifest
+from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
 from streamad.operators.detect import DetectOperator
 from streamad.training.fit import Fitted, rows_of
@@ -44,17 +46,10 @@ def score_rows(  # noqa: PLR0913 - one argument an option
     check_detector(config)
     for note in table.notes:
         say(note)
-    if artifact is None:
-        require_trained(config)
-        operator = DetectOperator(config, make_detector(config))
-    else:
-        operator = from_artifact(config, *load_artifact(artifact, config))
+    operator = operator_of(config)
     with bar("scoring") as tell:
         scored = score_items(table, operator, progress=tell)
-    if out == "-":
-        sys.stdout.write(scored.frame.write_csv())
-    else:
-        write_table(scored.frame, Path(out))
+    write(scored.frame, out)
     n_alerts = sum(alert.state == "opened" for alert in scored.alerts)
     n_left = int(scored.frame["incomplete"].sum())
     say(
@@ -66,6 +61,22 @@ def score_rows(  # noqa: PLR0913 - one argument an option
     if scored.n_errors:
         say(f"{scored.n_errors} rows could not be scored: the detector failed on them")
     scored.account.require(operator)
+
+
+def operator_of(config: PipelineConfig) -> DetectOperator:
+    """Return the operator of a file's pipeline: its artifact's, or an untrained one."""
+    if config.detector.artifact is None:
+        require_trained(config)
+        return DetectOperator(config, make_detector(config))
+    return from_artifact(config, *load_artifact(config.detector.artifact, config))
+
+
+def write(frame: pl.DataFrame, out: str) -> None:
+    """Write a table of scores to a file, or as CSV to standard output."""
+    if out == "-":
+        sys.stdout.write(frame.write_csv())
+    else:
+        write_table(frame, Path(out))
 
 
 _OF_A_FILE = ("key", "time", "time_unit", "where", "rows", "tags")

@@ -15,6 +15,7 @@ from jobs.cli.options import (
     Joint,
     Key,
     Label,
+    Labels,
     Normal,
     Params,
     Plot,
@@ -99,6 +100,7 @@ def score(  # noqa: PLR0913 - one argument an option
         "streamad fit knn_fused lastmonth.parquet --key host -o models/hosts",
         "streamad fit pca pumps.csv --columns flow,pressure,heat --size 96 -o models/pumps",
         "streamad fit ape logins.csv --count count --label label --normal ok -o models/logins",
+        "streamad fit rqgnn graphs/ --normal 1 -o models/graphs",
         "streamad fit lof history.jsonl --pipeline pipeline.yaml -o s3://models/checkout",
     )
 )
@@ -114,6 +116,7 @@ def fit(  # noqa: PLR0913 - one argument an option
     fields: Fields = "",
     count: Count = None,
     label: Label = None,
+    labels: Labels = None,
     normal: Normal = None,
     size: Size = None,
     params: Params = None,
@@ -145,6 +148,7 @@ def fit(  # noqa: PLR0913 - one argument an option
         pipeline=pipeline,
         licence=licence,
         asked=Asked(fields=listed(fields), count=count, label=label, normal=normal),
+        labels=labels,
     )
 
 

@@ -55,6 +55,10 @@ Label = Annotated[
     str | None,
     typer.Option(help="Column that labels rows; it is never scored. Default: a usual name."),
 ]
+Labels = Annotated[
+    Path | None,
+    typer.Option(help="Graphs: a file with a label per graph, a line each, in their order."),
+]
 Normal = Annotated[
     str | None,
     typer.Option(help="The label of ordinary rows: 'fit' leaves out rows that have another."),

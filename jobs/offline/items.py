@@ -41,6 +41,7 @@ ENDS: Mapping[str, tuple[str, ...]] = {
 }
 """Usual names of what an edge has."""
 TIMES = ("tick", "row")
+MINUTE_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +133,7 @@ def _times(sheet: Sheet, asked: Asked) -> tuple[str | None, NDArray[np.int64], b
     tick = asked.time or next((n for n in frame.columns if n.strip().lower() == TIMES[0]), None)
     if tick is not None and tick != TIMES[1] and tick in frame.columns and _is_ticks(frame[tick]):
         # Numbers of ticks are no moments: each is a minute, in the order given.
-        return tick, frame[tick].cast(pl.Int64, strict=False).to_numpy() * 60_000, False
+        return tick, frame[tick].cast(pl.Int64, strict=False).to_numpy() * MINUTE_MS, False
     found, moments = find_time(sheet, asked.time, taken={*asked.fields, *asked.key})
     if found is None or moments is None:
         return None, np.arange(frame.height, dtype=np.int64) * ROW_MS, False
@@ -312,6 +313,18 @@ class ScoredItems:
     n_errors: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """What rows in the order of time yielded; rows : of the file; kept : places among them."""
+
+    rows: NDArray[np.int64]
+    kept: list[NDArray[np.int64]]
+    scores: list[ScoreBatch]
+    alerts: list[Alert]
+    account: Account
+    n_errors: int
+
+
 def score_items(
     table: ItemTable,
     operator: DetectOperator,
@@ -322,6 +335,22 @@ def score_items(
 
     A row that is not judged (no time, no end, late) has score 0, p-value 1, and is ``incomplete``.
     """
+    ran = run_items(table, operator, progress=progress)
+    return ScoredItems(
+        frame=_frame(table, ran.rows, ran.kept, ran.scores, ran.alerts),
+        alerts=ran.alerts,
+        account=ran.account,
+        n_errors=ran.n_errors,
+    )
+
+
+def run_items(
+    table: ItemTable,
+    operator: DetectOperator,
+    *,
+    progress: Progress = lambda _done, _all: None,
+) -> Ran:
+    """Feed the usable rows of a table to an operator, in the order of time."""
     usable = np.flatnonzero(table.usable)
     rows = usable[np.argsort(table.batch.time_ms[usable], kind="stable")]
     batch = rows_of(table.batch, rows)
@@ -343,10 +372,11 @@ def score_items(
         kept.append(start + np.flatnonzero(judged))
         scores += out.scores
         progress(start + len(part), len(batch))
-    alerts = alerts_of(operator.config, findings)
-    return ScoredItems(
-        frame=_frame(table, rows, kept, scores, alerts),
-        alerts=alerts,
+    return Ran(
+        rows=rows,
+        kept=kept,
+        scores=scores,
+        alerts=alerts_of(operator.config, findings),
         account=account,
         n_errors=n_errors,
     )

@@ -8,9 +8,11 @@ size and replay gives the same findings.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from streamad.config import PipelineConfig
@@ -30,6 +32,7 @@ from streamad.records import RecordBatch
 from streamad.scoring.episodes import Episodes
 from streamad.windows.arrays import NEVER
 from streamad.windows.keys import NO_KEY, Hashes, KeyTable, hashes_of
+from streamad.windows.signals import WindowBlock
 from streamad.windows.waiting import WaitingRoom
 
 __all__ = ["DetectOperator", "DetectOutput", "Position", "RecordedScores"]
@@ -167,6 +170,18 @@ class DetectOperator:
         call.out.findings.sort(
             key=lambda f: (f.window_end_ms, f.key, f.sequence, f.input["offset"])
         )
+        return call.out
+
+    def judge(self, state: ShardState, key: str, block: WindowBlock) -> DetectOutput:
+        """Judge items of one key that were cut elsewhere: graphs of a file, which have no clock.
+
+        codes of the block are set here; rows are numbers of the items
+        """
+        codes, created = state.keys.encode(pl.Series([key]))
+        state.add(created, [True] * len(created), [{} for _ in created])
+        call = Call(state=state, at=NOWHERE, out=DetectOutput())
+        block = replace(block, codes=np.repeat(codes, len(block.end_ms)))
+        self._judge.judge(call, block, block.row)
         return call.out
 
     def tick(self, state: ShardState, now_ms: int, *, at: Position = NOWHERE) -> DetectOutput:

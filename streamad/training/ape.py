@@ -228,7 +228,7 @@ def with_unknown(
     return replace(trained, vectors=vectors, biases=biases)
 
 
-def _optimise(  # noqa: PLR0913, PLR0917 all of one run
+def _optimise(
     net: ApeNetwork,
     sampler: _Sampler,
     fixed: tuple[Tensor, Drawn],

@@ -13,6 +13,7 @@ from streamad.artifacts import Manifest, TrainingRange
 from streamad.config import PipelineConfig
 from streamad.detectors.contract import Floats, ItemDetector
 from streamad.errors import TrainingError
+from streamad.graphs.rows import Graphs
 from streamad.records import RecordBatch
 from streamad.scoring.law import TAIL_PROBABILITIES
 from streamad.training.fit import TAIL_WINDOWS, Fitted, Progress, rows_of
@@ -72,6 +73,56 @@ def fit_items(
         groups=names,
         tail=tail,
         tail_windows=n_measured,
+    ).model_copy(update=dict(facts or {}))
+    seeds = np.empty((0, detector.info.n_looks, 0), np.float32)
+    return Fitted(detector=detector, manifest=manifest, seeds=seeds)
+
+
+def fit_graphs(
+    make: Callable[[int | None], ItemDetector[Any]],
+    config: PipelineConfig,
+    graphs: Graphs,
+    *,
+    labels: NDArray[np.bool_] | None = None,
+    facts: Mapping[str, str] | None = None,
+    progress: Progress = lambda _: None,
+) -> Fitted:
+    """Fit on graphs; labels : which of them are anomalous, for detectors that learn from that.
+
+    The tail is measured on the last fifth of the ordinary graphs, after a fit on the others.
+    """
+    if not len(graphs):
+        msg = "there are no graphs to fit on"
+        raise TrainingError(msg)
+    progress("fitting")
+    given: dict[str, Any] = {} if labels is None else {"labels": labels}
+    detector = make(None)
+    detector.fit(graphs, **given)
+    progress("measuring the tail")
+    ordinary = np.arange(len(graphs)) if labels is None else np.flatnonzero(~labels)
+    held = ordinary[len(ordinary) - len(ordinary) // HELD_OUT :]
+    tail = None
+    if len(held) >= TAIL_WINDOWS:
+        others = np.setdiff1d(np.arange(len(graphs)), held)
+        measured = make(None)
+        measured.fit(graphs[others], **{name: value[others] for name, value in given.items()})
+        tail = tail_of(measured.looks(graphs[held])[:, 0])
+    manifest = Manifest(
+        detector=detector.info.name,
+        params=dict(config.detector.params),
+        size=1,
+        records=config.input.records,
+        variates=config.input.columns,
+        fields=config.input.fields,
+        config_checksum=config.decision_checksum(),
+        trained=TrainingRange(
+            rows=int(graphs.edge_from[-1]),
+            windows=len(graphs),
+            from_ms=max(int(graphs.time_ms.min()), 0),
+            to_ms=max(int(graphs.time_ms.max()), 0),
+        ),
+        tail=tail,
+        tail_windows=len(held),
     ).model_copy(update=dict(facts or {}))
     seeds = np.empty((0, detector.info.n_looks, 0), np.float32)
     return Fitted(detector=detector, manifest=manifest, seeds=seeds)

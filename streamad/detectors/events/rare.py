@@ -220,8 +220,8 @@ class RareEvents(ItemDetector[EventRows]):
         self,
         vocabulary: Vocabulary,
         events: Codes,
-        mass: NDArray[np.float64],  # noqa: ARG002 of detectors that learn more than counts
-        held: NDArray[np.bool_],  # noqa: ARG002
+        mass: NDArray[np.float64],
+        held: NDArray[np.bool_],
     ) -> Energies:
         """Return models trained on distinct events that are not held out; here none."""
         return Energies.none(vocabulary.n_ids, events.shape[1])
