@@ -276,50 +276,48 @@ def sum_pairs(
 
 @compiled
 def mean_tails(
-    members: NDArray[np.float64], knots: Floats, tails: Floats, spans: Floats, n_closed: int
+    members: NDArray[np.float64], knots: Floats, tails: Floats, spans: Floats, groups: Ints
 ) -> Floats:
-    """Return ``-log10`` of the mean tail probability of the members, but for the calmest one.
+    """Return ``-log10`` of the mean tail probability of the groups, but for the calmest one.
 
-    members : ``(n, n_closed + n_seeds)``; knots : ``(n_members, n_knots)``, rising scores; tails :
-    the share of ordinary events beyond each; spans : ``(n_members,)``, how far beyond the last knot
-    the tail falls by e. Seeds count as one member, by the mean of their tails.
+    members : ``(n, n_members)``; knots : ``(n_members, n_knots)``, rising scores; tails : the share
+    of ordinary events beyond each; spans : ``(n_members,)``, how far beyond the last knot the tail
+    falls by e; groups : ``(n_members,)``, rising from 0: a group's tail is the mean of its members'
     """
     n, width = members.shape
-    n_seeds = width - n_closed
-    n_knots = knots.shape[1]
+    last = knots.shape[1] - 1
+    n_groups = groups[width - 1] + 1
+    n_of = np.zeros(n_groups)
+    for k in range(width):
+        n_of[groups[k]] += 1
+    of_group = np.zeros(n_groups)
     out = np.empty(n, np.float32)
     for row in range(n):
-        total, largest, of_seeds = 0.0, 0.0, 0.0
+        of_group[:] = 0
         for k in range(width):
             x = members[row, k]
-            if x >= knots[k, n_knots - 1]:
-                beyond = (x - knots[k, n_knots - 1]) / spans[k]
-                p = tails[k, n_knots - 1] * np.exp(-min(beyond, 60.0))
+            if x >= knots[k, last]:
+                beyond = (x - knots[k, last]) / spans[k]
+                p = tails[k, last] * np.exp(-min(beyond, 60.0))
             elif x < knots[k, 0]:
                 p = 1.0
             else:
-                low, high = 0, n_knots - 1
+                low, high = 0, last
                 while high - low > 1:
                     middle = (low + high) // 2
                     if x < knots[k, middle]:
                         high = middle
                     else:
                         low = middle
-                width_of = knots[k, high] - knots[k, low]
-                share = (x - knots[k, low]) / width_of if width_of > 0 else 0.0
+                share = (x - knots[k, low]) / (knots[k, high] - knots[k, low])
                 p = tails[k, low] + share * (tails[k, high] - tails[k, low])
-            if k >= n_closed:
-                of_seeds += p
-            else:
-                total += p
-                largest = max(largest, p)
-        n_used = n_closed
-        if n_seeds > 0:
-            p = of_seeds / n_seeds
+            of_group[groups[k]] += p
+        total, largest = 0.0, 0.0
+        for group in range(n_groups):
+            p = of_group[group] / n_of[group]
             total += p
             largest = max(largest, p)
-            n_used += 1
-        mean = max((total - largest) / (n_used - 1), 1e-30)
+        mean = max((total - largest) / (n_groups - 1), 1e-30)
         out[row] = np.float32(-np.log10(min(mean, 1.0)))
     return out
 

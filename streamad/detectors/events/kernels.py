@@ -75,7 +75,9 @@ def judge_keys(
                 if habit > rare:
                     rarer += habits[slot, field, habit]
             rarer += 0.5 * habits[slot, field, rare]
-            out[row, field, 0] = -np.log10(min(rarer / known, 1.0))
+            # Half of its own share is a bound: values as rare as this hold this one.
+            chance = max(rarer / known, 0.5 * count / (total + 1.0))
+            out[row, field, 0] = -np.log10(min(chance, 1.0))
             if share.shape[0] > 0:
                 due = total * share[row, field]
                 if count < due:
