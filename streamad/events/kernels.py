@@ -60,7 +60,7 @@ def hash_bytes(data: Bytes, start: int, stop: int) -> np.uint64:
 
 @compiled
 def build_table(blob: Bytes, ends: Longs, first: int, n: int, table: Ints) -> None:
-    """Enter texts ``first .. first + n - 1`` of a blob into an empty table (-1), a power of two long."""
+    """Enter texts ``first .. first + n - 1`` of a blob into an empty table, a power of two long."""
     mask = np.uint64(len(table) - 1)
     for value in range(first, first + n):
         start = ends[value - 1] if value > 0 else 0
@@ -120,7 +120,9 @@ def encode_texts(
 
 
 @compiled
-def encode_numbers(values: NDArray[np.float64], edges: NDArray[np.float64], out: Ints, column: int) -> None:
+def encode_numbers(
+    values: NDArray[np.float64], edges: NDArray[np.float64], out: Ints, column: int
+) -> None:
     """Write the cell of each number into ``out[:, column]``: 0 outside all, 1 missing, then cells.
 
     Cell ``k`` is ``edges[k] <= x < edges[k + 1]``.
@@ -155,15 +157,15 @@ def enter_cells(cells: Longs, table: Ints) -> None:
 
 
 @compiled
-def find_cell(key: int, cells: Longs, table: Ints) -> int:
+def find_cell(key: np.int64, cells: Longs, table: Ints) -> np.int64:
     """Return the number of a pair of values, -1 where it was never seen."""
     mask = np.uint64(len(table) - 1)
     at = mix(np.uint64(key)) & mask
     while table[at] >= 0:
         if cells[table[at]] == key:
-            return table[at]
+            return np.int64(table[at])
         at = (at + np.uint64(1)) & mask
-    return -1
+    return np.int64(-1)
 
 
 @compiled
@@ -176,7 +178,7 @@ def fill_dense(
     energies: tuple[Floats, Floats],
     dense: Floats,
 ) -> None:
-    """Write ``-PMI`` (two weightings) and energies of every pair of values of small pairs of fields.
+    """Write ``-PMI`` of both weightings and energies of all pairs of values of small fields.
 
     fields : starts and sizes ``(m,)``; dense_at : ``(n_pairs,)``, where a pair's table begins in
     ``dense``, -1 none, -2 the pair does not count in closed forms and has no table
@@ -324,7 +326,7 @@ def mean_tails(
 
 @compiled
 def hash_texts(data: Bytes, offsets: Longs, missing: Flags, out: Hashes, column: int) -> None:
-    """Write a hash of each text, and of its field, into ``out[:, column]``; missing ones are alike."""
+    """Write a hash of each text and its field into ``out[:, column]``; missing ones are alike."""
     field = mix(np.uint64(column + 1) * SEED)
     for row in range(len(offsets) - 1):
         if len(missing) > 0 and missing[row]:

@@ -95,7 +95,8 @@ class Vocabulary:
     def due(self) -> NDArray[np.float64]:
         """Return per field the share of events in which a new value is due ``(m,)``."""
         total = np.add.reduceat(self.counts, self.starts)
-        return self.counts[self.starts + UNKNOWN] / np.maximum(total, 1.0)
+        share: NDArray[np.float64] = self.counts[self.starts + UNKNOWN] / np.maximum(total, 1.0)
+        return share
 
     @classmethod
     def fit(
@@ -125,7 +126,7 @@ class Vocabulary:
             edges.append(_cells(as_numbers(column), mass) if number else np.zeros(0))
             texts.append([] if number else _frequent(column, mass, bounds))
         encoded = [text.encode() for own in texts for text in own]
-        state = {
+        state: dict[str, NDArray[Any]] = {
             "numbers": np.array(numbers, np.uint8),
             "blob": np.frombuffer(b"".join(encoded), np.uint8).copy(),
             "ends": np.cumsum([len(one) for one in encoded], dtype=np.int64),
@@ -333,7 +334,8 @@ def _cells(numbers: NDArray[np.float64], mass: NDArray[np.float64]) -> NDArray[n
     cut = values[np.minimum(at, len(values) - 1)]
     begins = [values[:1], cut, alone, np.nextafter(alone, np.inf)]
     last = np.nextafter(values[-1:], np.inf)
-    return np.unique(np.concatenate([*begins, last]))
+    made: NDArray[np.float64] = np.unique(np.concatenate([*begins, last]))
+    return made
 
 
 def _problem(names: Any, state: dict[str, NDArray[Any]]) -> str:

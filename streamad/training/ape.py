@@ -8,14 +8,14 @@ Source: Chen et al., IJCAI 2016 (arXiv 1608.07502), equations of `streamad.netwo
     L = -log sigmoid(u(e, i)) - sum_k log sigmoid(-u(e'_k, i))
 
 The paper takes the chance of an event's other values for a constant, ``c``. With many dependent
-fields it is far from one, and events of many rare values get a low energy. The other loss, *ranking*
-NCE (Ma, Collins, EMNLP 2018, arXiv 1809.01812), asks which of ``e, e'_1 .. e'_k`` is the real one,
-so that this chance cancels::
+fields it is far from one, and events of many rare values get a low energy. The other loss,
+*ranking* NCE (Ma, Collins, EMNLP 2018, arXiv 1809.01812), asks which of ``e, e'_1 .. e'_k`` is the
+real one, so that this chance cancels::
 
     L = -log softmax(S(e) - log q_i(a_i), S(e'_1) - log q_i(a'_1), ..)_0
 
-Differences from the authors' code, each measured to help: the field is drawn per row and not per
-batch, the ``q_i`` that is drawn from is the one that is corrected for, events are drawn by
+Differences from the authors' code: the field is drawn per row and not per batch, the ``q_i`` that
+is drawn from is the one that is corrected for, values have a bias, events are drawn by
 ``log(1 + count)``, and training stops where the loss of held-out events is least.
 """
 
@@ -159,7 +159,12 @@ class _Sampler:
     """Draws events by their weight, masks some of their values, and draws negatives."""
 
     def __init__(
-        self, codes: Codes, mass: Weights, starts: NDArray[np.int64], noise: Noise, recipe: ApeRecipe
+        self,
+        codes: Codes,
+        mass: Weights,
+        starts: NDArray[np.int64],
+        noise: Noise,
+        recipe: ApeRecipe,
     ) -> None:
         self.rows = codes.astype(np.int64) + starts
         self.cumulated = np.cumsum(mass) / mass.sum()
@@ -176,7 +181,7 @@ class _Sampler:
         return torch.from_numpy(rows), Drawn(torch.from_numpy(fields), torch.from_numpy(values))
 
 
-def train_ape(
+def train_ape(  # noqa: PLR0913 one thing of each
     codes: Codes,
     mass: Weights,
     sizes: list[int],
@@ -214,7 +219,9 @@ def train_ape(
     generator = torch.Generator().manual_seed(seed)
     net = ApeNetwork(sizes, how.dim, bias=how.bias, generator=generator)
     n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # Steps are small: threads would wait for each other, and reorder sums.
+    torch.set_num_threads(
+        1
+    )  # Steps are small: threads would wait for each other, and reorder sums.
     try:
         trained = _optimise(net, sampler, fixed, torch.from_numpy(noise.log_q), how, rng)
     finally:
@@ -225,11 +232,11 @@ def train_ape(
 def with_unknown(
     trained: ApeWeights, codes: Codes, sizes: list[int], due: Weights | None, mask: float
 ) -> ApeWeights:
-    """Give ids without a training event what was learned for unknown ones, as rare as these are.
+    """Give ids without a training event what was learned for unknown ones.
 
     Values are masked more often than new ones come, so that there is something to learn from. With
-    shares ``due`` of new values the bias of unknown ones moves by ``log(due / mask)``: the change of
-    a log odds when only its prior changes.
+    shares ``due`` of new values the bias of unknown ones moves by ``log(due / mask)``, as log odds
+    do where only the prior changes.
     """
     vectors, biases = trained.vectors.copy(), trained.biases.copy()
     start = 0
@@ -243,7 +250,7 @@ def with_unknown(
     return replace(trained, vectors=vectors, biases=biases)
 
 
-def _optimise(  # noqa: PLR0913, PLR0917 all of one run
+def _optimise(
     net: ApeNetwork,
     sampler: _Sampler,
     fixed: tuple[Tensor, Drawn],

@@ -79,7 +79,9 @@ def nsl_kdd(data: Path) -> Labelled:
     normal = train.filter(pl.col("attack") == "normal")
     fields = list(kinds)
     strange = (test["attack"] != "normal").to_numpy()
-    return Labelled("nsl_kdd", rows(normal.select(fields)), None, rows(test.select(fields)), strange)
+    return Labelled(
+        "nsl_kdd", rows(normal.select(fields)), None, rows(test.select(fields)), strange
+    )
 
 
 def forest(one: Labelled, seed: int) -> Scores:

@@ -177,7 +177,7 @@ class RareEvents(ItemDetector[EventRows]):
         *,
         slots: Ints,
         admit: NDArray[np.bool_],
-        stride: int = 1,  # noqa: ARG002 events do not overlap
+        stride: int = 1,
     ) -> None:
         """Count each event's values for its key; those not admitted are held back."""
         _own(memory).learn(self._hashed(self._ordered(items)), slots, admit)
@@ -223,8 +223,8 @@ class RareEvents(ItemDetector[EventRows]):
         self,
         vocabulary: Vocabulary,
         events: Codes,
-        mass: NDArray[np.float64],  # noqa: ARG002 of detectors that learn more than counts
-        held: NDArray[np.bool_],  # noqa: ARG002
+        mass: NDArray[np.float64],
+        held: NDArray[np.bool_],
     ) -> Energies:
         """Return models trained on distinct events that are not held out; here none."""
         return Energies.none(vocabulary.n_ids, events.shape[1])
@@ -246,9 +246,7 @@ class RareEvents(ItemDetector[EventRows]):
             raise WindowError(msg)
         return EventRows(items.time_ms, items.fields.select(names))
 
-    def _judged(
-        self, items: EventRows, memory: Memory | None, slots: Ints | None
-    ) -> Floats | None:
+    def _judged(self, items: EventRows, memory: Memory | None, slots: Ints | None) -> Floats | None:
         """Return how strange values are for their keys ``(n, m, 2)``; None without a memory."""
         if memory is None or slots is None:
             if self._members is None:
@@ -296,7 +294,7 @@ def _own(memory: Memory) -> PeerMemory:
 
 
 def _worst(judged: Floats) -> Floats:
-    """Return the strangest of ``m`` fields, less ``log10 m``: one of them had to be (Bonferroni)."""
+    """Return the strangest of ``m`` fields, less ``log10 m``: one of them had to be."""
     n_fields = np.float32(max(judged.shape[1], 1))
     worst: Floats = np.maximum(judged.max(axis=1, initial=0) - np.log10(n_fields), 0)
     return worst

@@ -1,4 +1,4 @@
-"""Why an event is strange, in plain words: new or rare values, new or rare pairs, rare for its key."""
+"""Why an event is strange, in plain words: new or rare values or pairs, or rare for its key."""
 
 from __future__ import annotations
 
@@ -88,7 +88,10 @@ def explain_events(
         peers = np.zeros(len(quoted)) if judged is None else judged[row, :, 1].astype(np.float64)
         by_key = len(peers) > 0 and peers.max() - np.log10(len(peers)) >= combined[row]
         if by_key and peers.max() > 0:
-            parts, text = peers, f"rare for this key (common among its peers): {quoted[int(peers.argmax())]}"
+            parts, text = (
+                peers,
+                f"rare for this key (common among its peers): {quoted[int(peers.argmax())]}",
+            )
         else:
             parts = evidence.by_field(row)
             text = _reason(members, evidence, codes, row, quoted)
@@ -146,16 +149,14 @@ class Evidence:
 
     def by_field(self, row: int) -> NDArray[np.float64]:
         """Return each field's part: its value's, and half of its pairs'."""
-        parts = self.values[row].copy()
+        parts: NDArray[np.float64] = self.values[row].copy()
         first, second = pairs_of(len(parts))
         for fields in (first, second):
             np.add.at(parts, fields, 0.5 * self.pairs[row])
         return parts
 
 
-def _reason(
-    members: Members, evidence: Evidence, codes: Codes, row: int, quoted: list[str]
-) -> str:
+def _reason(members: Members, evidence: Evidence, codes: Codes, row: int, quoted: list[str]) -> str:
     """Return the strongest reason in words."""
     vocabulary, own = members.vocabulary, codes[row]
     new = np.flatnonzero(own == UNKNOWN)
@@ -211,5 +212,3 @@ def _shares(names: tuple[str, ...], parts: NDArray[np.float64]) -> dict[str, flo
         return {}
     even = 1 / len(names)
     return {n: float(p) / total if total > 0 else even for n, p in zip(names, parts, strict=True)}
-
-

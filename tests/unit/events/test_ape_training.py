@@ -26,9 +26,9 @@ SHORT = ApeRecipe(steps=60, batch=64)
 def events(n: int = 400, seed: int = 0):
     rng = np.random.default_rng(seed)
     block = rng.integers(0, 2, n)
-    return np.stack([1 + 3 * block + rng.integers(0, 3, n), 1 + 4 * block, 1 + 2 * block], 1).astype(
-        np.int32
-    )
+    return np.stack(
+        [1 + 3 * block + rng.integers(0, 3, n), 1 + 4 * block, 1 + 2 * block], 1
+    ).astype(np.int32)
 
 
 def network(seed: int = 0) -> ApeNetwork:
@@ -113,8 +113,7 @@ def test_training_lowers_the_loss_and_equal_seeds_are_equal(loss):
     codes = events()
     recipe = ApeRecipe(steps=150, batch=128, loss=loss)
     one, other, third = (
-        train_ape(codes, np.ones(len(codes)), SIZES, seed=seed, recipe=recipe)
-        for seed in (3, 3, 4)
+        train_ape(codes, np.ones(len(codes)), SIZES, seed=seed, recipe=recipe) for seed in (3, 3, 4)
     )
     assert one.losses[one.stopped] < one.losses[0]
     assert one.vectors.tobytes() == other.vectors.tobytes()

@@ -348,9 +348,7 @@ def test_a_memory_comes_back_does_not_grow_and_can_be_forgotten():
     moved.load(np.array([2, 0, 1], np.int32), stored)
     fresh = rows(frame(30, seed=2))
     left = detector.score(fresh, memory=memory, slots=np.tile(at, 10))
-    right = detector.score(
-        fresh, memory=moved, slots=np.tile(np.array([2, 0, 1], np.int32), 10)
-    )
+    right = detector.score(fresh, memory=moved, slots=np.tile(np.array([2, 0, 1], np.int32), 10))
     assert left.tobytes() == right.tobytes()
     size = sum(array.nbytes for array in memory.state(at[:1]).values())
     assert size == memory.bytes_per_slot
