@@ -129,7 +129,7 @@ def learn_keys(
                 cell = cell_of(hashes[row, field], line, width)
                 here = np.float64(counts[slot, line, cell]) + fresh[slot, 0, line, cell]
                 here += fresh[slot, 1, line, cell]
-                if here < count:
+                if here < count:  # noqa: PLR1730 what min() makes of numpy types is no number
                     count = here
             for line in range(2):
                 cell = cell_of(hashes[row, field], line, width)

@@ -70,7 +70,7 @@ class RareEvents(ItemDetector[EventRows]):
         learn_every=EVERY,
         delay=EVERY,
         cost="cheap",
-        tail=(0.8, 1.6, 2.4, 3.2),
+        tail=(0.7, 1.3, 2.1, 2.9),
     )
 
     def __init__(
