@@ -72,7 +72,7 @@ class ClosedForms:
         rows = events.astype(np.int64) + vocabulary.starts
         masses = (np.ones(len(events)), counts)
         log_p = np.stack([_log_shares(vocabulary, events, mass) for mass in masses], axis=1)
-        kept: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
+        kept: list[tuple[NDArray[np.int64], NDArray[Any]]] = []
         first, second = pairs_of(events.shape[1])
         for i, j in zip(first, second, strict=True):
             keys = rows[:, i] * vocabulary.n_ids + rows[:, j]
@@ -166,7 +166,7 @@ def _log_shares(
     """Return ``log p`` of every id; unknown has the share a new value is due with."""
     parts = []
     total = float(mass.sum())
-    for field, (start, size) in enumerate(zip(vocabulary.starts, vocabulary.sizes, strict=True)):
+    for field, size in enumerate(vocabulary.sizes):
         counts = np.bincount(events[:, field], weights=mass, minlength=int(size))
         counts[UNKNOWN] += total * vocabulary.due[field]
         parts.append(np.log((counts + PRIOR) / (counts.sum() + PRIOR * size)))

@@ -60,7 +60,7 @@ def hash_bytes(data: Bytes, start: int, stop: int) -> np.uint64:
 
 @compiled
 def build_table(blob: Bytes, ends: Longs, first: int, n: int, table: Ints) -> None:
-    """Enter texts ``first .. first + n - 1`` of a blob into an empty table (-1), a power of two long."""
+    """Enter texts ``first .. first + n - 1`` of a blob into an empty table, a power of two long."""
     mask = np.uint64(len(table) - 1)
     for value in range(first, first + n):
         start = ends[value - 1] if value > 0 else 0
@@ -157,15 +157,15 @@ def enter_cells(cells: Longs, table: Ints) -> None:
 
 
 @compiled
-def find_cell(key: int, cells: Longs, table: Ints) -> int:
+def find_cell(key: np.int64, cells: Longs, table: Ints) -> np.int64:
     """Return the number of a pair of values, -1 where it was never seen."""
     mask = np.uint64(len(table) - 1)
     at = mix(np.uint64(key)) & mask
     while table[at] >= 0:
         if cells[table[at]] == key:
-            return table[at]
+            return np.int64(table[at])
         at = (at + np.uint64(1)) & mask
-    return -1
+    return np.int64(-1)
 
 
 @compiled
@@ -178,7 +178,7 @@ def fill_dense(
     energies: tuple[Floats, Floats],
     dense: Floats,
 ) -> None:
-    """Write ``-PMI`` (two weightings) and energies of every pair of values of small pairs of fields.
+    """Write ``-PMI`` of both weightings and energies of all pairs of values of small fields.
 
     fields : starts and sizes ``(m,)``; dense_at : ``(n_pairs,)``, where a pair's table begins in
     ``dense``, -1 none, -2 the pair does not count in closed forms and has no table
@@ -278,57 +278,55 @@ def sum_pairs(
 
 @compiled
 def mean_tails(
-    members: NDArray[np.float64], knots: Floats, tails: Floats, spans: Floats, n_closed: int
+    members: NDArray[np.float64], knots: Floats, tails: Floats, spans: Floats, groups: Ints
 ) -> Floats:
-    """Return ``-log10`` of the mean tail probability of the members, but for the calmest one.
+    """Return ``-log10`` of the mean tail probability of the groups, but for the calmest one.
 
-    members : ``(n, n_closed + n_seeds)``; knots : ``(n_members, n_knots)``, rising scores; tails :
-    the share of ordinary events beyond each; spans : ``(n_members,)``, how far beyond the last knot
-    the tail falls by e. Seeds count as one member, by the mean of their tails.
+    members : ``(n, n_members)``; knots : ``(n_members, n_knots)``, rising scores; tails : the share
+    of ordinary events beyond each; spans : ``(n_members,)``, how far beyond the last knot the tail
+    falls by e; groups : ``(n_members,)``, rising from 0: a group's tail is the mean of its members'
     """
     n, width = members.shape
-    n_seeds = width - n_closed
-    n_knots = knots.shape[1]
+    last = knots.shape[1] - 1
+    n_groups = groups[width - 1] + 1
+    n_of = np.zeros(n_groups)
+    for k in range(width):
+        n_of[groups[k]] += 1
+    of_group = np.zeros(n_groups)
     out = np.empty(n, np.float32)
     for row in range(n):
-        total, largest, of_seeds = 0.0, 0.0, 0.0
+        of_group[:] = 0
         for k in range(width):
             x = members[row, k]
-            if x >= knots[k, n_knots - 1]:
-                beyond = (x - knots[k, n_knots - 1]) / spans[k]
-                p = tails[k, n_knots - 1] * np.exp(-min(beyond, 60.0))
+            if x >= knots[k, last]:
+                beyond = (x - knots[k, last]) / spans[k]
+                p = tails[k, last] * np.exp(-min(beyond, 60.0))
             elif x < knots[k, 0]:
                 p = 1.0
             else:
-                low, high = 0, n_knots - 1
+                low, high = 0, last
                 while high - low > 1:
                     middle = (low + high) // 2
                     if x < knots[k, middle]:
                         high = middle
                     else:
                         low = middle
-                width_of = knots[k, high] - knots[k, low]
-                share = (x - knots[k, low]) / width_of if width_of > 0 else 0.0
+                share = (x - knots[k, low]) / (knots[k, high] - knots[k, low])
                 p = tails[k, low] + share * (tails[k, high] - tails[k, low])
-            if k >= n_closed:
-                of_seeds += p
-            else:
-                total += p
-                largest = max(largest, p)
-        n_used = n_closed
-        if n_seeds > 0:
-            p = of_seeds / n_seeds
+            of_group[groups[k]] += p
+        total, largest = 0.0, 0.0
+        for group in range(n_groups):
+            p = of_group[group] / n_of[group]
             total += p
             largest = max(largest, p)
-            n_used += 1
-        mean = max((total - largest) / (n_used - 1), 1e-30)
+        mean = max((total - largest) / (n_groups - 1), 1e-30)
         out[row] = np.float32(-np.log10(min(mean, 1.0)))
     return out
 
 
 @compiled
 def hash_texts(data: Bytes, offsets: Longs, missing: Flags, out: Hashes, column: int) -> None:
-    """Write a hash of each text, and of its field, into ``out[:, column]``; missing ones are alike."""
+    """Write a hash of each text and its field into ``out[:, column]``; missing ones are alike."""
     field = mix(np.uint64(column + 1) * SEED)
     for row in range(len(offsets) - 1):
         if len(missing) > 0 and missing[row]:

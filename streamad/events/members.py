@@ -23,6 +23,8 @@ N_CLOSED: Final = 3 * N_WEIGHTINGS
 MAX_TABLE: Final = 1 << 16
 MAX_TABLES: Final = 1 << 21
 """Entries of one pair's table, and of all tables."""
+BEHIND: Final = 0.05
+"""AUC on nonsense by which a model may stay behind; see `sound`."""
 UNLIKELY: Final = 20.0
 """Nats by which an id that was never counted is less likely than the rest."""
 MAX_KNOTS: Final = 256
@@ -34,26 +36,44 @@ class Energies:
     """Trained models: ``E(e) = -sum_{i<j} w_ij <v_i, v_j> - sum_i b_i``, one per seed.
 
     vectors : float32 ``(n_seeds, n_ids, d)``; weights : float32 ``(n_seeds, n_pairs)``, not
-    negative; biases : float32 ``(n_seeds, n_ids)``
+    negative; biases : float32 ``(n_seeds, n_ids)``; kinds : uint8 ``(n_seeds,)``, by which loss
+    each was trained: models of one kind are one member of the ensemble
     """
 
     vectors: NDArray[np.float32]
     weights: NDArray[np.float32]
     biases: NDArray[np.float32]
+    kinds: NDArray[np.uint8]
 
     @classmethod
     def none(cls, n_ids: int, n_fields: int) -> Self:
         """Return no model at all."""
         n_pairs = n_fields * (n_fields - 1) // 2
-        shapes = ((0, n_ids, 1), (0, n_pairs), (0, n_ids))
-        return cls(*(np.zeros(shape, np.float32) for shape in shapes))
+        return cls(
+            np.zeros((0, n_ids, 1), np.float32),
+            np.zeros((0, n_pairs), np.float32),
+            np.zeros((0, n_ids), np.float32),
+            np.zeros(0, np.uint8),
+        )
 
     def __len__(self) -> int:
         return len(self.vectors)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return all of it as named arrays."""
-        return {"vectors": self.vectors, "weights": self.weights, "biases": self.biases}
+        names = ("vectors", "weights", "biases", "kinds")
+        return {name: getattr(self, name) for name in names}
+
+    def take(self, kinds: NDArray[np.uint8]) -> Energies:
+        """Return the models of these kinds alone."""
+        kept = np.isin(self.kinds, kinds)
+        return Energies(self.vectors[kept], self.weights[kept], self.biases[kept], self.kinds[kept])
+
+    @property
+    def groups(self) -> NDArray[np.int32]:
+        """Return the member each column of `Members.of` is part of; seeds of a kind share one."""
+        _, of_kind = np.unique(self.kinds, return_inverse=True)
+        return np.append(np.arange(N_CLOSED), N_CLOSED + of_kind).astype(np.int32)
 
     @classmethod
     def from_state(cls, vocabulary: Vocabulary, state: dict[str, NDArray[Any]]) -> Self:
@@ -62,16 +82,20 @@ class Energies:
             np.ascontiguousarray(state[name], np.float32)
             for name in ("vectors", "weights", "biases")
         )
+        kinds = np.ascontiguousarray(state["kinds"], np.uint8)
         n_fields, n_ids, n = len(vocabulary.names), vocabulary.n_ids, len(vectors)
         n_pairs = n_fields * (n_fields - 1) // 2
         fits = vectors.ndim == 3 and vectors.shape[1] == n_ids and vectors.shape[2] > 0
-        if not fits or weights.shape != (n, n_pairs) or biases.shape != (n, n_ids):
-            msg = f"the models have vectors of the shape {vectors.shape}, expected (seeds, {n_ids}, d)"
+        fits &= weights.shape == (n, n_pairs) and kinds.shape == (n,)
+        if not fits or biases.shape != (n, n_ids):
+            msg = (
+                f"vectors of the shape {vectors.shape}, expected (seeds, {n_ids}, d); fit it again"
+            )
             raise ArtifactError(msg)
         if not all(np.isfinite(one).all() for one in (vectors, weights, biases)):
             msg = "the models hold values that are not finite; fit them again"
             raise ArtifactError(msg)
-        return cls(vectors, weights, biases)
+        return cls(vectors, weights, biases, kinds)
 
 
 class Members:
@@ -175,15 +199,16 @@ class Ranks:
 
     knots : float32 ``(n_members, n_knots)``, rising; tails : float32, share of ordinary events
     beyond each, half of those equal; spans : float32 ``(n_members,)``: beyond the last knot the
-    tail falls by e per span
+    tail falls by e per span; groups : int32 ``(n_members,)``: columns of one group are averaged
     """
 
     knots: NDArray[np.float32]
     tails: NDArray[np.float32]
     spans: NDArray[np.float32]
+    groups: NDArray[np.int32]
 
     @classmethod
-    def fit(cls, members: NDArray[np.float64]) -> Self:
+    def fit(cls, members: NDArray[np.float64], groups: NDArray[np.int32]) -> Self:
         """Measure held-out events ``(n, n_members)``; n of 1 or more."""
         knots, tails, spans = [], [], []
         for column in members.T:
@@ -205,6 +230,7 @@ class Ranks:
             np.stack(knots).astype(np.float32),
             np.stack(tails).astype(np.float32),
             np.array(spans, np.float32),
+            groups,
         )
 
     def score(self, members: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -213,18 +239,19 @@ class Ranks:
         A mean ranks events as averaged ranks do, and one member that is blind to a kind of anomaly
         cannot hide it. Seeds of one model count as one member.
         """
-        return mean_tails(members, self.knots, self.tails, self.spans, N_CLOSED)
+        return mean_tails(members, self.knots, self.tails, self.spans, self.groups)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return all of it as named arrays."""
         return {"knots": self.knots, "tails": self.tails, "spans": self.spans}
 
     @classmethod
-    def from_state(cls, n_members: int, state: dict[str, NDArray[Any]]) -> Self:
+    def from_state(cls, groups: NDArray[np.int32], state: dict[str, NDArray[Any]]) -> Self:
         """Read back what `state` returned; ArtifactError where it does not fit."""
         knots, tails, spans = (
             np.ascontiguousarray(state[name], np.float32) for name in ("knots", "tails", "spans")
         )
+        n_members = len(groups)
         shape = (n_members, MAX_KNOTS)
         if knots.shape != shape or tails.shape != shape or spans.shape != (n_members,):
             msg = f"the ranks have the shape {knots.shape}, expected {shape}; fit it again"
@@ -233,7 +260,41 @@ class Ranks:
         if not usable or not ((tails >= 0) & (tails <= 1)).all():
             msg = "the ranks do not rise, or are no probabilities; fit it again"
             raise ArtifactError(msg)
-        return cls(knots, tails, spans)
+        return cls(knots, tails, spans, groups)
+
+
+def sound(members: Members, events: Codes, ordinary: NDArray[np.float64], seed: int) -> Energies:
+    """Return the models that recognise nonsense, of each kind all or none.
+
+    Half of the fields of held-out events get values drawn evenly from those of training, and the
+    members are compared by how often they find these stranger (AUC, the mean over a kind's seeds).
+    Models that stay `BEHIND` the best closed form or more have not learned what is ordinary, and
+    would only blur what the others see.
+
+    events : held-out ``(n, m)``; ordinary : their members ``(n, n_members)``
+    """
+    vocabulary, energies = members.vocabulary, members.energies
+    rng = np.random.default_rng([seed, 0x5041])
+    nonsense = events.copy()
+    for field, (start, size) in enumerate(zip(vocabulary.starts, vocabulary.sizes, strict=True)):
+        known = np.flatnonzero(vocabulary.counts[start + 1 : start + size] > 0) + 1
+        drawn = rng.choice(known, len(events)).astype(np.int32)
+        replaced = rng.random(len(events)) < 0.5
+        nonsense[:, field] = np.where(replaced, drawn, events[:, field])
+    strange = members.of(nonsense)
+    aucs = np.array([_auc(a, b) for a, b in zip(ordinary.T, strange.T, strict=True)])
+    least = aucs[:N_CLOSED].max() - BEHIND
+    of_seed = aucs[N_CLOSED:]
+    kinds = np.unique(energies.kinds)
+    kept = [kind for kind in kinds if of_seed[energies.kinds == kind].mean() >= least]
+    return energies.take(np.array(kept, np.uint8))
+
+
+def _auc(low: NDArray[np.float64], high: NDArray[np.float64]) -> float:
+    """Return how often a score of ``high`` is above one of ``low``; ties count half."""
+    ordered = np.sort(low)
+    below = np.searchsorted(ordered, high, side="left") + np.searchsorted(ordered, high, "right")
+    return float(below.mean() / 2 / max(len(low), 1))
 
 
 def _normalised(odds: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -95,7 +95,8 @@ class Vocabulary:
     def due(self) -> NDArray[np.float64]:
         """Return per field the share of events in which a new value is due ``(m,)``."""
         total = np.add.reduceat(self.counts, self.starts)
-        return self.counts[self.starts + UNKNOWN] / np.maximum(total, 1.0)
+        share: NDArray[np.float64] = self.counts[self.starts + UNKNOWN] / np.maximum(total, 1.0)
+        return share
 
     @classmethod
     def fit(
@@ -122,10 +123,10 @@ class Vocabulary:
         texts, edges = [], []
         for name, number in zip(items.names, numbers, strict=True):
             column = items.fields[name]
-            edges.append(_cells(as_numbers(column)) if number else np.zeros(0))
+            edges.append(_cells(as_numbers(column), mass) if number else np.zeros(0))
             texts.append([] if number else _frequent(column, mass, bounds))
         encoded = [text.encode() for own in texts for text in own]
-        state = {
+        state: dict[str, NDArray[Any]] = {
             "numbers": np.array(numbers, np.uint8),
             "blob": np.frombuffer(b"".join(encoded), np.uint8).copy(),
             "ends": np.cumsum([len(one) for one in encoded], dtype=np.int64),
@@ -163,6 +164,22 @@ class Vocabulary:
                 self._encode_texts(column, field, out)
         return out
 
+    def cells(self, numbers: NDArray[np.float64], field: int) -> NDArray[np.int64]:
+        """Return the ids of numbers of a field ``(n,)``."""
+        out = np.empty((len(numbers), 1), np.int32)
+        encode_numbers(numbers, self._cells_of(field), out, 0)
+        return out[:, 0].astype(np.int64)
+
+    @property
+    def single(self) -> NDArray[np.bool_]:
+        """Return which ids stand for one text or one cell, not for many texts ``(n_ids,)``."""
+        made = np.ones(self.n_ids, np.bool_)
+        for start, number in zip(self.starts, self.numbers, strict=True):
+            made[start + UNKNOWN] = False
+            if not number:
+                made[start + FIRST : start + FIRST + self.buckets] = False
+        return made
+
     def text_of(self, field: int, value: int) -> str:
         """Return an id in words: the text itself, or the range of a cell."""
         at = value - FIRST
@@ -171,10 +188,12 @@ class Vocabulary:
         if value == MISSING:
             return "missing"
         if self.numbers[field]:
-            low, high = self._cells_of(field)[at : at + 2]
+            cells = self._cells_of(field)
+            low, high = cells[at : at + 2]
             if high <= np.nextafter(low, np.inf):
                 return f"{low:g}"
-            return f"{low:g} to {high:g}"
+            after = at > 0 and low <= np.nextafter(cells[at - 1], np.inf)
+            return f"over {cells[at - 1]:g} to {high:g}" if after else f"{low:g} to {high:g}"
         if at < self.buckets:
             return "a rare value"
         text = int(self._first_text[field]) + at - self.buckets
@@ -299,20 +318,24 @@ def _frequent(column: pl.Series, mass: NDArray[np.float64], bounds: VocabularySi
     return ordered["value"].head(bounds.max_values).to_list()
 
 
-def _cells(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+def _cells(numbers: NDArray[np.float64], mass: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return where the cells of a field's numbers begin, and where the last one ends.
 
     Quantiles, and a cell of its own for each frequent number; all numbers of a field with few.
     """
-    usable = numbers[np.isfinite(numbers)]
+    known = np.isfinite(numbers)
+    usable, own = numbers[known], mass[known]
     if len(usable) == 0:
         return np.zeros(0)
-    values, counts = np.unique(usable, return_counts=True)
-    alone = values if len(values) <= FEW else values[counts >= HEAVY * len(usable)]
-    cut = np.quantile(usable, QUANTILES, method="inverted_cdf")
+    values, of_value = np.unique(usable, return_inverse=True)
+    counts = np.bincount(of_value, own)
+    alone = values if len(values) <= FEW else values[counts >= HEAVY * own.sum()]
+    at = np.searchsorted(np.cumsum(counts), np.array(QUANTILES) * own.sum())
+    cut = values[np.minimum(at, len(values) - 1)]
     begins = [values[:1], cut, alone, np.nextafter(alone, np.inf)]
     last = np.nextafter(values[-1:], np.inf)
-    return np.unique(np.concatenate([*begins, last]))
+    made: NDArray[np.float64] = np.unique(np.concatenate([*begins, last]))
+    return made
 
 
 def _problem(names: Any, state: dict[str, NDArray[Any]]) -> str:

@@ -7,8 +7,15 @@ Source: Chen et al., IJCAI 2016 (arXiv 1608.07502), equations of `streamad.netwo
     u(e, i) = S(e) + c - log(k q_i(a_i))
     L = -log sigmoid(u(e, i)) - sum_k log sigmoid(-u(e'_k, i))
 
-Differences from the authors' code, each measured to help: the field is drawn per row and not per
-batch, the ``q_i`` that is drawn from is the one that is corrected for, events are drawn by
+The paper takes the chance of an event's other values for a constant, ``c``. With many dependent
+fields it is far from one, and events of many rare values get a low energy. The other loss,
+*ranking* NCE (Ma, Collins, EMNLP 2018, arXiv 1809.01812), asks which of ``e, e'_1 .. e'_k`` is the
+real one, so that this chance cancels::
+
+    L = -log softmax(S(e) - log q_i(a_i), S(e'_1) - log q_i(a'_1), ..)_0
+
+Differences from the authors' code: the field is drawn per row and not per batch, the ``q_i`` that
+is drawn from is the one that is corrected for, values have a bias, events are drawn by
 ``log(1 + count)``, and training stops where the loss of held-out events is least.
 """
 
@@ -16,7 +23,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,6 +35,7 @@ from streamad.networks.ape import ApeNetwork
 
 Codes = NDArray[np.int32]
 Weights = NDArray[np.float64]
+Loss = Literal["binary", "ranking"]
 UNKNOWN = 0
 """The id of values never seen; a share of training values is masked to it."""
 FEW = 20
@@ -43,7 +51,8 @@ class ApeRecipe:
     dim : length of a vector; negatives : per event; power : of the counts the noise is drawn by;
     batch : events per step; steps : at the most; check_every, patience : the held-out loss is
     measured every so many steps, and training stops after so many without a better one;
-    mask : share of values that are shown as unknown; held_out : share of events kept for stopping
+    mask : share of values that are shown as unknown; held_out : share of events kept for stopping;
+    bias : one per value; loss : ``binary`` as in the paper, or ``ranking``
     """
 
     dim: int = 16
@@ -57,6 +66,7 @@ class ApeRecipe:
     mask: float = 0.015
     held_out: float = 0.1
     bias: bool = True
+    loss: Loss = "binary"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +126,9 @@ def correction(log_q: Tensor, negatives: int) -> Tensor:
     return log_q + math.log(negatives)
 
 
-def nce_loss(net: ApeNetwork, noise_log_q: Tensor, rows: Tensor, drawn: Drawn) -> Tensor:
+def nce_loss(
+    net: ApeNetwork, noise_log_q: Tensor, rows: Tensor, drawn: Drawn, loss: Loss = "binary"
+) -> Tensor:
     """Return the mean loss over events.
 
     rows : value rows ``(n, m)``; drawn : which field of each is replaced, and by which value rows
@@ -126,10 +138,13 @@ def nce_loss(net: ApeNetwork, noise_log_q: Tensor, rows: Tensor, drawn: Drawn) -
     old = rows[at, drawn.fields]
     replaced = net.replaced(energy, around[at, drawn.fields], old, drawn.values)
     k = drawn.values.shape[1]
-    real = energy + net.constant - correction(noise_log_q[old], k)
-    false = replaced + net.constant - correction(noise_log_q[drawn.values], k)
-    loss: Tensor = softplus(-real).mean() + softplus(false).sum(dim=1).mean()
-    return loss
+    real = energy - correction(noise_log_q[old], k)
+    false = replaced - correction(noise_log_q[drawn.values], k)
+    if loss == "ranking":
+        odds = torch.cat([real[:, None], false], dim=1)
+        return -torch.log_softmax(odds, dim=1)[:, 0].mean()
+    mean: Tensor = softplus(-(real + net.constant)).mean()
+    return mean + softplus(false + net.constant).sum(dim=1).mean()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +181,7 @@ class _Sampler:
         return torch.from_numpy(rows), Drawn(torch.from_numpy(fields), torch.from_numpy(values))
 
 
-def train_ape(
+def train_ape(  # noqa: PLR0913 one thing of each
     codes: Codes,
     mass: Weights,
     sizes: list[int],
@@ -203,18 +218,25 @@ def train_ape(
     fixed = checker.batch(n_fixed, np.random.default_rng([seed, 1]))
     generator = torch.Generator().manual_seed(seed)
     net = ApeNetwork(sizes, how.dim, bias=how.bias, generator=generator)
-    trained = _optimise(net, sampler, fixed, torch.from_numpy(noise.log_q), how, rng)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(
+        1
+    )  # Steps are small: threads would wait for each other, and reorder sums.
+    try:
+        trained = _optimise(net, sampler, fixed, torch.from_numpy(noise.log_q), how, rng)
+    finally:
+        torch.set_num_threads(n_threads)
     return with_unknown(trained, codes[kept], sizes, due, how.mask)
 
 
 def with_unknown(
     trained: ApeWeights, codes: Codes, sizes: list[int], due: Weights | None, mask: float
 ) -> ApeWeights:
-    """Give ids without a training event what was learned for unknown ones, as rare as these are.
+    """Give ids without a training event what was learned for unknown ones.
 
     Values are masked more often than new ones come, so that there is something to learn from. With
-    shares ``due`` of new values the bias of unknown ones moves by ``log(due / mask)``: the change of
-    a log odds when only its prior changes.
+    shares ``due`` of new values the bias of unknown ones moves by ``log(due / mask)``, as log odds
+    do where only the prior changes.
     """
     vectors, biases = trained.vectors.copy(), trained.biases.copy()
     start = 0
@@ -244,13 +266,15 @@ def _optimise(
     for step in range(recipe.steps + 1):
         if step % recipe.check_every == 0:
             with torch.no_grad():
-                losses.append(float(nce_loss(net, log_q, *fixed)))
+                losses.append(float(nce_loss(net, log_q, *fixed, recipe.loss)))
             if losses[-1] <= min(losses):
                 best = {name: value.clone() for name, value in net.state_dict().items()}
             elif len(losses) - 1 - int(np.argmin(losses)) >= recipe.patience:
                 break
         optimiser.zero_grad()
-        nce_loss(net, log_q, *sampler.batch(recipe.batch, rng)).backward()  # type: ignore[no-untyped-call]
+        batch = sampler.batch(recipe.batch, rng)
+        loss: Any = nce_loss(net, log_q, *batch, recipe.loss)
+        loss.backward()
         optimiser.step()
         fall.step()
         net.clamp()

@@ -20,26 +20,32 @@ LOW = np.uint64(0xFFFFFFFF)
 
 
 @compiled
-def cell_of(hashed: np.uint64, row: int, width: int) -> int:
+def cell_of(hashed: np.uint64, row: int, width: int) -> np.int64:
     """Return the cell of a value in one row of a sketch: high and low half of its hash."""
     half = hashed >> SHIFT if row == 0 else hashed & LOW
     return np.int64((half * np.uint64(width)) >> SHIFT)
 
 
 @compiled
-def count_of(hashed: np.uint64, counts: Floats) -> float:
+def count_of(hashed: np.uint64, counts: Floats) -> np.float32:
     """Return how often a value was counted ``(2, width)``; never less than it was."""
     width = counts.shape[1]
-    return min(counts[0, cell_of(hashed, 0, width)], counts[1, cell_of(hashed, 1, width)])
+    one = counts[0, cell_of(hashed, 0, width)]
+    other = counts[1, cell_of(hashed, 1, width)]
+    least: np.float32 = min(one, other)
+    return least
 
 
 @compiled
-def habit_of(count: float, total: float, n_habits: int) -> int:
+def habit_of(count: np.float64, total: np.float64, n_habits: int) -> np.int64:
     """Return how rare a value is for its key: 0 half of all events .. the last: never seen."""
     if count < 0.5 or total <= 0:
-        return n_habits - 1
-    rare = np.int64(-np.log2(min(count / total, 1.0)) / 1.5)
-    return min(max(rare, 0), n_habits - 2)
+        return np.int64(n_habits - 1)
+    share = count / total
+    if share >= 1:
+        return np.int64(0)
+    rare = np.int64(-np.log2(share) / 1.5)
+    return np.int64(n_habits - 2) if rare > n_habits - 2 else rare
 
 
 @compiled
@@ -75,7 +81,9 @@ def judge_keys(
                 if habit > rare:
                     rarer += habits[slot, field, habit]
             rarer += 0.5 * habits[slot, field, rare]
-            out[row, field, 0] = -np.log10(min(rarer / known, 1.0))
+            # Half of its own share is a bound: values as rare as this hold this one.
+            chance = max(rarer / known, 0.5 * count / (total + 1.0))
+            out[row, field, 0] = -np.log10(min(chance, 1.0))
             if share.shape[0] > 0:
                 due = total * share[row, field]
                 if count < due:
@@ -116,11 +124,13 @@ def learn_keys(
             banned[slot] = 0
             fresh_totals[slot, 0] += 1
         for field in range(m):
-            count = 1e30
+            count = np.float64(1e30)
             for line in range(2):
                 cell = cell_of(hashes[row, field], line, width)
                 here = np.float64(counts[slot, line, cell]) + fresh[slot, 0, line, cell]
-                count = min(count, here + fresh[slot, 1, line, cell])
+                here += fresh[slot, 1, line, cell]
+                if here < count:  # noqa: PLR1730 what min() makes of numpy types is no number
+                    count = here
             for line in range(2):
                 cell = cell_of(hashes[row, field], line, width)
                 if admit[row]:

@@ -18,7 +18,7 @@ from streamad.detectors.events.kernels import judge_keys, learn_keys
 from streamad.errors import ArtifactError, WindowError
 from streamad.events.kernels import hash_cells, hash_texts
 from streamad.events.rows import EventRows
-from streamad.events.vocabulary import as_numbers, bytes_of
+from streamad.events.vocabulary import Vocabulary, as_numbers, bytes_of
 
 WIDTH: Final = 336
 EVERY: Final = 256
@@ -167,10 +167,11 @@ class PeerMemory(Memory):
         return [getattr(self, name) for name in self.names]
 
 
-def hashes_of(items: EventRows) -> Hashes:
+def hashes_of(items: EventRows, vocabulary: Vocabulary | None = None) -> Hashes:
     """Return a hash of every value ``(n, m)``, the same in every process.
 
-    Numbers of one sign are alike where they are about a quarter or less apart.
+    Numbers are alike that share a cell of the vocabulary; without one those of one sign that are
+    about a quarter or less apart.
     """
     out = np.empty((len(items), len(items.names)), np.uint64)
     for field, name in enumerate(items.names):
@@ -178,7 +179,10 @@ def hashes_of(items: EventRows) -> Hashes:
         if column.dtype == pl.Null:
             column = column.cast(pl.String)
         if column.dtype.is_numeric():
-            hash_cells(_log_cells(as_numbers(column)), out, field)
+            numbers = as_numbers(column)
+            own = vocabulary is not None and bool(vocabulary.numbers[field])
+            cells = vocabulary.cells(numbers, field) if own and vocabulary else _log_cells(numbers)
+            hash_cells(cells, out, field)
         else:
             hash_texts(*bytes_of(column), out, field)
     return out

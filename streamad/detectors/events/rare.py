@@ -19,7 +19,7 @@ from streamad.detectors.events.peers import EVERY, PeerMemory, hashes_of
 from streamad.detectors.events.reasons import explain_events, explain_keys
 from streamad.errors import ArtifactError, NotFittedError, TrainingError, WindowError
 from streamad.events.counts import ClosedForms, distinct
-from streamad.events.members import N_CLOSED, Energies, Members, Ranks
+from streamad.events.members import Energies, Members, Ranks, sound
 from streamad.events.rows import EventRows
 from streamad.events.vocabulary import Codes, Vocabulary, VocabularySize
 from streamad.records import Explanation
@@ -70,7 +70,7 @@ class RareEvents(ItemDetector[EventRows]):
         learn_every=EVERY,
         delay=EVERY,
         cost="cheap",
-        tail=(0.8, 1.6, 2.4, 3.2),
+        tail=(0.7, 1.3, 2.1, 2.9),
     )
 
     def __init__(
@@ -122,9 +122,12 @@ class RareEvents(ItemDetector[EventRows]):
         energies = self._train(vocabulary, events, of_event, held)
         closed = ClosedForms.fit(vocabulary, events[kept], of_event[kept])
         measured = events[held] if held.any() else events
-        self._ranks = Ranks.fit(Members(vocabulary, closed, energies).of(measured))
-        scores = self._ranks.score(Members(vocabulary, closed, energies).of(measured))
-        self.tail = _tail_of(scores)
+        if len(energies):
+            members = Members(vocabulary, closed, energies)
+            energies = sound(members, measured, members.of(measured), self.seed)
+        ordinary = Members(vocabulary, closed, energies).of(measured)
+        self._ranks = Ranks.fit(ordinary, energies.groups)
+        self.tail = _tail_of(self._ranks.score(ordinary))
         closed = ClosedForms.fit(vocabulary, events, of_event)
         self._members = Members(vocabulary, closed, energies)
         self._peers = {} if groups is None else self._learned_peers(items, groups)
@@ -177,7 +180,7 @@ class RareEvents(ItemDetector[EventRows]):
         stride: int = 1,
     ) -> None:
         """Count each event's values for its key; those not admitted are held back."""
-        _own(memory).learn(hashes_of(self._ordered(items)), slots, admit)
+        _own(memory).learn(self._hashed(self._ordered(items)), slots, admit)
 
     def adopt(self, memory: Memory, slots: Ints) -> None:
         """Count what was held back in an episode of these keys."""
@@ -205,7 +208,7 @@ class RareEvents(ItemDetector[EventRows]):
             vocabulary = Vocabulary.from_state(_part(state, "vocabulary"))
             closed = ClosedForms.from_state(vocabulary, _part(state, "counts"))
             energies = Energies.from_state(vocabulary, _part(state, "models"))
-            ranks = Ranks.from_state(N_CLOSED + len(energies), _part(state, "ranks"))
+            ranks = Ranks.from_state(energies.groups, _part(state, "ranks"))
             peers = _part(state, "peers")
             tail = tuple(float(x) for x in state["tail"])
             self._require_peers(peers, len(vocabulary.names))
@@ -254,8 +257,12 @@ class RareEvents(ItemDetector[EventRows]):
         if self._members is not None:
             vocabulary = self._members.vocabulary
             rows = vocabulary.encode(items).astype(np.int64) + vocabulary.starts
-            share = self._members.closed.share[rows]
-        return _own(memory).judge(hashes_of(items), slots, share)
+            # Many texts share a bucket; of one of them alone its share says nothing.
+            share = np.where(vocabulary.single, self._members.closed.share, np.float32(0))[rows]
+        return _own(memory).judge(self._hashed(items), slots, share)
+
+    def _hashed(self, items: EventRows) -> NDArray[np.uint64]:
+        return hashes_of(items, None if self._members is None else self._members.vocabulary)
 
     def _learned_peers(self, items: EventRows, groups: Ints) -> Arrays:
         """Return what each training group counted."""
@@ -263,7 +270,7 @@ class RareEvents(ItemDetector[EventRows]):
         memory = PeerMemory(len(items.names))
         memory.reserve(int(groups[known].max(initial=-1)) + 1)
         chosen = items[known]
-        memory.learn(hashes_of(chosen), groups[known], np.ones(len(chosen), np.bool_))
+        memory.learn(self._hashed(chosen), groups[known], np.ones(len(chosen), np.bool_))
         memory.settle()
         return {name: getattr(memory, name) for name in PEERS}
 
@@ -287,7 +294,7 @@ def _own(memory: Memory) -> PeerMemory:
 
 
 def _worst(judged: Floats) -> Floats:
-    """Return the strangest of ``m`` fields, less ``log10 m``: one of them had to be (Bonferroni)."""
+    """Return the strangest of ``m`` fields, less ``log10 m``: one of them had to be."""
     n_fields = np.float32(max(judged.shape[1], 1))
     worst: Floats = np.maximum(judged.max(axis=1, initial=0) - np.log10(n_fields), 0)
     return worst

@@ -1,4 +1,4 @@
-"""Why an event is strange, in plain words: new or rare values, new or rare pairs, rare for its key."""
+"""Why an event is strange, in plain words: new or rare values or pairs, or rare for its key."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class Evidence:
 
     def by_field(self, row: int) -> NDArray[np.float64]:
         """Return each field's part: its value's, and half of its pairs'."""
-        parts = self.values[row].copy()
+        parts: NDArray[np.float64] = self.values[row].copy()
         first, second = pairs_of(len(parts))
         for fields in (first, second):
             np.add.at(parts, fields, 0.5 * self.pairs[row])
