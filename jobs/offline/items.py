@@ -265,18 +265,29 @@ def _counts(column: pl.Series, name: str) -> NDArray[np.float64]:
     return numbers.to_numpy()
 
 
-ORDINARY = ("0", "0.0", "1", "false", "normal", "no", "-", "benign", "")
+ORDINARY = ("0", "0.0", "false", "normal", "no", "-", "benign", "ok", "")
 """What a label of an ordinary row is, where nobody says: in lower case."""
 
 
 def _marked(column: pl.Series, normal: str | None) -> NDArray[np.bool_]:
+    """Return which labels are of anomalies: others than ``normal``, or than what is usually meant.
+
+    Where one label stands for all rows, none is an anomaly; where no label has a usual meaning, the
+    commonest is that of ordinary rows.
+    """
     texts = column.cast(pl.String).fill_null("").str.strip_chars()
     if normal is not None:
         return (texts != normal).to_numpy()
     folded = texts.str.to_lowercase()
-    if folded.is_in(["-1"]).any():  # one class against the rest: 1 is ordinary
+    kinds = set(folded.unique().to_list())
+    if len(kinds) == 1:
+        return np.zeros(len(folded), np.bool_)
+    if kinds == {"-1", "1"}:  # as classifiers of one class label them
         return (folded == "-1").to_numpy()
-    return (~folded.is_in([one for one in ORDINARY if one != "1"])).to_numpy()
+    usual = [kind for kind in ORDINARY if kind in kinds]
+    if not usual:
+        usual = [str(folded.value_counts(sort=True, name="n")[folded.name][0])]
+    return (~folded.is_in(usual)).to_numpy()
 
 
 def pipeline_of(

@@ -130,7 +130,9 @@ class RareEvents(ItemDetector[EventRows]):
         self.tail = _tail_of(self._ranks.score(ordinary))
         closed = ClosedForms.fit(vocabulary, events, of_event)
         self._members = Members(vocabulary, closed, energies)
-        self._peers = {} if groups is None else self._learned_peers(items, groups)
+        # One key alone has no peers: what is rare for it is what is rare.
+        several = groups is not None and len(groups) > 0 and bool((groups != groups[0]).any())
+        self._peers = self._learned_peers(items, groups) if several and groups is not None else {}
         return self
 
     def score(
@@ -156,10 +158,19 @@ class RareEvents(ItemDetector[EventRows]):
             return explain_keys(items, judged)
         return explain_events(items, self._members, self._ranks, self._encoded(items), judged)
 
-    def new_memory(self, n_variates: int) -> PeerMemory:
-        """Return an empty memory of keys whose events have ``n_variates`` fields."""
-        fitted = self._members
-        return PeerMemory(n_variates if fitted is None else len(fitted.vocabulary.names))
+    @property
+    def warm_up(self) -> int:
+        """Events of a key that are only counted: none where training events tell what is rare."""
+        return self.info.warm_up if self._members is None else 0
+
+    def new_memory(self, n_variates: int) -> PeerMemory | None:
+        """Return an empty memory of keys whose events have ``n_variates`` fields.
+
+        None after a fit on one key: it has no peers that its habits could differ from.
+        """
+        if self._members is None:
+            return PeerMemory(n_variates)
+        return PeerMemory(len(self._members.vocabulary.names)) if self._peers else None
 
     def seed_memory(self, memory: Memory, *, slot: int, group: int) -> None:
         """Start a key from what its training group counted."""
