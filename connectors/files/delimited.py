@@ -157,7 +157,7 @@ def _header(rows: Sequence[tuple[int, list[str]]]) -> tuple[int, bool]:
         if abs(len(names) - width) == 1 and _is_data(rows[begin][1]):
             begin -= 1
     first = rows[begin][1]
-    if not _is_data(first):
+    if not _is_data(first) and not _is_one_of(first, [fields for _, fields in rows[begin + 1 :]]):
         # Exports put facts about the columns first (CloudWatch): the names stand last of these.
         head = [fields for _, fields in rows[begin + 1 : begin + MAX_FACTS + 1]]
         facts = next((n for n, fields in enumerate(head) if _is_data(fields)), 0)
@@ -165,6 +165,20 @@ def _header(rows: Sequence[tuple[int, list[str]]]) -> tuple[int, bool]:
             begin += facts
         return begin, True
     return begin, False
+
+
+def _is_one_of(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Return whether a row is no line of names: numbers in it, and a text its column has again.
+
+    Names may be numbers (years), but none stands among its own values.
+    """
+    alike = [fields for fields in rows if len(fields) == len(first)]
+    if not alike or sum(map(_is_number, first)) < len(first) // 4 + 1:
+        return False
+    return any(
+        text.strip() and not _is_number(text) and any(fields[place] == text for fields in alike)
+        for place, text in enumerate(first)
+    )
 
 
 def _padded(
