@@ -50,8 +50,7 @@ def score_graph_file(
         scored = _score_edges(file, asked, pipeline)
     else:
         table = read_graph_table(file, asked)
-        for note in table.notes:
-            say(note)
+        say(table.notes[0])
         scored = score_graphs(table, operator_of(pipeline(ENDS)))
     write(scored.frame, out)
     say(

@@ -159,6 +159,8 @@ def _windows(n: int) -> str:
 
 def _open(finding: Finding, event: Event) -> str:
     subject = f"{finding.key} {_variate(event.shown)}".rstrip()
+    if event.shown is not None and event.shown.text:
+        subject += ":"
     if not event.over and not event.past:
         state = _values(event.shown, "is") or "has been anomalous"
         return f"{subject} {state}{_comma(event)}{_since(event, finding.window_end_ms)}"
@@ -169,7 +171,7 @@ def _open(finding: Finding, event: Event) -> str:
 
 
 def _comma(event: Event) -> str:
-    return ", " if _first(event.shown) else " "
+    return ", " if _values(event.shown, "is") else " "
 
 
 def _ended(finding: Finding, event: Event) -> str:
@@ -177,6 +179,8 @@ def _ended(finding: Finding, event: Event) -> str:
     lasted = "" if single else f" after {duration(event.until_ms - event.began_ms)}"
     variate, values = _variate(event.shown), _values(event.shown, "was")
     subject = f"{finding.key} {variate}".rstrip()
+    if event.shown is not None and event.shown.text and finding.reason != ADOPTED:
+        subject += ":"
     if finding.reason == ADOPTED:
         level = _level(event.shown)
         return f"{subject}: new {level} adopted as normal{lasted} ({_when(event)})"
@@ -198,12 +202,16 @@ def _because(finding: Finding) -> str:
 
 
 def _variate(why: Explanation | None) -> str:
-    """Return the variate with most of the score, empty where there is only one."""
-    return (_first(why) or "") if why is not None and len(why.variates) > 1 else ""
+    """Return the variate with most of the score, empty where there is only one, or a reason."""
+    if why is None or why.text or len(why.variates) < 2:
+        return ""
+    return _first(why) or ""
 
 
 def _values(why: Explanation | None, verb: str) -> str:
-    """Return ``is 97.2, expected about 12.4``, empty where that is not known."""
+    """Return ``is 97.2, expected about 12.4``, or the reason; empty where nothing is known."""
+    if why is not None and why.text:
+        return one_line(why.text)
     name = _first(why)
     if why is None or name is None:
         return ""
