@@ -96,13 +96,13 @@ def _placed(path: Path, config: PipelineConfig, said: str) -> str:
     return f"{path}:{line}: {shown}"
 
 
-def _window_text(operator: DetectOperator) -> str:
-    size, variates = operator.detector.size, operator.plan.n_variates
-    return f"{_count(size, 'sample')}, {_count(variates, 'variate')}"
-
-
 def _count(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def _warm_up(operator: DetectOperator) -> str:
+    unit = "window" if operator.modality.unit == "sample" else operator.modality.unit
+    return f"{_count(operator.detector.warm_up, unit)} per key that no artifact covers"
 
 
 def _too_many(config: PipelineConfig, per_key: int, fit: int) -> str:
@@ -129,9 +129,9 @@ def describe(config: PipelineConfig, operator: DetectOperator) -> Told:
         },
         detector={
             "name": info.name,
-            "windows": _window_text(operator),
-            "lag": samples(operator.detector.lag, config.series.step),
-            "warm_up": f"{_count(info.warm_up, 'window')} per key that no artifact covers",
+            "windows": operator.modality.describe(),
+            "lag": samples(operator.detector.lag, config.series.step, operator.modality.unit),
+            "warm_up": _warm_up(operator),
             "cost": info.cost,
             "artifact": operator.artifact or "none",
             **({"degraded": operator.degraded} if operator.degraded else {}),

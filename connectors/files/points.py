@@ -46,8 +46,10 @@ def points_of(roles: Roles, *, one: str, joint: bool) -> Points:
     frame, names = roles.frame, list(roles.values)
     n = frame.height
     ms = np.arange(n, dtype=np.int64) * ROW_MS if roles.moments is None else roles.moments.ms
-    values = np.column_stack([read.values.to_numpy() for read in roles.values.values()])
-    unread = np.column_stack([read.unread.to_numpy() for read in roles.values.values()])
+    values, unread = np.empty((n, 0)), np.zeros((n, 0), np.bool_)
+    if roles.values:
+        values = np.column_stack([read.values.to_numpy() for read in roles.values.values()])
+        unread = np.column_stack([read.unread.to_numpy() for read in roles.values.values()])
     values = np.where(np.isnan(values), np.nan, values).astype(np.float64)
     keys = pl.repeat(one, n, dtype=pl.String, eager=True)
     if roles.key:
@@ -80,8 +82,8 @@ def points_of(roles: Roles, *, one: str, joint: bool) -> Points:
     return Points(
         keys=keys,
         ms=ms[row],
-        values=values[order].reshape(-1, width),
-        unread=unread[order].reshape(-1, width),
+        values=values[order].reshape(len(row), width),
+        unread=unread[order].reshape(len(row), width),
         row=row,
         variates=(VALUE,) if separate else tuple(names),
         separate=separate,

@@ -13,7 +13,7 @@ from rich.text import Text
 from jobs.explain.account import Account, Around
 from streamad.records import Finding, as_dict
 from streamad.shown import safe_text
-from streamad.wording import both_numbers, clock, number
+from streamad.wording import both_numbers, clock, number, one_line
 
 BARS = "▁▂▃▄▅▆▇█"
 NOT_SCORED = "·"
@@ -78,9 +78,12 @@ def _of_finding(finding: Finding) -> list[tuple[str, str]]:
     why, rows = finding.explanation, []
     if why is not None:
         at = clock(why.time_ms)
+        if why.text:
+            rows.append(("because", one_line(why.text)))
         for name, share in sorted(why.variates.items(), key=lambda item: -item[1]):
             observed, expected = both_numbers(why, name)
-            text = f"{observed} at {at}, expected about {expected} ({share:.0%} of the score)"
+            usual = f", expected about {expected}" if name in why.expected else ""
+            text = f"{observed} at {at}{usual} ({share:.0%} of the score)"
             rows.append((name, text))
     windows = f"{finding.n_windows} window{'' if finding.n_windows == 1 else 's'}"
     by = f"{finding.detector} {finding.artifact}".strip()

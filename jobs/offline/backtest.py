@@ -241,14 +241,19 @@ def backtest_pipeline(
 def drawn(made: Backtest, config: PipelineConfig, *, as_html: bool) -> str:
     """Return a picture of the series that raised alerts."""
     from jobs.pictures import Picture, draw, panels_of
+    from jobs.pictures.counts import counts_of
 
-    panels, left_out = panels_of(made.points, made.scores, made.alerts)
+    points, variates = made.points, config.input.columns
+    if config.input.records != "signals":
+        points, name = counts_of(points, config.input.records.removesuffix("s"))
+        variates = (name,)
+    panels, left_out = panels_of(points, made.scores, made.alerts)
     n_alerts = len(spans(made.alerts))
     title = f"{config.name}: {n_alerts} alert{'' if n_alerts == 1 else 's'}, {config.detector.name}"
     picture = Picture(
         title=title,
         panels=panels,
-        variates=config.input.fields.variate_names,
+        variates=variates,
         n_alerts=n_alerts,
         left_out=left_out,
     )

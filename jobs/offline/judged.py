@@ -126,11 +126,7 @@ class Account:
             return self._late()
         need, longest = readiness(operator).scored, max(self.lengths.values(), default=0)
         if longest < need:
-            return (
-                f"a series is scored after {samples(need, None)}, and the longest has {longest:,}; "
-                f"give more rows, smaller windows (now {operator.detector.size}), or a detector "
-                "that learns sooner (robust_z)"
-            )
+            return _too_short(operator, need, longest)
         if self.incomplete > MUCH * self.windows:
             return self._incomplete(operator)
         return self.rejections() if self.rejected else "no window was full"
@@ -158,6 +154,20 @@ class Account:
             f"{self.incomplete:,} of {self.windows:,} windows are incomplete and not judged: "
             f"{_absent(operator)}"
         )
+
+
+def _too_short(operator: DetectOperator, need: int, longest: int) -> str:
+    unit = operator.modality.unit
+    if unit != "sample":
+        return (
+            f"a key is scored after {samples(need, None, unit)}, and the longest has {longest:,}; "
+            "give more rows, or an artifact ('streamad fit')"
+        )
+    return (
+        f"a series is scored after {samples(need, None)}, and the longest has {longest:,}; "
+        f"give more rows, smaller windows (now {operator.detector.size}), or a detector "
+        "that learns sooner (robust_z)"
+    )
 
 
 def _absent(operator: DetectOperator) -> str:

@@ -20,6 +20,7 @@ class Readiness:
         them alone
     step_ms : time between samples, None where it is not known
     seeded : keys of the artifact's groups skip the warm-up and the learning
+    unit : what is counted
     """
 
     scored: int
@@ -27,14 +28,15 @@ class Readiness:
     learning_ms: int
     step_ms: int | None
     seeded: bool
+    unit: str = "sample"
 
     def lines(self) -> dict[str, str]:
         """Return it as lines of a report."""
         known = " (at once where the artifact covers the key)" if self.seeded else ""
         later = " (ordinary levels where the artifact covers the key)" if self.seeded else ""
         return {
-            "scored_after": samples(self.scored, self.step_ms) + known,
-            "alerts_after": samples(self.watched, self.step_ms),
+            "scored_after": samples(self.scored, self.step_ms, self.unit) + known,
+            "alerts_after": samples(self.watched, self.step_ms, self.unit),
             "all_alerts_after": "the same"
             if not self.learning_ms
             else f"{duration(self.learning_ms)}; until then only sudden changes alert{later}",
@@ -45,7 +47,7 @@ def readiness(operator: DetectOperator, *, step_ms: int | None = None) -> Readin
     """Return when keys of an operator are watched; step_ms : where ``series.step`` says nothing."""
     config, info = operator.config, operator.detector.info
     stride, size = config.windows.stride, operator.detector.size
-    warm = size + info.warm_up * stride
+    warm = size + operator.detector.warm_up * stride
     step_ms = config.series.step or step_ms
     learning_ms = config.scoring.first_day if info.n_looks > 1 else 0
     if learning_ms and step_ms:
@@ -57,18 +59,19 @@ def readiness(operator: DetectOperator, *, step_ms: int | None = None) -> Readin
         learning_ms=learning_ms,
         step_ms=step_ms,
         seeded=bool(operator.artifact),
+        unit=operator.modality.unit,
     )
 
 
-def samples(n: int, step_ms: int | None) -> str:
-    """Return a number of samples, and the time they take where that is known.
+def samples(n: int, step_ms: int | None, unit: str = "sample") -> str:
+    """Return a number of samples (of units), and the time they take where that is known.
 
     Examples
     --------
     >>> samples(32, 10_000), samples(1, None)
     ('32 samples (5 min 20 s)', '1 sample')
     """
-    text = f"{n:,} sample{'' if n == 1 else 's'}"
+    text = f"{n:,} {unit}{'' if n == 1 else 's'}"
     return f"{text} ({duration(n * step_ms)})" if step_ms and n else text
 
 

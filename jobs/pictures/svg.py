@@ -61,7 +61,9 @@ def _legend(picture: Picture) -> str:
         (name, f'fill="{COLOURS[i % len(COLOURS)]}"') for i, name in enumerate(picture.variates)
     ]
     if len(shown) == 1:
-        shown = [("value", shown[0][1])]
+        # The name of a lone variate is that of its series; what was counted has no other place.
+        name = shown[0][0] if " per " in shown[0][0] else "value"
+        shown = [(name, shown[0][1])]
     shown += [("alert", 'class="band"'), ("severity (1.0: alert level)", 'class="severity"')]
     if any(panel.labels for panel in picture.panels):
         shown.append(("labelled", 'class="label"'))

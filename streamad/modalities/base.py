@@ -85,9 +85,15 @@ class Modality(ABC):
     name: ClassVar[str]
     records: ClassVar[str]
     """What the records of its topics hold."""
+    unit: ClassVar[str]
+    """What is counted where settings and reports count: samples, events, edges, graphs."""
 
     def __init__(self, config: PipelineConfig, detector: ItemDetector[Any]) -> None:
         self.config, self.detector = config, detector
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return in a few words what is judged."""
 
     @property
     @abstractmethod

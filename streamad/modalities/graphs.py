@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from streamad.config_values import format_duration
 from streamad.modalities.base import Item, Span, Windows
 from streamad.modalities.items import Items
 from streamad.records import Explanation
@@ -17,6 +18,13 @@ class GraphsOfEdges(Items):
 
     name = "graphs"
     records = "edges"
+    unit = "graph"
+
+    def describe(self) -> str:
+        """Return which edges make a graph."""
+        graphs = self.config.graphs
+        slide = f", every {format_duration(graphs.slide)}" if graphs.slide else ""
+        return f"the edges of {format_duration(graphs.span)} of a key as one graph{slide}"
 
     @property
     def episodes(self) -> EpisodePlan:

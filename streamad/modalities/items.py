@@ -21,6 +21,10 @@ UPDATE_MS = 300_000
 class Items(Modality):
     """Rows judged one by one, with what ``explain`` returns as it is: a list of explanations."""
 
+    def describe(self) -> str:
+        """Return what a row is and what it holds."""
+        return f"each {self.unit} by itself: {', '.join(self.config.input.columns)}"
+
     @property
     def plan(self) -> WindowPlan:
         """Return that a key's first row is judged: nothing waits."""
@@ -67,6 +71,7 @@ class Events(Items):
 
     name = "events"
     records = "events"
+    unit = "event"
 
 
 class Edges(Items):
@@ -74,3 +79,4 @@ class Edges(Items):
 
     name = "edges"
     records = "edges"
+    unit = "edge"

@@ -24,6 +24,12 @@ class Signals(Modality):
 
     name = "signals"
     records = "signals"
+    unit = "sample"
+
+    def describe(self) -> str:
+        """Return the window's size and how many variates it has."""
+        n = self.plan.n_variates
+        return f"{self.detector.size} samples, {n} variate{'' if n == 1 else 's'}"
 
     @property
     def plan(self) -> WindowPlan:

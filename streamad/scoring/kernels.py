@@ -3,7 +3,7 @@
 import numpy as np
 
 from streamad.compiled import compiled
-from streamad.scoring.law import fit_law, position, probability
+from streamad.scoring.law import PRIOR_FLOOR, ROW_FLOOR, fit_law, position, probability
 
 NOTHING, BEGAN, CONTINUES, ENDED, ADOPTED = range(5)
 """What a window means for its key's episode."""
@@ -151,7 +151,7 @@ def refit(ring, block, first, block_ms, prior, rate, alert_z, zone_from, zone_of
             maxima[n] = decode(code, scratch)
             age[n] = back
             n += 1
-    location, scale = fit_law(maxima[:n], prior[0], prior[1])
+    location, scale = fit_law(maxima[:n], prior[0], prior[1], prior[2])
     usual = location + scale * alert_z
     alert = location + scale * alert_z
     # What came back sooner than the alert level allows is no longer rare.
@@ -197,7 +197,7 @@ def prior_of(prior, size, share):
     The maximum of n times as many independent rows lies higher by log(n) scales (Gumbel 1958).
     """
     shift = np.log(float(ITEM_MS) / HOUR_MS / max(share, 1e-12)) if size == 1 else 0.0
-    return prior[0] + prior[1] * shift, prior[1]
+    return prior[0] + prior[1] * shift, prior[1], ROW_FLOOR if size == 1 else PRIOR_FLOOR
 
 
 @compiled

@@ -28,6 +28,9 @@ LEAST_SPREAD = 0.2
 """Least scale of a law, as a share of its median: maxima that hardly vary say little."""
 PRIOR_FLOOR = 0.25
 """Least scale, as a share of the default law's."""
+ROW_FLOOR = 1.0
+"""The same of rows that are judged one by one: their scores are decades of a probability, and most
+keys have nothing but zeros; what is a little above them is not rare."""
 LOWEST = 30.0
 MEDIAN = -math.log(math.log(2))
 QUARTILES = -math.log(-math.log(0.75)) + math.log(-math.log(0.25))
@@ -103,11 +106,14 @@ def quantile(ordered: NDArray[np.float32], q: float) -> float:
 
 @compiled
 def fit_law(
-    maxima: NDArray[np.float32], prior_location: float, prior_scale: float
+    maxima: NDArray[np.float32],
+    prior_location: float,
+    prior_scale: float,
+    floor: float = PRIOR_FLOOR,
 ) -> tuple[float, float]:
     """Fit location and scale to block maxima and what is left of the default law.
 
-    maxima : ``(n,)``, in any order; may be empty
+    maxima : ``(n,)``, in any order; may be empty; floor : least scale, as a share of prior_scale
     """
     n = len(maxima)
     n_prior = max(0, N_PRIOR - n // 2)
@@ -118,5 +124,5 @@ def fit_law(
     pool.sort()
     middle = quantile(pool, 0.5)
     scale = (quantile(pool, 0.75) - quantile(pool, 0.25)) / QUARTILES
-    scale = max(scale, LEAST_SPREAD * abs(middle), PRIOR_FLOOR * prior_scale)
+    scale = max(scale, LEAST_SPREAD * abs(middle), floor * prior_scale)
     return middle - MEDIAN * scale, scale

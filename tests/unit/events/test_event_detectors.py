@@ -318,7 +318,9 @@ def test_rare_for_this_key_but_common_for_its_peers():
 
 @pytest.mark.parametrize("trained", [False, True])
 def test_how_a_stream_is_cut_does_not_matter(trained):
-    detector = RareEvents().fit(rows(frame(1000))) if trained else RareEvents()
+    detector = RareEvents()
+    if trained:
+        detector.fit(rows(frame(1000)), groups=np.arange(1000, dtype=np.int32) % 2)
     items = rows(pl.concat([frame(1600, seed=5), mixed(frame(200, seed=6))]))
     slots = np.random.default_rng(0).integers(0, 2, len(items)).astype(np.int32)
     admit = np.arange(len(items)) % 600 < 500
