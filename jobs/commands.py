@@ -18,7 +18,7 @@ from jobs.build import check_detector, detector_info, make, records_of
 from jobs.console import bar, say, status
 from jobs.graph_commands import fit_graph_file, score_graph_file
 from jobs.item_commands import fit_rows, score_rows
-from jobs.offline.items import Asked
+from jobs.offline.item_files import Asked
 from jobs.offline.judged import Account
 from jobs.offline.replay import joined, read_file
 from jobs.offline.score import Scored, describe, fit_table, pipeline_for, score_table

@@ -19,7 +19,7 @@ from jobs.offline.graphs import (
     training_graphs,
     windows_of,
 )
-from jobs.offline.items import Asked, pipeline_of, read_items
+from jobs.offline.item_files import Asked, pipeline_of, read_items
 from streamad.config import PipelineConfig
 from streamad.detectors import DETECTORS
 from streamad.operators.detect import DetectOperator

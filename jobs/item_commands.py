@@ -13,7 +13,8 @@ import polars as pl
 
 from jobs.build import check_detector, from_artifact, make, make_detector, require_trained
 from jobs.console import bar, say, status
-from jobs.offline.items import Asked, ItemTable, pipeline_of, read_items, score_items
+from jobs.offline.item_files import Asked, ItemTable, pipeline_of, read_items
+from jobs.offline.items import score_items
 from jobs.offline.tables import write_table
 from streamad.artifacts import load_artifact, load_manifest
 from streamad.config import PipelineConfig

@@ -76,7 +76,7 @@ def score(  # noqa: PLR0913 - one argument an option
     window; 'streamad detectors' lists it) is printed.
     """
     from jobs.commands import score_file
-    from jobs.offline.items import Asked
+    from jobs.offline.item_files import Asked
 
     score_file(
         file,
@@ -133,7 +133,7 @@ def fit(  # noqa: PLR0913 - one argument an option
     pass it to 'streamad score --artifact'.
     """
     from jobs.commands import fit_file
-    from jobs.offline.items import Asked
+    from jobs.offline.item_files import Asked
 
     fit_file(
         detector,

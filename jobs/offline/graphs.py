@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from connectors.files import read_sheet
 from connectors.files.graphs import read_graphs
 from connectors.files.sheet import require_column
-from jobs.offline.items import MINUTE_MS, Asked, ItemTable, run_items
+from jobs.offline.item_files import MINUTE_MS, Asked, ItemTable
+from jobs.offline.items import run_items
 from jobs.offline.score import Progress
 from streamad.errors import ConfigError
 from streamad.graphs.rows import Graphs
