@@ -1,0 +1,77 @@
+"""The example pipelines read what the tools they are for write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+
+from jobs.build import check_detector
+from jobs.offline.replay import codec_of
+from streamad.config import load_pipeline
+
+FOLDER = Path(__file__).resolve().parents[2] / "docs" / "examples"
+KUBERNETES = {
+    "kind": "Event", "level": "Metadata", "stage": "ResponseComplete",
+    "requestURI": "/api/v1/namespaces/shop/secrets", "verb": "list",
+    "user": {"username": "system:serviceaccount:shop:cart", "groups": ["system:authenticated"]},
+    "sourceIPs": ["10.0.0.7"], "userAgent": "kubectl/v1.31.0",
+    "objectRef": {"resource": "secrets", "namespace": "shop", "apiVersion": "v1"},
+    "responseStatus": {"metadata": {}, "code": 403},
+    "stageTimestamp": "2026-03-01T12:00:00.123456Z",
+}  # fmt: skip
+LINUX = {
+    "@timestamp": "2026-03-01T12:00:00.123Z", "host": {"name": "web-1"}, "user": {"name": "root"},
+    "event": {"action": "executed", "outcome": "success"},
+    "process": {"executable": "/usr/bin/nc", "pid": 77, "parent": {"name": "bash"}},
+}  # fmt: skip
+WINDOWS = {
+    "@timestamp": "2026-03-01T12:00:00.123Z", "host": {"name": "ws-5"}, "user": {"name": "alice"},
+    "event": {"code": "4688"}, "winlog": {"channel": "Security"},
+    "process": {"name": "powershell.exe", "parent": {"name": "winword.exe"}},
+}  # fmt: skip
+FLOW = {
+    "@timestamp": "2026-03-01T12:00:00.123Z", "observer": {"name": "site-a"},
+    "source": {"ip": "10.0.0.1", "port": 4711}, "destination": {"ip": "10.0.0.9", "port": 443},
+    "network": {"packets": 12, "bytes": 9_000},
+}  # fmt: skip
+CALL = {
+    "tenant": "shop", "ts": 1_772_366_400_000, "client": "cart", "server": "db",
+    "connection_type": "database", "calls": 3,
+}  # fmt: skip
+CASES = {
+    "kubernetes-audit": (KUBERNETES, {
+        "verb": "list", "objectRef.resource": "secrets", "objectRef.namespace": "shop",
+        "userAgent": "kubectl/v1.31.0", "responseStatus.code": "403",
+    }),
+    "linux-audit": (LINUX, {
+        "event.action": "executed", "process.executable": "/usr/bin/nc",
+        "process.parent.name": "bash", "event.outcome": "success",
+    }),
+    "windows-events": (WINDOWS, {
+        "event.code": "4688", "winlog.channel": "Security", "process.name": "powershell.exe",
+        "process.parent.name": "winword.exe",
+    }),
+    "flow-records": (FLOW, ("10.0.0.1", "10.0.0.9", None, 12.0)),
+    "service-graph": (CALL, ("cart", "db", "database", 3.0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_example_reads_its_records(name):
+    config = load_pipeline(FOLDER / f"{name}.yaml", environment={})
+    check_detector(config)
+    record, wanted = CASES[name]
+    made = codec_of(config).decode([orjson.dumps(record)], np.arange(1), np.full(1, -1))
+    assert not made.rejected
+    rows = made.batch.values
+    if config.input.records == "events":
+        assert rows.fields.to_dicts() == [wanted]
+        return
+    assert (rows.source[0], rows.target[0], rows.target_type[0], rows.weight[0]) == wanted
+
+
+def test_each_example_is_tested():
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == set(CASES)
