@@ -186,6 +186,9 @@ class ShardState:
         arrays = {n: array for n, array in arrays.items() if not n.startswith((SHARED, OPEN))}
         self._require_shapes(arrays, len(names))
         self._require_ranges(arrays)
+        if held:
+            # What does not fit is refused before anything is taken.
+            self.windows.load_apart(np.arange(len(names), dtype=np.int32), held)
         if self.shared is not None:
             self.shared.load(shared)
         waiting = _part(arrays, WAITING.removesuffix("."))

@@ -180,9 +180,10 @@ class GraphWindows:
 
         moved : ``(n, 3)``: row, and the first pane of its key's open windows before and after it
         """
-        self._compact()
+        mine = np.isin(self._open.code, codes[moved[:, 0]])
+        found = _added_up(self._open.take(mine), self.plan.max_edges)
+        others = self._open.take(~mine)
         made = []
-        found = self._open
         order = np.argsort(found.code, kind="stable")
         by_code = found.code[order]
         for row, before, after in moved.tolist():
@@ -200,13 +201,13 @@ class GraphWindows:
                 inside = (found.pane[own] >= first) & (found.pane[own] < first + self.plan.panes)
                 made.append((row, int(code), first, own[inside]))
         if made:
-            yield self._block(made)
-        self._open = found.take(found.pane >= self.state["done"][found.code])
+            yield self._block(found, made)
+        self._open = _joined(others, found.take(found.pane >= self.state["done"][found.code]))
 
-    def _block(self, made: list[tuple[int, int, int, Ids]]) -> WindowBlock:
+    def _block(self, found: _Open, made: list[tuple[int, int, int, Ids]]) -> WindowBlock:
         plan = self.plan
         graph = np.repeat(np.arange(len(made)), [len(rows) for *_, rows in made])
-        edges = self._open.take(np.concatenate([rows for *_, rows in made]))
+        edges = found.take(np.concatenate([rows for *_, rows in made]))
         begin = np.array([first for _, _, first, _ in made], np.int64) * plan.slide_ms
         end = begin + plan.span_ms
         values = _graphs(graph, edges, np.stack([begin, end], axis=1), self._names, plan)
