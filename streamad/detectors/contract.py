@@ -130,9 +130,10 @@ class Observed(Protocol):
 class ItemDetector(ABC, Generic[Items]):
     """One way of saying how strange an item is.
 
-    Scores are float32, finite, higher is stranger. ``score`` and ``explain`` never learn, leave
-    their input untouched, and give the same bits for an item alone and in a batch. Equal seeds
-    give equal fits.
+    Scores are float32, finite, higher is stranger; those of events are decades, ``-log10`` of how
+    often an ordinary event scores as much: a key's are added up (`streamad.scoring.evidence`).
+    ``score`` and ``explain`` never learn, leave their input untouched, and give the same bits for
+    an item alone and in a batch. Equal seeds give equal fits.
     """
 
     info: ClassVar[DetectorInfo]

@@ -125,6 +125,27 @@ class Modality(ABC):
         del batch, hashes
         return np.empty(0, np.int64)
 
+    @property
+    def n_looks(self) -> int:
+        """Return how many looks at an item decide: the detector's, and those added here."""
+        return self.detector.info.n_looks
+
+    def add_up(
+        self,
+        windows: Windows,
+        codes: NDArray[np.int32],
+        end_ms: NDArray[np.int64],
+        looks: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """Return the detector's looks ``(n, m)`` and those of our own ``(n, n_looks)``."""
+        del windows, codes, end_ms
+        return looks
+
+    def reason(self, look: int) -> str:
+        """Return what a finding adds for the look that its peak was seen by."""
+        del look
+        return ""
+
     def sudden(self, values: Any) -> NDArray[np.bool_] | None:
         """Return which items end with a break; None: all that score high do."""
         del values

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from streamad.modalities.base import Item, Modality, Span, Windows
 from streamad.modalities.levels import levels_of
 from streamad.records import Explanation
 from streamad.scoring.episodes import EpisodePlan
+from streamad.scoring.evidence import add_up
+from streamad.scoring.kernels import NEWEST
 from streamad.windows.items import ItemWindows
 from streamad.windows.signals import WindowPlan
 
+SUMMED = "several events of late, each somewhat rare"
 QUIET_MS = 600_000
 """An episode of rows ends once none of its key was strange for so long: a count of rows would be
 milliseconds of a busy key and days of an idle one."""
@@ -67,11 +73,32 @@ class Items(Modality):
 
 
 class Events(Items):
-    """Categorical events."""
+    """Categorical events; their scores are decades of a probability, which add up."""
 
     name = "events"
     records = "events"
     unit = "event"
+
+    @property
+    def n_looks(self) -> int:
+        """Return two: the event itself, and what those of late have together."""
+        return 2
+
+    def add_up(
+        self,
+        windows: Windows,
+        codes: NDArray[np.int32],
+        end_ms: NDArray[np.int64],
+        looks: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """Return each score, and the evidence of its key after it."""
+        total, total_ms = windows.state["evidence"], windows.state["evidence_ms"]
+        summed = add_up(codes, np.ascontiguousarray(looks[:, 0]), end_ms, total, total_ms)
+        return np.stack([looks[:, 0], summed], axis=1)
+
+    def reason(self, look: int) -> str:
+        """Return that no event was enough by itself."""
+        return SUMMED if look == NEWEST else ""
 
 
 class Edges(Items):

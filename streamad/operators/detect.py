@@ -127,7 +127,7 @@ class DetectOperator:
             episodes=Episodes(
                 self.modality.episodes,
                 self._tail,
-                n_looks=self.detector.info.n_looks,
+                n_looks=self.modality.n_looks,
                 seeds=self._seeds,
             ),
             memory=self.detector.new_memory(len(self.config.input.columns)),

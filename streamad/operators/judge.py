@@ -207,6 +207,7 @@ class WindowJudge:
         failed = np.isnan(looks).any(axis=1)
         part.flags[part.ready & failed] |= FLAG_ERROR
         part.ready &= ~failed
+        looks = self._modality.add_up(call.state.windows, part.codes, part.end_ms, looks)
         pick = np.flatnonzero(part.ready)
         suppressed = self._suppressed(call, part, pick, looks[pick])
         verdict = call.state.episodes.judge(
@@ -230,7 +231,7 @@ class WindowJudge:
             verdict.score, verdict.p_value, verdict.level,
         )  # fmt: skip
         log.severity[rows] = verdict.severity
-        if self._info.n_looks > 1:
+        if looks.shape[1] > 1:
             log.newest[rows], log.newest_p[rows], log.newest_level[rows] = (
                 looks[pick, 1], verdict.newest_p, verdict.newest_level,
             )  # fmt: skip
@@ -413,7 +414,7 @@ class WindowJudge:
                     episode=episode,
                     measured=measured,
                     explanation=(None if why is None else self._modality.explanation(why, i, item)),
-                    reason=_reason(what, int(verdict.look[event]), int(part.still[place])),
+                    reason=self._reason(what, verdict, event, int(part.still[place])),
                 )
             )
             call.out.counts[f"findings_{_STATES[what]}"] += 1
@@ -450,6 +451,17 @@ class WindowJudge:
             known[code, 1] = max(until_ms, int(known[code, 1]))
         return int(known[code, 0]), int(known[code, 1])
 
+    def _reason(self, what: int, verdict: Judgement, event: int, still: int) -> str:
+        if what == ADOPTED:
+            return ADOPTED_TEXT
+        if what == ENDED:
+            return ""
+        if verdict.look[event] == FROZEN:
+            return frozen(still)
+        # Of an item that is rare enough by itself no other look needs a word.
+        alone = verdict.score[event] >= verdict.level[event]
+        return "" if alone else self._modality.reason(int(verdict.look[event]))
+
     def _explain(self, call: Call, part: _Round, places: NDArray[np.int64]) -> Any:
         try:
             if part.seen is not None:
@@ -476,14 +488,6 @@ class _Failed:
 
     def explain(self, places: NDArray[np.int64]) -> Any:
         raise NotImplementedError(self.reason, places)
-
-
-def _reason(what: int, look: int, still: int) -> str:
-    if what == ADOPTED:
-        return ADOPTED_TEXT
-    if look == FROZEN and what != ENDED:
-        return frozen(still)
-    return ""
 
 
 def _is_gated(scoring: ScoringConfig) -> bool:

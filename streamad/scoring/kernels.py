@@ -243,7 +243,7 @@ def judge_windows(
         if two and not final[i]:
             if delay > 0 and count[k] >= delay:
                 s[0] = max(s[0], recent[k, count[k] % delay])
-            if count[k] > 0:
+            if count[k] > 0 and size > 1:
                 # Of what lies far beyond the alert level no more is carried on, or it would trail.
                 top = laws[k, 0, 0] + laws[k, 0, 2] + laws[k, 0, 1] * marks[k, 2]
                 before = min(hold[SMOOTH], np.float32(CARRIED * top))

@@ -1,4 +1,6 @@
-"""The compiled pass behind `streamad.scoring.sudden`."""
+"""The compiled passes behind `streamad.scoring.sudden` and `streamad.scoring.evidence`."""
+
+import numpy as np
 
 from streamad.compiled import compiled
 
@@ -43,3 +45,19 @@ def find_breaks(values, tails, most_before, limit, found):
                 share = 1.0 / tail + 1.0 / before + ahead * ahead / spread
                 told = told or not off * off <= bound * share
         found[i] = told
+
+
+@compiled
+def sum_evidence(codes, score, end_ms, settings, total, total_ms, out):
+    half_life, ordinary, most = settings
+    for i in range(len(codes)):
+        k = codes[i]
+        if not np.isfinite(score[i]):
+            out[i] = np.float32(np.nan)
+            continue
+        gap = max(end_ms[i] - total_ms[k], 0)
+        # Not a power of two: how those are rounded differs between processors, and this is state.
+        kept = total[k] / (1.0 + gap / half_life)
+        total[k] = min(max(kept + score[i] - ordinary, 0.0), most)
+        total_ms[k] = max(end_ms[i], total_ms[k])
+        out[i] = np.float32(total[k])

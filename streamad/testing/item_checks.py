@@ -40,6 +40,8 @@ def yield_item_checks(cls: type[ItemDetector[Any]]) -> Iterator[Check]:
     yield check_equal_fits_are_equal
     yield check_odd_items_are_scored
     yield check_explanations_are_whole
+    if cls.info.modality == "events":
+        yield check_scores_of_events_are_decades
     if cls.info.needs_training:
         yield check_unfitted_is_a_named_error
     if cls().new_memory(3) is not None:
@@ -144,6 +146,13 @@ def check_explanations_are_whole(cls: type[ItemDetector[Any]]) -> None:
         total = sum(why.variates.values())
         assert not why.variates or abs(total - 1) < 1e-4, f"shares add up to {total}"
         assert set(why.observed) <= set(why.variates) or not why.variates, "a part has no share"
+
+
+def check_scores_of_events_are_decades(cls: type[ItemDetector[Any]]) -> None:
+    """Scores of one key add up, so half of the ordinary events score less than one decade."""
+    scores = stream(fitted(cls), ordinary_items(cls.info.modality, 300, seed=11))
+    assert scores.min() >= 0, "a score is below 0"
+    assert np.median(scores) < 1, f"the median of ordinary scores is {np.median(scores):.2f}"
 
 
 def check_unfitted_is_a_named_error(cls: type[ItemDetector[Any]]) -> None:

@@ -25,7 +25,14 @@ class ItemWindows:
     """The clock of each key of one shard, all that rows judged one by one need."""
 
     def __init__(self, lateness_ms: int) -> None:
-        self.state = KeyedArrays({"clock": ((), np.int64, NEVER)})
+        self.state = KeyedArrays(
+            {
+                "clock": ((), np.int64, NEVER),
+                # What scores of late have together, and when; see `streamad.scoring.evidence`.
+                "evidence": ((), np.float64, 0.0),
+                "evidence_ms": ((), np.int64, 0),
+            }
+        )
         self._lateness = max(lateness_ms, LEAST_LATENESS_MS)
 
     def reset(self, codes: NDArray[np.int32]) -> None:

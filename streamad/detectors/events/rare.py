@@ -145,7 +145,7 @@ class RareEvents(ItemDetector[EventRows]):
             return np.zeros(len(items), np.float32) if judged is None else _worst(judged[:, :, 0])
         scores = self._ranks.score(self._members.of(self._encoded(items)))
         if judged is not None:
-            scores = np.maximum(scores, _worst(judged[:, :, 1]))
+            scores = np.maximum(scores, _worst(judged.min(axis=2)))
         return scores
 
     def explain(

@@ -85,7 +85,9 @@ def explain_events(
     made = []
     for row in range(len(items)):
         observed, quoted = _values(items, row)
-        peers = np.zeros(len(quoted)) if judged is None else judged[row, :, 1].astype(np.float64)
+        peers = (
+            np.zeros(len(quoted)) if judged is None else judged[row].min(axis=1).astype(np.float64)
+        )
         by_key = len(peers) > 0 and peers.max() - np.log10(len(peers)) >= combined[row]
         if by_key and peers.max() > 0:
             parts, text = (

@@ -31,11 +31,11 @@ HOUR_MS = 3_600_000
 
 
 class Lengths(ItemDetector[EventRows]):
-    """How long a name is: enough to follow a row through the operator."""
+    """A tenth of how long a name is, as decades: enough to follow a row through the operator."""
 
     info = DetectorInfo(
         name="lengths", summary="length of a name", modality="events",
-        tail=(4.0, 5.0, 6.0, 7.0),
+        tail=(1.0, 2.0, 3.0, 4.0),
     )  # fmt: skip
 
     def fit(self, items: EventRows, /, *, groups: Ints | None = None) -> Self:
@@ -44,7 +44,8 @@ class Lengths(ItemDetector[EventRows]):
     def score(
         self, items: EventRows, /, *, memory: Memory | None = None, slots: Ints | None = None
     ) -> Floats:
-        return items.fields["process"].str.len_bytes().fill_null(0).to_numpy().astype(np.float32)
+        lengths = items.fields["process"].str.len_bytes().fill_null(0).to_numpy()
+        return lengths.astype(np.float32) / np.float32(10)
 
     def explain(
         self, items: EventRows, /, *, memory: Memory | None = None, slots: Ints | None = None
@@ -62,7 +63,7 @@ class Population(SharedMemory):
     """How often each length came, of all keys."""
 
     def __init__(self) -> None:
-        self.counts = np.zeros(64, np.float64)
+        self.counts = np.zeros(128, np.float64)
 
     def state(self) -> Arrays:
         return {"counts": self.counts.copy()}
@@ -80,7 +81,7 @@ class Rarity(Lengths):
 
     info = DetectorInfo(
         name="rarity", summary="seldom lengths", modality="events", scope="partition",
-        tail=(3.0, 5.0, 8.0, 12.0),
+        tail=(0.8, 1.0, 1.5, 2.0),
     )  # fmt: skip
 
     def new_shared(self) -> Population:
@@ -89,8 +90,8 @@ class Rarity(Lengths):
     def watch(self, shared: SharedMemory, items: EventRows, /) -> _Seen:
         assert isinstance(shared, Population)
         looks = np.empty((len(items), 1), np.float32)
-        for i, length in enumerate(self.score(items).astype(int).tolist()):
-            looks[i] = np.log1p(shared.counts.sum() / (shared.counts[length] + 1)) ** 2
+        for i, length in enumerate((10 * self.score(items)).round().astype(int).tolist()):
+            looks[i] = np.log10((shared.counts.sum() + 1) / (shared.counts[length] + 1)) ** 1.5
             shared.counts[length] += 1
         return _Seen(looks, self.explain(items))
 
@@ -119,7 +120,7 @@ def events(n: int = 400, *, strange: tuple[int, ...] = (300, 301), seed: int = 0
     names = ["cat", "ls", "bash", "nginx"]
     rows = [(f"user-{i % 3}", i * 60_000, {"process": names[draw.integers(4)]}) for i in range(n)]
     for at in strange:
-        rows[at] = (*rows[at][:2], {"process": "x" * 40})
+        rows[at] = (*rows[at][:2], {"process": "x" * 90})
     return make_events(rows)
 
 
@@ -192,7 +193,7 @@ def test_an_episode_goes_by_time_not_by_rows():
     draw = np.random.default_rng(1)
     calm = [("u", i * 60_000, {"process": "abc"[: draw.integers(1, 4)]}) for i in range(200)]
     storm = [
-        ("u", 200 * 60_000 + i, {"process": "x" * 40 if i % 50 == 0 else "ls"})
+        ("u", 200 * 60_000 + i, {"process": "x" * 90 if i % 50 == 0 else "ls"})
         for i in range(5_000)
     ]
     after = [("u", 202 * 60_000 + i * 60_000, {"process": "ls"}) for i in range(30)]
@@ -200,8 +201,29 @@ def test_an_episode_goes_by_time_not_by_rows():
     _, findings = run(operator, [make_events(calm + storm + after)])
     assert [f.state for f in sorted(findings, key=lambda f: f.sequence)] == ["began", "ended"]
     last = max(findings, key=lambda f: f.sequence)
-    assert last.until_ms == 200 * 60_000 + 4_950
+    assert 4_950 <= last.until_ms - 200 * 60_000 < 5_000
     assert last.window_end_ms - last.until_ms >= 600_000
+
+
+def test_weak_evidence_adds_up_to_one_episode():
+    """No event of the burst is rarer than what comes once an hour; together they never came."""
+    draw = np.random.default_rng(2)
+    decades = draw.exponential(1 / np.log(10), 6_000)
+    decades[4_000:4_040] = 1.6
+    rows = [("u", i * 60_000, {"process": "x" * round(10 * d)}) for i, d in enumerate(decades)]
+    rows = [
+        (key, t - 57_000 * max(0, min(i, 4_040) - 4_000), fields)
+        for i, (key, t, fields) in enumerate(rows)
+    ]
+    operator = DetectOperator(config(), Lengths())
+    _, findings = run(operator, [make_events(rows)])
+    began = [one for one in findings if one.state == "began"]
+    burst_ms = 4_000 * 60_000
+    within = [one for one in began if 0 <= one.began_ms - burst_ms <= 120_000]
+    assert len(within) == 1
+    assert "several events" in within[0].reason
+    alerts = [one for one in began if one.peak_p_value <= one.alert_p]
+    assert len(alerts) <= 4, "two looks, at once in five days each, in four days"
 
 
 def test_settings_of_series_are_refused_in_one_line():
