@@ -141,6 +141,8 @@ class ItemDetector(ABC, Generic[Items]):
     """Arrays of ``state`` that hold no NaN and no infinity; other artifacts are refused."""
     from_elsewhere: ClassVar[tuple[str, ...]] = ()
     """Parameters that name what is loaded from elsewhere: an artifact alone may not choose it."""
+    calibrated: ClassVar[bool] = False
+    """``fit`` sees to it that ``info.tail`` holds for the scores: no tail is measured."""
     size: int = 1
     """Samples per item; 1 for all but windows."""
 

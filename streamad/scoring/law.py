@@ -76,14 +76,15 @@ def law_of_tail(tail: tuple[float, ...], *, share: float = CLUSTER_SHARE) -> tup
 
     tail : scores at `TAIL_PROBABILITIES` of a window, or of a row that is judged by itself
     share : length of a cluster of exceedances in blocks; see `probability`. The law is made to hold
-        where blocks reach: at 1e-1 and 1e-2 of windows, at 1e-3 and 1e-4 of rows.
+        at 1e-1 and 1e-2 of windows; of rows, by the tail between 1e-2 and 1e-3.
     """
-    one = 0 if share >= CLUSTER_SHARE else 2
-    low, high = (
-        position(block_probability(p, share=share)) for p in TAIL_PROBABILITIES[one : one + 2]
-    )
-    scale = max((tail[one + 1] - tail[one]) / (high - low), 1e-6)
-    return tail[one] - scale * low, scale
+    if share < CLUSTER_SHARE:
+        # The maximum of many rows with an exponential tail: exactly a Gumbel law (Gumbel 1958).
+        scale = max((tail[2] - tail[1]) / math.log(10), 1e-6)
+        return tail[1] + scale * math.log(TAIL_PROBABILITIES[1] / share), scale
+    low, high = (position(block_probability(p, share=share)) for p in TAIL_PROBABILITIES[:2])
+    scale = max((tail[1] - tail[0]) / (high - low), 1e-6)
+    return tail[0] - scale * low, scale
 
 
 def tail_of_law(location: float, scale: float) -> tuple[float, float, float, float]:

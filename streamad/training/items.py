@@ -51,9 +51,8 @@ def fit_items(
     progress("fitting")
     given = {} if counts is None else {"counts": counts}
     detector.fit(batch.values, groups=codes, **given)
-    tail = getattr(detector, "tail", None)
-    n_measured = len(batch)
-    if tail is None:
+    tail, n_measured = None, 0
+    if not detector.calibrated:
         progress("measuring the tail")
         tail, n_measured = _measure(make, batch, codes)
     manifest = Manifest(

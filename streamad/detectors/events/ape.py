@@ -51,7 +51,7 @@ class Ape(RareEvents):
         learn_every=EVERY,
         delay=EVERY,
         cost="cheap",
-        tail=(0.7, 1.3, 2.1, 2.9),
+        tail=(1.0, 2.0, 3.0, 4.0),
         paper="Chen et al., Entity Embedding-based Anomaly Detection for Heterogeneous Categorical "
         "Events, IJCAI 2016",
     )

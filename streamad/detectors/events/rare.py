@@ -19,16 +19,18 @@ from streamad.detectors.events.peers import EVERY, PeerMemory, hashes_of
 from streamad.detectors.events.reasons import explain_events, explain_keys
 from streamad.errors import ArtifactError, NotFittedError, TrainingError, WindowError
 from streamad.events.counts import ClosedForms, distinct
+from streamad.events.decades import Decades
 from streamad.events.members import Energies, Members, Ranks, sound
 from streamad.events.rows import EventRows
-from streamad.events.vocabulary import Codes, Vocabulary, VocabularySize
+from streamad.events.vocabulary import UNKNOWN, Codes, Vocabulary, VocabularySize
 from streamad.records import Explanation
 
 HELD_OUT: Final = 5
 """One in so many distinct training events measures what is ordinary."""
 FEW: Final = 20
 """Distinct events below which none is held out."""
-TAILS: Final = (1e-1, 1e-2, 1e-3, 1e-4)
+ONCE: Final = 1.5
+"""An event with less mass happened once."""
 MAX_GROUPS: Final = 4096
 """Training keys whose own counts an artifact holds; others start from the population alone."""
 PEERS: Final = ("counts", "totals", "habits")
@@ -73,6 +75,8 @@ class RareEvents(ItemDetector[EventRows]):
         tail=(0.7, 1.3, 2.1, 2.9),
     )
 
+    calibrated = True
+
     def __init__(
         self,
         *,
@@ -85,9 +89,8 @@ class RareEvents(ItemDetector[EventRows]):
         self.seed = seed
         self._members: Members | None = None
         self._ranks: Ranks | None = None
+        self._decades = Decades.fit(np.empty(0, np.float32), np.empty(0))
         self._peers: Arrays = {}
-        self.tail: tuple[float, ...] = self.info.tail
-        """Scores at the tail probabilities 1e-1 to 1e-4 on held-out training events."""
 
     def fit(
         self,
@@ -127,9 +130,11 @@ class RareEvents(ItemDetector[EventRows]):
             energies = sound(members, measured, members.of(measured), self.seed)
         ordinary = Members(vocabulary, closed, energies).of(measured)
         self._ranks = Ranks.fit(ordinary, energies.groups)
-        self.tail = _tail_of(self._ranks.score(ordinary))
+        unseen = self._ranks.score(ordinary)
         closed = ClosedForms.fit(vocabulary, events, of_event)
         self._members = Members(vocabulary, closed, energies)
+        seen = self._ranks.score(self._members.of(events))
+        self._decades = _decades_of(seen, of_event, unseen, of_event[held] if held.any() else None)
         # One key alone has no peers: what is rare for it is what is rare.
         several = groups is not None and len(groups) > 0 and bool((groups != groups[0]).any())
         self._peers = self._learned_peers(items, groups) if several and groups is not None else {}
@@ -143,7 +148,9 @@ class RareEvents(ItemDetector[EventRows]):
         judged = self._judged(items, memory, slots)
         if self._members is None or self._ranks is None:
             return np.zeros(len(items), np.float32) if judged is None else _worst(judged[:, :, 0])
-        scores = self._ranks.score(self._members.of(self._encoded(items)))
+        codes = self._encoded(items)
+        scores = self._decades.of(self._ranks.score(self._members.of(codes)))
+        scores = np.maximum(scores, novelty(self._members.vocabulary, codes))
         if judged is not None:
             scores = np.maximum(scores, _worst(judged.min(axis=2)))
         return scores
@@ -156,7 +163,8 @@ class RareEvents(ItemDetector[EventRows]):
         judged = self._judged(items, memory, slots)
         if self._members is None or self._ranks is None:
             return explain_keys(items, judged)
-        return explain_events(items, self._members, self._ranks, self._encoded(items), judged)
+        combined = self.score(items)
+        return explain_events(items, self._members, self._encoded(items), combined, judged)
 
     @property
     def warm_up(self) -> int:
@@ -206,10 +214,10 @@ class RareEvents(ItemDetector[EventRows]):
             "counts": self._members.closed.state(),
             "models": self._members.energies.state(),
             "ranks": self._ranks.state(),
+            "decades": self._decades.state(),
             "peers": self._peers,
         }
-        made = {f"{part}.{name}": a for part, own in parts.items() for name, a in own.items()}
-        return {**made, "tail": np.array(self.tail, np.float32)}
+        return {f"{part}.{name}": a for part, own in parts.items() for name, a in own.items()}
 
     def load(self, state: Arrays) -> Self:
         """Take back what ``state`` returned; ArtifactError where it is damaged."""
@@ -221,13 +229,13 @@ class RareEvents(ItemDetector[EventRows]):
             energies = Energies.from_state(vocabulary, _part(state, "models"))
             ranks = Ranks.from_state(energies.groups, _part(state, "ranks"))
             peers = _part(state, "peers")
-            tail = tuple(float(x) for x in state["tail"])
             self._require_peers(peers, len(vocabulary.names))
         except (KeyError, ValueError, IndexError) as error:
             msg = f"{self.info.name}: the artifact lacks a part ({error}); fit it again"
             raise ArtifactError(msg) from error
         self._members, self._ranks = Members(vocabulary, closed, energies), ranks
-        self._peers, self.tail = peers, tail
+        self._decades = Decades.from_state(_part(state, "decades"))
+        self._peers = peers
         return self
 
     def _train(
@@ -311,14 +319,38 @@ def _worst(judged: Floats) -> Floats:
     return worst
 
 
-def _tail_of(scores: Floats) -> tuple[float, ...]:
-    """Return the scores at `TAILS`; beyond what was measured, one more per factor of ten."""
-    made: list[float] = []
-    for p in TAILS:
-        here = float(np.quantile(scores, 1 - p)) if p * len(scores) >= 5 or not made else np.inf
-        made.append(here if np.isfinite(here) else made[-1] + 0.8)
-    rising = np.maximum.accumulate(np.array(made) + 1e-3 * np.arange(len(made)))
-    return tuple(float(x) for x in rising)
+def novelty(vocabulary: Vocabulary, codes: Codes) -> Floats:
+    """Return how seldom events have values never seen before, in decades ``(n,)``.
+
+    By the share of training events whose value came but once (Good and Turing 1953). Members that
+    measure what goes together find a new value calm: nothing is known of what it goes with. Of
+    several new values the rarest counts, and half of the others: they often come together.
+    """
+    total = float(vocabulary.counts[vocabulary.starts[0] :][: vocabulary.sizes[0]].sum())
+    due = np.maximum(vocabulary.due, 0.5 / (total + 1.0))
+    new = np.where(codes == UNKNOWN, -np.log10(due)[None, :], 0.0)
+    most = new.max(axis=1, initial=0.0)
+    return np.asarray(most + 0.5 * (new.sum(axis=1) - most), np.float32)
+
+
+def _decades_of(
+    seen: Floats,
+    mass: NDArray[np.float64],
+    unseen: Floats,
+    mass_unseen: NDArray[np.float64] | None,
+) -> Decades:
+    """Return how often events score as much, as they happen.
+
+    seen : scores of all distinct training events, which counts know; unseen : those of held-out
+    ones, which they did not. What happened once was unseen when it came, so held-out events stand
+    for all such (leave one out); what happened often was known but for the first time.
+    """
+    once = mass < ONCE
+    if mass_unseen is None or not (mass_unseen < ONCE).any():
+        return Decades.fit(seen, mass)
+    new = unseen[mass_unseen < ONCE]
+    weight = np.full(len(new), mass[once].sum() / len(new))
+    return Decades.fit(np.concatenate([seen[~once], new]), np.concatenate([mass[~once], weight]))
 
 
 def _part(state: Arrays, part: str) -> dict[str, NDArray[Any]]:

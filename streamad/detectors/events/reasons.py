@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from streamad.detectors.contract import Floats
 from streamad.events.counts import pairs_of
-from streamad.events.members import Members, Ranks
+from streamad.events.members import Members
 from streamad.events.rows import EventRows
 from streamad.events.vocabulary import UNKNOWN, Codes
 from streamad.records import Explanation, Part
@@ -73,13 +73,14 @@ def explain_keys(items: EventRows, judged: Floats | None) -> list[Explanation]:
 
 
 def explain_events(
-    items: EventRows, members: Members, ranks: Ranks, codes: Codes, judged: Floats | None
+    items: EventRows, members: Members, codes: Codes, combined: Floats, judged: Floats | None
 ) -> list[Explanation]:
-    """Explain events by counts and models of training, and by their keys' counts where known."""
+    """Explain events by counts and models of training, and by their keys' counts where known.
+
+    combined : scores without a memory ``(n,)``
+    """
     if len(items) == 0:
         return []
-    scored = members.of(codes)
-    combined = ranks.score(scored)
     evidence = Evidence.of(members, codes)
     tails = field_tails(members, codes)
     made = []
