@@ -37,7 +37,7 @@ class Decades:
         Examples
         --------
         >>> made = Decades.fit(np.array([0, 1, 2], np.float32), np.array([90.0, 9.0, 1.0]))
-        >>> made.of(np.array([0, 1, 2, 3], np.float32)).round(1).tolist()
+        >>> [round(float(x), 1) for x in made.of(np.array([0, 1, 2, 3], np.float32))]
         [0.0, 1.0, 1.8, 2.8]
         """
         if not len(scores):

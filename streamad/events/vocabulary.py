@@ -332,8 +332,11 @@ def _cells(numbers: NDArray[np.float64], mass: NDArray[np.float64]) -> NDArray[n
     alone = values if len(values) <= FEW else values[counts >= HEAVY * own.sum()]
     at = np.searchsorted(np.cumsum(counts), np.array(QUANTILES) * own.sum())
     cut = values[np.minimum(at, len(values) - 1)]
-    begins = [values[:1], cut, alone, np.nextafter(alone, np.inf)]
-    last = np.nextafter(values[-1:], np.inf)
+    # Of the greatest number there is none beyond.
+    with np.errstate(over="ignore"):
+        after = np.nextafter(np.concatenate([alone, values[-1:]]), np.inf)
+    begins = [values[:1], cut, alone, after[:-1]]
+    last = after[-1:]
     made: NDArray[np.float64] = np.unique(np.concatenate([*begins, last]))
     return made
 

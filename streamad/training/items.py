@@ -157,7 +157,7 @@ def tail_of(scores: Floats) -> tuple[float, float, float, float]:
     Examples
     --------
     >>> [round(x, 1) for x in tail_of(np.arange(1000, dtype=np.float32))]
-    [899.1, 989.0, 1079.0, 1168.9]
+    [899.1, 989.0, 1078.9, 1168.8]
     """
     found: list[float] = []
     for p in TAIL_PROBABILITIES:

@@ -18,7 +18,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from connectors.codecs.prometheus import messages
 from connectors.records import cloudevents, scores_log
-from connectors.records.rekeyed import _write
+from connectors.records.rekeyed import Held, _write
+from streamad.config import PipelineConfig
 from streamad.records import Alert, Explanation, Finding, ScoreBatch, SignalBatch
 
 START_MS = 1_700_000_000_000
@@ -178,7 +179,7 @@ def rekeyed(rng: random.Random) -> bytes:
         broker_ms=np.zeros(1, np.int64),
         tags={"dc": pl.Series("dc", [rng.choice(TEXTS) for _ in range(number)])},
     )
-    return _write(batch, np.arange(number))
+    return _write(batch, np.arange(number), Held(PipelineConfig(name="shapes")))
 
 
 def finding(rng: random.Random) -> Finding:

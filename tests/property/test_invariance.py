@@ -17,6 +17,7 @@ from streamad.detectors import DETECTORS
 from streamad.operators.detect import DetectOperator
 from streamad.testing.batches import make_columns
 
+SIGNALS = [name for name in DETECTORS if DETECTORS.load(name).info.modality == "signals"]
 SIZE, N, N_TRAINING = 32, 900, 400
 STEP_MS = 60_000
 COLUMNS = ("score", "level", "p_value", "newest", "newest_level", "newest_p", "severity")
@@ -121,7 +122,7 @@ def test_the_series_show_what_they_are_named_for():
     assert any("has not changed" in event[-1] for event in usual("knn_fused", "frozen").events)
 
 
-@pytest.mark.parametrize("name", list(DETECTORS))
+@pytest.mark.parametrize("name", SIGNALS)
 @settings(max_examples=15, deadline=None)
 @given(data=st.data(), which=st.sampled_from(list(SERIES)), power=st.integers(-20, 20))
 def test_the_unit_of_a_series_does_not_matter(name, data, which, power):
@@ -132,7 +133,7 @@ def test_the_unit_of_a_series_does_not_matter(name, data, which, power):
     require_told(verdict, base, a=a, b=a * units)
 
 
-@pytest.mark.parametrize("name", list(DETECTORS))
+@pytest.mark.parametrize("name", SIGNALS)
 @settings(max_examples=15, deadline=None)
 @given(data=st.data(), which=st.sampled_from(list(SERIES)), power=st.floats(-6, 6))
 def test_where_values_are_rounded_decisions_stay_the_same(name, data, which, power):
@@ -142,7 +143,7 @@ def test_where_values_are_rounded_decisions_stay_the_same(name, data, which, pow
     require_same(verdict, usual(name, which), rtol=0.02)
 
 
-MIRRORED = [name for name in DETECTORS if name != "themis"]
+MIRRORED = [name for name in SIGNALS if name != "themis"]
 """The encoder of THEMIS was trained, and makes of a series upside down something of its own."""
 OPPOSITE = {"both": "both", "above": "below", "below": "above"}
 
@@ -172,7 +173,7 @@ def test_upside_down_what_is_above_is_below(name, which, direction, power, units
 @pytest.mark.parametrize(
     ("unit", "level"), [(1, 100), (1, -100), (1, 1000), (2**-20, 0), (2**20, 0), (2**20, 2**30)]
 )
-@pytest.mark.parametrize("name", list(DETECTORS))
+@pytest.mark.parametrize("name", SIGNALS)
 def test_a_first_departure_is_found_wherever_a_series_stood(name, unit, level):
     """From 0 to 1 or from 100 to 101: a constant series has no unit that makes a change small."""
     base = usual(name, "first departure")

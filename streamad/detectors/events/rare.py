@@ -29,8 +29,6 @@ HELD_OUT: Final = 5
 """One in so many distinct training events measures what is ordinary."""
 FEW: Final = 20
 """Distinct events below which none is held out."""
-ONCE: Final = 1.5
-"""An event with less mass happened once."""
 MAX_GROUPS: Final = 4096
 """Training keys whose own counts an artifact holds; others start from the population alone."""
 PEERS: Final = ("counts", "totals", "habits")
@@ -130,11 +128,9 @@ class RareEvents(ItemDetector[EventRows]):
             energies = sound(members, measured, members.of(measured), self.seed)
         ordinary = Members(vocabulary, closed, energies).of(measured)
         self._ranks = Ranks.fit(ordinary, energies.groups)
-        unseen = self._ranks.score(ordinary)
         closed = ClosedForms.fit(vocabulary, events, of_event)
         self._members = Members(vocabulary, closed, energies)
-        seen = self._ranks.score(self._members.of(events))
-        self._decades = _decades_of(seen, of_event, unseen, of_event[held] if held.any() else None)
+        self._decades = self._measured(self._members, events, of_event)
         # One key alone has no peers: what is rare for it is what is rare.
         several = groups is not None and len(groups) > 0 and bool((groups != groups[0]).any())
         self._peers = self._learned_peers(items, groups) if several and groups is not None else {}
@@ -228,13 +224,14 @@ class RareEvents(ItemDetector[EventRows]):
             closed = ClosedForms.from_state(vocabulary, _part(state, "counts"))
             energies = Energies.from_state(vocabulary, _part(state, "models"))
             ranks = Ranks.from_state(energies.groups, _part(state, "ranks"))
+            decades = Decades.from_state(_part(state, "decades"))
             peers = _part(state, "peers")
             self._require_peers(peers, len(vocabulary.names))
         except (KeyError, ValueError, IndexError) as error:
             msg = f"{self.info.name}: the artifact lacks a part ({error}); fit it again"
             raise ArtifactError(msg) from error
         self._members, self._ranks = Members(vocabulary, closed, energies), ranks
-        self._decades = Decades.from_state(_part(state, "decades"))
+        self._decades = decades
         self._peers = peers
         return self
 
@@ -247,6 +244,21 @@ class RareEvents(ItemDetector[EventRows]):
     ) -> Energies:
         """Return models trained on distinct events that are not held out; here none."""
         return Energies.none(vocabulary.n_ids, events.shape[1])
+
+    def _measured(self, members: Members, events: Codes, mass: NDArray[np.float64]) -> Decades:
+        """Return how often events score as much, as they happen: on a part that was not counted."""
+        if self._ranks is None or len(events) < FEW:
+            return Decades.fit(np.empty(0, np.float32), np.empty(0))
+        draw = np.random.default_rng([self.seed, 0xDEC])
+        whole = np.maximum(np.rint(mass), 1).astype(np.int64)
+        apart = draw.binomial(whole, 1 / HELD_OUT)
+        rest = np.maximum(mass - apart, 0.0)
+        known, asked = rest >= 0.5, apart > 0
+        if not (known.any() and asked.any()):
+            return Decades.fit(np.empty(0, np.float32), np.empty(0))
+        closed = ClosedForms.fit(members.vocabulary, events[known], rest[known])
+        judged = Members(members.vocabulary, closed, members.energies).of(events[asked])
+        return Decades.fit(self._ranks.score(judged), apart[asked].astype(np.float64))
 
     def _encoded(self, items: EventRows) -> Codes:
         if self._members is None:
@@ -331,26 +343,6 @@ def novelty(vocabulary: Vocabulary, codes: Codes) -> Floats:
     new = np.where(codes == UNKNOWN, -np.log10(due)[None, :], 0.0)
     most = new.max(axis=1, initial=0.0)
     return np.asarray(most + 0.5 * (new.sum(axis=1) - most), np.float32)
-
-
-def _decades_of(
-    seen: Floats,
-    mass: NDArray[np.float64],
-    unseen: Floats,
-    mass_unseen: NDArray[np.float64] | None,
-) -> Decades:
-    """Return how often events score as much, as they happen.
-
-    seen : scores of all distinct training events, which counts know; unseen : those of held-out
-    ones, which they did not. What happened once was unseen when it came, so held-out events stand
-    for all such (leave one out); what happened often was known but for the first time.
-    """
-    once = mass < ONCE
-    if mass_unseen is None or not (mass_unseen < ONCE).any():
-        return Decades.fit(seen, mass)
-    new = unseen[mass_unseen < ONCE]
-    weight = np.full(len(new), mass[once].sum() / len(new))
-    return Decades.fit(np.concatenate([seen[~once], new]), np.concatenate([mass[~once], weight]))
 
 
 def _part(state: Arrays, part: str) -> dict[str, NDArray[Any]]:

@@ -150,7 +150,7 @@ def test_a_strange_event_is_a_finding_with_its_own_time_and_words(detector):
     assert began[0].explanation.text.startswith("long name: process=xxx")
     assert began[0].explanation.entities
     assert {one.entity["user"] for one in began} == {"user-0", "user-1"}
-    assert {f.state for f in findings} == {"began", "ended"}
+    assert {f.state for f in findings} >= {"began", "ended"}
 
 
 @pytest.mark.parametrize("detector", [Lengths, Rarity])
