@@ -16,7 +16,7 @@ import polars as pl
 from connectors.files import ROW_MS
 from jobs.build import check_detector, detector_info, make, records_of
 from jobs.console import bar, say, status
-from jobs.graph_commands import fit_graph_file, score_graph_file
+from jobs.graph_commands import fit_graph_file, fit_graphs_for, score_graph_file
 from jobs.item_commands import fit_rows, score_rows
 from jobs.offline.item_files import Asked
 from jobs.offline.judged import Account
@@ -238,6 +238,9 @@ def _fit_for_pipeline(
     for note in (*notes, *([account.rejections()] if account.rejected else [])):
         say(note)
     with status(f"fitting {detector}") as tell:
+        if detector_info(detector).modality == "graphs":
+            batch = joined([part.batch for part in parts])
+            return fit_graphs_for(config, batch, facts=facts, progress=tell)
         fit: Any = fit_detector if config.input.records == "signals" else fit_items
         fitted: Fitted = fit(
             lambda chosen: make(detector, size=chosen, params=config.detector.params),

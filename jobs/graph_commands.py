@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jobs.build import check_detector, make, make_detector
 from jobs.console import bar, say, status
 from jobs.item_commands import operator_of, write
@@ -22,8 +24,10 @@ from jobs.offline.graphs import (
 from jobs.offline.item_files import Asked, pipeline_of, read_items
 from streamad.config import PipelineConfig
 from streamad.detectors import DETECTORS
+from streamad.detectors.contract import ItemDetector
 from streamad.operators.detect import DetectOperator
-from streamad.training.fit import Fitted
+from streamad.records import RecordBatch
+from streamad.training.fit import Fitted, rows_of
 from streamad.training.items import fit_graphs
 
 ENDS: Mapping[str, Any] = {"source": "source", "target": "target"}
@@ -93,7 +97,8 @@ def fit_graph_file(
         rows = read_items(train, "edges", asked)
         config = pipeline_of("edges", rows.fields, detector=detector, params=params)
         check_detector(config)
-        graphs = windows_of(rows, DetectOperator(config, make_detector(config)))
+        batch = rows_of(rows.batch, np.flatnonzero(rows.usable))
+        graphs = windows_of(batch, DetectOperator(config, make_detector(config)))
         notes = [*rows.notes, f"{len(graphs):,} graphs of {config.graphs.span // 1000} s"]
     else:
         table = read_graph_table(train, asked, labels=labels)
@@ -112,3 +117,19 @@ def fit_graph_file(
             facts=facts,
             progress=tell,
         )
+
+
+def fit_graphs_for(
+    config: PipelineConfig,
+    batch: RecordBatch[Any],
+    *,
+    facts: Mapping[str, str],
+    progress: Callable[[str], None],
+) -> Fitted:
+    """Fit a pipeline's detector on the graphs that its windows make of edges."""
+
+    def fresh(_size: int | None) -> ItemDetector[Any]:
+        return make(config.detector.name, params=config.detector.params)
+
+    graphs = windows_of(batch, DetectOperator(config, fresh(None)))
+    return fit_graphs(fresh, config, graphs, facts=facts, progress=progress)

@@ -28,7 +28,7 @@ from safetensors.numpy import save as dump_arrays
 
 from streamad.artifact_files import FILE_NAME, named, read_file, require_known_store, shown
 from streamad.config import PipelineConfig
-from streamad.config_sections import FieldsConfig
+from streamad.config_sections import BY_ROLE, FieldsConfig
 from streamad.detectors import DETECTORS
 from streamad.detectors.contract import Arrays, ItemDetector
 from streamad.errors import ArtifactError, StreamadError, UnfitArtifactError
@@ -228,7 +228,8 @@ def differences(manifest: Manifest, config: PipelineConfig) -> list[str]:
     pairs.append(("input.records", manifest.records, config.input.records))
     names = config.input.columns
     # What a single variate is called in training data says nothing: there is no order to mistake.
-    if len(names) != 1 or len(manifest.variates) != 1 or manifest.records != "signals":
+    lone = len(names) == len(manifest.variates) == 1 and manifest.records == "signals"
+    if not lone and manifest.records not in BY_ROLE:
         pairs.append(("the variates", list(manifest.variates), list(names)))
     for name, value in chosen.params.items():
         pairs.append((f"detector.params.{name}", manifest.params.get(name, "the default"), value))

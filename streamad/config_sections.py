@@ -118,6 +118,8 @@ OWN_FIELDS: Mapping[str, tuple[str, ...]] = {
     "edges": ("source", "target", "source_type", "target_type", "weight"),
 }
 """The fields that only records of one kind have."""
+BY_ROLE = ("edges",)
+"""Records whose fields play roles, so that what they are called says nothing to a detector."""
 SERIES_FORMATS = ("otlp_json", "otlp_proto", "prometheus")
 """Formats that hold nothing but series."""
 

@@ -20,7 +20,8 @@ from jobs.offline.score import Progress
 from streamad.errors import ConfigError
 from streamad.graphs.rows import Graphs
 from streamad.operators.detect import DetectOperator
-from streamad.records import ScoreBatch
+from streamad.records import RecordBatch, ScoreBatch
+from streamad.training.fit import rows_of
 from streamad.windows.signals import WindowBlock
 
 KEY = "graphs"
@@ -169,18 +170,14 @@ def training_graphs(
     return table.graphs[~table.marked], None
 
 
-def windows_of(table: ItemTable, operator: DetectOperator) -> Graphs:
-    """Return the graphs that a file's edges make, all keys together."""
-    graphs = []
-    rows = np.flatnonzero(table.usable)
-    rows = rows[np.argsort(table.batch.time_ms[rows], kind="stable")]
-    names, codes = np.unique(table.batch.keys.to_numpy()[rows], return_inverse=True)
+def windows_of(batch: RecordBatch[Any], operator: DetectOperator) -> Graphs:
+    """Return the graphs that edges make, all keys together."""
+    batch = rows_of(batch, np.argsort(batch.time_ms, kind="stable"))
+    names, codes = np.unique(batch.keys.to_numpy(), return_inverse=True)
     windows = operator.modality.windows()
     windows.state.reserve(len(names))
-    late = np.zeros(len(rows), np.bool_)
-    blocks = windows.ingest(
-        codes.astype(np.int32), table.batch.time_ms[rows], table.batch.values[rows], late
-    )
+    late = np.zeros(len(batch), np.bool_)
+    blocks = windows.ingest(codes.astype(np.int32), batch.time_ms, batch.values, late)
     graphs = [block.values for block in blocks]
     if not graphs:
         msg = (

@@ -8,6 +8,8 @@ import pytest
 
 from jobs.commands import fit_file, score_file
 from jobs.offline.item_files import Asked, read_items
+from streamad.artifacts import load_artifact
+from streamad.config import load_pipeline
 from streamad.errors import ConfigError
 
 NOTHING = {
@@ -163,6 +165,21 @@ def test_edges_with_times_are_cut_into_graphs(tmp_path):
     edges = pl.DataFrame(rows, schema=["time", "source", "target"], orient="row")
     edges.write_csv(tmp_path / "edges.csv")
     fit("graph_vector", tmp_path / "edges.csv", tmp_path / "model")
+    (tmp_path / "p.yaml").write_text(
+        "{name: calls, input: {records: edges, fields: {key: site, time: at, time_unit: iso, "
+        "source: caller, target: callee, source_type: kind}}, graphs: {span: 2m}, detector: {name: "
+        f"graph_vector, artifact: {tmp_path / 'model'}}}}}"
+    )
+    config = load_pipeline(tmp_path / "p.yaml", environment={})
+    load_artifact(str(tmp_path / "model"), config)  # fields of edges may have other names there
+    renamed = edges.rename({"time": "at", "source": "caller", "target": "callee"})
+    renamed.with_columns(site=pl.lit("eu"), kind=pl.lit("pod")).write_csv(tmp_path / "calls.csv")
+    fit_file(
+        "graph_vector", tmp_path / "calls.csv", out=str(tmp_path / "own"), licence="",
+        pipeline=tmp_path / "p.yaml", **NOTHING,
+    )  # fmt: skip
+    _, manifest = load_artifact(str(tmp_path / "own"), config)
+    assert manifest.trained.windows == 24, "of two minutes, as the pipeline has it"
     made = score(tmp_path / "edges.csv", tmp_path / "out.csv", artifact=tmp_path / "model")
     assert len(made) == 49, "the last window is not over"
     assert (made["end_ms"] - made["begin_ms"]).unique().to_list() == [60_000]
