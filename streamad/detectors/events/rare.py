@@ -146,7 +146,7 @@ class RareEvents(ItemDetector[EventRows]):
             return np.zeros(len(items), np.float32) if judged is None else _worst(judged[:, :, 0])
         codes = self._encoded(items)
         scores = self._decades.of(self._ranks.score(self._members.of(codes)))
-        scores = np.maximum(scores, novelty(self._members.vocabulary, codes))
+        scores = with_novelty(scores, self._members.vocabulary, codes)
         if judged is not None:
             scores = np.maximum(scores, _worst(judged.min(axis=2)))
         return scores
@@ -331,18 +331,21 @@ def _worst(judged: Floats) -> Floats:
     return worst
 
 
-def novelty(vocabulary: Vocabulary, codes: Codes) -> Floats:
-    """Return how seldom events have values never seen before, in decades ``(n,)``.
+def with_novelty(scores: Floats, vocabulary: Vocabulary, codes: Codes) -> Floats:
+    """Return scores in which texts never seen before count by themselves ``(n,)``.
 
     By the share of training events whose value came but once (Good and Turing 1953). Members that
     measure what goes together find a new value calm: nothing is known of what it goes with. Of
-    several new values the rarest counts, and half of the others: they often come together.
+    several new values the rarest counts, and half of the others: they often come together. The mean
+    with the score decides, where it is more: new values may come more often than they once did.
     """
     total = float(vocabulary.counts[vocabulary.starts[0] :][: vocabulary.sizes[0]].sum())
     due = np.maximum(vocabulary.due, 0.5 / (total + 1.0))
-    new = np.where(codes == UNKNOWN, -np.log10(due)[None, :], 0.0)
+    texts = ~np.asarray(vocabulary.numbers, np.bool_)
+    new = np.where((codes == UNKNOWN) & texts[None, :], -np.log10(due)[None, :], 0.0)
     most = new.max(axis=1, initial=0.0)
-    return np.asarray(most + 0.5 * (new.sum(axis=1) - most), np.float32)
+    novelty = np.asarray(most + 0.5 * (new.sum(axis=1) - most), np.float32)
+    return np.asarray(np.maximum(scores, np.float32(0.5) * (scores + novelty)), np.float32)
 
 
 def _part(state: Arrays, part: str) -> dict[str, NDArray[Any]]:
