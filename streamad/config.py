@@ -234,6 +234,11 @@ def load_pipeline(path: str | Path, *, environment: Mapping[str, str]) -> Pipeli
 
     ``${NAME}`` and ``${NAME:-default}`` are replaced from ``environment`` in values.
     """
+    return parse_pipeline(read_config(path), name=str(Path(path)), environment=environment)
+
+
+def read_config(path: str | Path) -> str:
+    """Return the text of a configuration file; raises ConfigError."""
     file = Path(path)
     try:
         with file.open("rb") as opened:
@@ -244,22 +249,27 @@ def load_pipeline(path: str | Path, *, environment: Mapping[str, str]) -> Pipeli
         raise ConfigError(msg) from error
     if len(content) > MAX_FILE_BYTES:
         raise ConfigError(too_large(str(file)))
-    return parse_pipeline(text, name=str(file), environment=environment)
+    return text
 
 
 def parse_pipeline(
     text: str, *, name: str = "<pipeline>", environment: Mapping[str, str] | None = None
 ) -> PipelineConfig:
     """Validate the text of a pipeline file; see `load_pipeline`."""
+    return parse_config(text, PipelineConfig, name=name, environment=environment)
+
+
+def parse_config(
+    text: str, model: type[S], *, name: str, environment: Mapping[str, str] | None = None
+) -> S:
+    """Validate the text of a configuration file of a kind; see `load_pipeline`."""
     node, tree = read_yaml(text, name=name)
     used: dict[str, str] = {}
     tree = _substitute(tree, environment or {}, name=name, text=text, used=used)
     try:
-        return PipelineConfig.model_validate(tree)
+        return model.model_validate(tree)
     except ValidationError as error:
-        lines = [
-            explain(problem, node, name=name, model=PipelineConfig) for problem in error.errors()
-        ]
+        lines = [explain(problem, node, name=name, model=model) for problem in error.errors()]
         # Without its cause: a traceback would repeat the values.
         raise ConfigError(_without_values("\n".join(lines), used)) from None
 

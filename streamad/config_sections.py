@@ -17,6 +17,7 @@ from pydantic import (
 
 from streamad.config_values import (
     Duration,
+    Pages,
     Rarity,
     Size,
     format_duration,
@@ -450,6 +451,9 @@ class AlertsConfig(Section):
     """A key field or tag whose value groups alerts (a service, a team)."""
     runbook: str | None = None
     """A link in every alert."""
+    budget: Pages | None = None
+    """``10 per week``: pages that a group is ready to take. It sets how strong an episode must be
+    to be an alert, in place of ``level``; unset: ``level`` decides, and every incident pages."""
     limit: LimitConfig = LimitConfig()
     """Bounds on alerts."""
 

@@ -121,3 +121,47 @@ Rarity = Annotated[
     PlainSerializer(write_level, when_used="json"),
 ]
 """How rare something is: a return period (int, milliseconds) or a window's probability (float)."""
+
+MAX_PAGES = 10_000.0
+_PAGES = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(?:per|/|a)\s*(day|week|month)\s*$")
+_WEEKS = {"day": 7.0, "week": 1.0, "month": 7 / 30.4375}
+
+
+def parse_pages(value: Any) -> Any:
+    """Return pages a week for ``"10 per week"``.
+
+    Examples
+    --------
+    >>> parse_pages("10 per week"), parse_pages("2 per day")
+    (10.0, 14.0)
+    """
+    if isinstance(value, float) and 0 < value <= MAX_PAGES:
+        return value
+    if isinstance(value, str) and (match := _PAGES.match(value)):
+        pages = float(match[1]) * _WEEKS[match[2]]
+        if 0 < pages <= MAX_PAGES:
+            return pages
+    msg = (
+        "expected a number of pages in a time, such as '10 per week' or '2 per day', above 0 and "
+        f"at most {MAX_PAGES:,.0f} a week, got {value!r}"
+    )
+    raise ValueError(msg)
+
+
+def format_pages(value: float) -> str:
+    """Return a budget as it is written.
+
+    Examples
+    --------
+    >>> format_pages(10.0)
+    '10 per week'
+    """
+    return f"{value:g} per week"
+
+
+Pages = Annotated[
+    float,
+    BeforeValidator(parse_pages),
+    PlainSerializer(format_pages, return_type=str, when_used="json"),
+]
+"""A number of pages a week."""

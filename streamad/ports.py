@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from streamad.paging.records import Digest, Incident
 from streamad.records import Alert, Decoded, Finding, RecordBatch, Rejected, ScoreBatch
 
 
@@ -172,6 +173,10 @@ class AlertRecords(Protocol):
 
     def alerts(self, alerts: Sequence[Alert]) -> list[Outgoing]:
         """Return alerts, keyed by their id."""
+        ...
+
+    def incidents(self, incidents: Sequence[Incident], digests: Sequence[Digest]) -> list[Outgoing]:
+        """Return incidents, keyed by their id, and digests, keyed by their group."""
         ...
 
     def rejected(self, messages: Messages, rejected: Sequence[Rejected]) -> list[Outgoing]:

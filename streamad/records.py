@@ -163,6 +163,7 @@ class Finding:
     the findings of that episode from 0, so ``(id, sequence)`` is unique. ``began_ms`` and
     ``until_ms`` are times of the event: its first anomalous sample, and the last one known so far.
     A record without ``until_ms`` (of an earlier version) has the end of its window there.
+    ``born_ms`` is when the key was first seen, unknown (-1) where it was known from training.
     """
 
     id: str
@@ -189,6 +190,7 @@ class Finding:
     explanation: Explanation | None
     input: dict[str, int | str]
     alert_p: float = 1e-4
+    born_ms: int = UNKNOWN_MS
     calm: bool = False
     degraded: str = ""
     reason: str = ""

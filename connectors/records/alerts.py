@@ -14,6 +14,8 @@ from connectors.records import cloudevents, dead_letters
 from connectors.records.typed_json import LATEST_MS, WRONG_TYPE, ShapeError, to_record
 from streamad.alerts.state import RECORD_VERSION
 from streamad.config import PipelineConfig
+from streamad.paging.config import AlertingConfig
+from streamad.paging.records import Digest, Incident
 from streamad.ports import Log, Messages, Outgoing, Source
 from streamad.records import Alert, Finding, Rejected
 
@@ -26,17 +28,21 @@ KEY = re.compile(r".{1,249}/\d{1,9}/.+", re.DOTALL)
 CLOCK_MS = re.compile(rb"-?\d{1,19}")
 
 
-def state_topic(config: PipelineConfig) -> str:
+def state_topic(config: AlertingConfig | PipelineConfig) -> str:
     """Return the name of the topic that holds open alerts."""
     return f"streamad.{config.name}.alert-state"
 
 
 class KafkaAlertRecords:
-    """Records of one pipeline's alerts; ``wall_ms`` stamps dead letters."""
+    """Records of what becomes of findings; ``wall_ms`` stamps dead letters."""
 
-    def __init__(self, config: PipelineConfig, log: Log, *, wall_ms: Callable[[], int]) -> None:
-        self._config, self._log, self._wall_ms = config, log, wall_ms
+    def __init__(
+        self, config: AlertingConfig | PipelineConfig, log: Log, *, wall_ms: Callable[[], int]
+    ) -> None:
+        config = AlertingConfig.of(config) if isinstance(config, PipelineConfig) else config
+        self._log, self._wall_ms = log, wall_ms
         self._alerts, self._state = config.topic("alerts"), state_topic(config)
+        self._incidents = config.topic("incidents")
         self._partitions = len(log.bounds(self._state))
         self._dead_letters = dead_letters.Writer(
             pipeline=config.name, stage="alert", topic=config.output.dead_letters
@@ -63,6 +69,16 @@ class KafkaAlertRecords:
         return [
             Outgoing(topic=self._alerts, key=event.key, value=event.value, headers=event.headers)
             for event in events
+        ]
+
+    def incidents(self, incidents: Sequence[Incident], digests: Sequence[Digest]) -> list[Outgoing]:
+        """Return incidents, keyed by their id, and digests, keyed by their group."""
+        return [
+            Outgoing(topic=self._incidents, key=one.key, value=one.value, headers=one.headers)
+            for one in (
+                *map(cloudevents.encode, incidents),
+                *map(cloudevents.encode, digests),
+            )
         ]
 
     def rejected(self, messages: Messages, rejected: Sequence[Rejected]) -> list[Outgoing]:

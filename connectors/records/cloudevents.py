@@ -14,6 +14,7 @@ from typing import TypeVar
 import orjson
 
 from connectors.records.typed_json import WRONG_TYPE, ShapeError, to_record
+from streamad.paging.records import Digest, Feedback, Incident
 from streamad.records import Alert, Explanation, Finding, Part, Rejected
 from streamad.shown import safe_text
 
@@ -22,7 +23,14 @@ logger = logging.getLogger(__name__)
 Headers = Sequence[tuple[str, bytes | None]]
 Value = TypeVar("Value")
 
-KINDS: Mapping[str, type[Finding] | type[Alert]] = {"finding": Finding, "alert": Alert}
+Record = Finding | Alert | Incident | Digest | Feedback
+KINDS: Mapping[str, type[Record]] = {
+    "finding": Finding,
+    "alert": Alert,
+    "incident": Incident,
+    "digest": Digest,
+    "feedback": Feedback,
+}
 TYPE_PREFIX = "io.streamad."
 VERSION = "v1"
 UNKNOWN_TYPE = "unknown_type"
@@ -123,8 +131,64 @@ def _only(values: Mapping[str, Value], names: Iterable[str]) -> dict[str, Value]
     return {name[:MAX_NAME_CHARS]: values[name] for name in names if name in values}
 
 
-def encode(record: Finding | Alert) -> Event:
-    """Write a finding or an alert; its time is the end of its window, never the wall clock.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _About:
+    """What the attributes of an event are made of."""
+
+    kind: str
+    state: str
+    id: str
+    source: str
+    time_ms: int
+    subject: str
+    key: str
+
+
+def _about(record: Record) -> _About:
+    if isinstance(record, Finding | Alert):
+        finding = isinstance(record, Finding)
+        return _About(
+            kind="finding" if finding else "alert",
+            state=record.state,
+            id=f"{record.id}-{record.sequence}",
+            source=record.pipeline,
+            time_ms=record.window_end_ms,
+            subject=record.key,
+            key=record.tenant if finding else record.id,
+        )
+    if isinstance(record, Incident):
+        return _About(
+            kind="incident",
+            state=record.state,
+            id=f"{record.id}-{record.sequence}",
+            source=record.name,
+            time_ms=record.time_ms,
+            subject=record.members[0].key if record.members else record.group,
+            key=record.id,
+        )
+    if isinstance(record, Digest):
+        return _About(
+            kind="digest",
+            state="sent",
+            id=record.id,
+            source=record.name,
+            time_ms=record.to_ms,
+            subject=record.group,
+            key=record.group,
+        )
+    return _About(
+        kind="feedback",
+        state="given",
+        id=record.id,
+        source="feedback",
+        time_ms=record.time_ms,
+        subject=record.subject,
+        key=record.tenant,
+    )
+
+
+def encode(record: Record) -> Event:
+    """Write a record; its time is of what it is about, never the wall clock.
 
     NaN and infinity become null: JSON has no word for them. An event that is too large is cut.
     """
@@ -132,22 +196,22 @@ def encode(record: Finding | Alert) -> Event:
     if len(value) > MAX_EVENT_BYTES:
         if isinstance(record, Finding):
             record = bounded_finding(record, len(value))
-        else:
+        elif isinstance(record, Alert):
             record = bounded_alert(record, len(value))
         value = orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY)
-    kind = "finding" if isinstance(record, Finding) else "alert"
+    about = _about(record)
     attributes = {
         "ce_specversion": "1.0",
-        "ce_id": f"{record.id}-{record.sequence}",
-        "ce_source": f"/streamad/{record.pipeline}",
-        "ce_type": type_of(kind, record.state),
-        "ce_time": rfc3339(record.window_end_ms),
+        "ce_id": about.id,
+        "ce_source": f"/streamad/{about.source}",
+        "ce_type": type_of(about.kind, about.state),
+        "ce_time": rfc3339(about.time_ms),
         # Whoever shows headers must not be given orders by a key; the body holds it as it is.
-        "ce_subject": safe_text(record.key, MAX_SUBJECT_CHARS),
+        "ce_subject": safe_text(about.subject, MAX_SUBJECT_CHARS),
         "content-type": "application/json",
     }
     return Event(
-        key=(record.tenant if isinstance(record, Finding) else record.id).encode(),
+        key=about.key.encode(),
         value=value,
         headers=tuple((name, text.encode()) for name, text in attributes.items() if text),
     )
@@ -170,7 +234,7 @@ def rfc3339(time_ms: int) -> str:
 
 def decode(
     value: bytes | None, headers: Iterable[tuple[str, bytes | None]], *, message: int = 0
-) -> Finding | Alert | Rejected:
+) -> Record | Rejected:
     """Read one record of a findings or alerts topic; never raises.
 
     message : index of the record in its batch, for the rejection
@@ -192,7 +256,7 @@ def decode(
     return Rejected(message=message, reason=reason, detail=detail[:MAX_DETAIL_CHARS], payload=value)
 
 
-def _decode(value: bytes, headers: Mapping[str, bytes]) -> Finding | Alert:
+def _decode(value: bytes, headers: Mapping[str, bytes]) -> Record:
     body = orjson.loads(value)
     name = headers.get("ce_type", b"").decode()
     if headers.get("content-type", b"").lower().startswith(STRUCTURED.encode()):
@@ -207,10 +271,10 @@ def _decode(value: bytes, headers: Mapping[str, bytes]) -> Finding | Alert:
     return record
 
 
-def _kind_of(name: str) -> type[Finding] | type[Alert]:
+def _kind_of(name: str) -> type[Record]:
     prefix, _, version = name.rpartition(".")
     word = prefix.removeprefix(TYPE_PREFIX).partition(".")[0]
     if not name.startswith(TYPE_PREFIX) or version != VERSION or word not in KINDS:
-        msg = f"the event type is {name!r}; read are {TYPE_PREFIX}{{finding,alert}}.*.{VERSION}"
+        msg = f"the event type is {name!r}; read are {TYPE_PREFIX}{{{','.join(KINDS)}}}.*.{VERSION}"
         raise ShapeError(UNKNOWN_TYPE, msg)
     return KINDS[word]

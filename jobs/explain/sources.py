@@ -166,7 +166,7 @@ def _events(log: Log, topic: str, *, key: str, since_ms: int) -> list[Finding | 
     for messages in _read_since(log, topic, since_ms):
         for payload, record in zip(messages.payloads, messages.raw, strict=True):
             event = cloudevents.decode(payload, record.headers)
-            if not isinstance(event, Rejected) and event.key == key:
+            if isinstance(event, Finding | Alert) and event.key == key:
                 found.append(event)
     return found
 

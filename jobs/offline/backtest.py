@@ -28,10 +28,11 @@ from jobs.offline.replay import Part, between, is_file, read_file, read_topic
 from jobs.offline.score import key_spans
 from jobs.offline.tables import check_output, check_plot, write_table
 from jobs.settings import environment, kafka_settings
-from streamad.alerts.operator import AlertOperator
 from streamad.config import PipelineConfig, load_pipeline
 from streamad.errors import ConfigError
 from streamad.operators.detect import DetectOperator, Position
+from streamad.paging.desk import Desk
+from streamad.paging.records import Digest, Incident
 from streamad.records import Alert, Finding, ScoreBatch, SignalBatch
 from streamad.wording import clock
 
@@ -49,6 +50,8 @@ class Backtest:
     """
 
     alerts: list[Alert] = field(default_factory=list)
+    incidents: list[Incident] = field(default_factory=list)
+    digests: list[Digest] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     keys: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -113,10 +116,11 @@ def replay(
     known = [ms for ms in spacing if ms > 0]
     made.window_ms = int(np.median(known)) * operator.detector.size if known else 0
     made.findings.sort(key=lambda f: (f.window_end_ms, f.key, f.kind, f.sequence))
-    alerting = AlertOperator(operator.config)
-    state = alerting.new_state()
-    made.alerts = alerting.process(state, [(f, f.window_end_ms) for f in made.findings])
-    made.counts["withheld"] = state.counts["alerts_withheld"]
+    desk = Desk(operator.config)
+    state = desk.new_state()
+    told = desk.process(state, [(f, f.window_end_ms) for f in made.findings])
+    made.alerts, made.incidents, made.digests = told.alerts, told.incidents, told.digests
+    made.counts["withheld"] = state.alerts.counts["alerts_withheld"]
     return made
 
 

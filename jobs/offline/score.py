@@ -28,11 +28,11 @@ from jobs.build import (
 from jobs.offline.judged import Account
 from jobs.offline.readiness import samples, still_learning
 from jobs.offline.tables import Table
-from streamad.alerts.operator import AlertOperator
 from streamad.artifacts import load_artifact, load_seeds
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError, TrainingError
 from streamad.operators.detect import DetectOperator
+from streamad.paging.desk import Desk
 from streamad.records import Alert, Finding, ScoreBatch, SignalBatch
 from streamad.training.fit import Fitted, fit_detector, rows_of
 from streamad.windows.keys import KeyTable
@@ -262,8 +262,8 @@ def _stream(operator: DetectOperator, batch: SignalBatch, progress: Progress) ->
 
 def alerts_of(config: PipelineConfig, findings: list[Finding]) -> list[Alert]:
     """Return the alerts that findings would have made, in event time."""
-    operator = AlertOperator(config)
-    return operator.process(operator.new_state(), [(f, f.window_end_ms) for f in findings])
+    desk = Desk(config)
+    return desk.process(desk.new_state(), [(f, f.window_end_ms) for f in findings]).alerts
 
 
 # ------------------------------------------------------------------ from windows back to rows

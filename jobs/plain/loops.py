@@ -14,8 +14,8 @@ from connectors.snapshot_stores import FileSnapshots, TopicSnapshots
 from connectors.telemetry import DETECT_COUNTS
 from jobs.build import build_detect
 from jobs.offline.replay import codec_of
-from streamad.alerts.operator import AlertOperator
 from streamad.config import PipelineConfig
+from streamad.paging.desk import Desk
 from streamad.ports import Decoder, Fault, Log, SnapshotStore, Telemetry, no_fault
 from streamad.runtime.alert import AlertLoop
 from streamad.runtime.detect import DetectLoop
@@ -136,7 +136,7 @@ def alert_loop(
     records = KafkaAlertRecords(config, kafka.log, wall_ms=CLOCK.wall_ms)
     loop = AlertLoop(
         config,
-        AlertOperator(config),
+        Desk(config),
         member=kafka,
         records=records,
         clock=CLOCK,

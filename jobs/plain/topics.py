@@ -10,6 +10,7 @@ from connectors.records.alerts import state_topic
 from connectors.records.rekeyed import rekeyed_topic
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
+from streamad.paging.config import AlertingConfig
 
 _COMPACTED = {
     "cleanup.policy": "compact",
@@ -20,6 +21,7 @@ _COMPACTED = {
     "delete.retention.ms": "3600000",
 }
 _DAY = {"retention.ms": str(86_400_000)}
+_MONTH = {"retention.ms": str(35 * 86_400_000)}
 _WEEK = {"retention.ms": str(7 * 86_400_000)}
 
 
@@ -29,6 +31,10 @@ def output_topics(config: PipelineConfig, partitions: int) -> list[Topic]:
     made = [
         Topic(name=findings, configs=_WEEK),
         Topic(name=config.topic("alerts"), configs={"cleanup.policy": "compact,delete", **_WEEK}),
+        Topic(
+            name=AlertingConfig.of(config).topic("incidents"),
+            configs={"cleanup.policy": "compact,delete", **_MONTH},
+        ),
         Topic(name=config.topic("scores"), partitions=partitions, configs=_WEEK),
         Topic(name=state_topic(config), configs=_COMPACTED),
         Topic(name=config.output.dead_letters.format(topic=findings), configs=_WEEK),

@@ -13,8 +13,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from streamad.alerts.limits import EXEMPT, flood
-from streamad.alerts.state import ENDLESS, STALE_MS, AlertState, Life, finite
+from streamad.alerts.state import ENDLESS, AlertState, Life, finite
 from streamad.config import PipelineConfig
+from streamad.paging.config import AlertingConfig
 from streamad.records import Alert, Explanation, Finding
 from streamad.wording import ADOPTED, Event, is_over, not_sent, resumed, summarise
 from streamad.wording import clock as clock_text
@@ -48,16 +49,18 @@ class AlertOperator:
 
     Examples
     --------
-    >>> from streamad.config import PipelineConfig
-    >>> operator = AlertOperator(PipelineConfig(name="hosts"))
-    >>> operator.process(operator.new_state(), [])
-    []
+        >>> from streamad.config import PipelineConfig
+    from streamad.paging.config import AlertingConfig
+        >>> operator = AlertOperator(PipelineConfig(name="hosts"))
+        >>> operator.process(operator.new_state(), [])
+        []
     """
 
-    def __init__(self, config: PipelineConfig) -> None:
+    def __init__(self, config: AlertingConfig | PipelineConfig) -> None:
+        config = AlertingConfig.of(config) if isinstance(config, PipelineConfig) else config
         self.config = config
         self._update_ms = config.alerts.update_every
-        self._stale_ms = max(STALE_MS, 2 * config.series.ttl)
+        self._stale_ms = config.stale_after
         self._limit = config.alerts.limit
         runbook = config.alerts.runbook
         self._links = {"runbook": runbook} if runbook else {}

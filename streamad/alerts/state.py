@@ -18,9 +18,6 @@ ENDLESS: Final = ("error", "clock")
 """Kinds of findings that have no end: those of a key share one alert, which ends by itself."""
 ERROR_QUIET_MS: Final = 600_000
 """An error has no end of its own: its alert resolves when the log is this far past the last one."""
-STALE_MS: Final = 7 * 86_400_000
-"""Open alerts without a finding for this long (and twice ``series.ttl``) are closed: detect started
-over, or its key moved, and the end of the episode will never come."""
 NEVER_MS: Final = -(2**63)
 MAX_MS: Final = 2**43
 """Times of records lie within: 278 years around 1970. Sums of larger ones overflow."""

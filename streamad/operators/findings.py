@@ -8,7 +8,14 @@ from dataclasses import dataclass, replace
 from streamad.config import PipelineConfig
 from streamad.names import split_key
 from streamad.operators.call import Call
-from streamad.records import Explanation, Finding, FindingKind, FindingState, stable_id
+from streamad.records import (
+    UNKNOWN_MS,
+    Explanation,
+    Finding,
+    FindingKind,
+    FindingState,
+    stable_id,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +108,7 @@ class FindingMaker:
             peak_p_value=measured.peak_p_value,
             level=measured.level,
             alert_p=measured.alert_p,
+            born_ms=self._born_ms(call, code),
             calm=measured.calm,
             n_windows=measured.n_windows,
             explanation=explanation,
@@ -112,6 +120,13 @@ class FindingMaker:
             degraded=self.degraded,
             reason=reason,
         )
+
+    def _born_ms(self, call: Call, code: int) -> int:
+        """Return when a key was first seen; unknown where training or another key stands for it."""
+        flags = call.state.flags
+        if code < 0 or flags["seeded"][code] or flags["stands_in"][code]:
+            return UNKNOWN_MS
+        return int(flags["born_ms"][code])
 
     def end(self, call: Call, code: int, *, at_ms: int, until_ms: int, reason: str) -> None:
         """End a key's open episode without a window that ends it: an alert must not stay open.
@@ -205,18 +220,41 @@ def quarantine(
 
     at : topic, partition and offset of the message
     """
+    return set_aside(
+        config.name,
+        at=at,
+        now_ms=now_ms,
+        reason=reason,
+        detector=config.detector.name,
+        tenant=config.alerts.tenant,
+    )
+
+
+def set_aside(
+    name: str,
+    *,
+    at: tuple[str, int, int],
+    now_ms: int,
+    reason: str,
+    detector: str = "",
+    tenant: str = "default",
+) -> Finding:
+    """Return the finding that a message was set aside; see `quarantine`.
+
+    name : of the pipeline, or of the alerting file
+    """
     topic, partition, offset = at
     key = f"{topic}/{partition}"
     return Finding(
-        id=stable_id(config.name, "quarantine", key, offset),
+        id=stable_id(name, "quarantine", key, offset),
         sequence=0,
         state="began",
         kind="quarantine",
-        pipeline=config.name,
-        detector=config.detector.name,
+        pipeline=name,
+        detector=detector,
         artifact="",
-        tenant=config.alerts.tenant,
-        group=config.name,
+        tenant=tenant,
+        group=name,
         key=key,
         entity={"topic": topic, "partition": str(partition)},
         window_start_ms=now_ms,

@@ -1,7 +1,10 @@
-"""The plain alert job: findings in, alerts out, in the order of the findings' log.
+"""The plain alert job: findings in, alerts and incidents out, in the order of the findings' log.
 
-One transaction holds the alerts, what changed of the open ones, and the findings' offsets; so an
-alert is opened once and resolved once, however often the process dies in between.
+One transaction holds the alerts, the incidents, what changed of the open ones, and the findings'
+offsets; so an alert is opened once and resolved once, however often the process dies in between.
+
+Findings of several pipelines meet at one *desk* per partition number: a tenant's findings have the
+same partition number in every topic, so one desk sees all that a budget or an incident spans.
 """
 
 from __future__ import annotations
@@ -11,10 +14,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from streamad.alerts.operator import AlertOperator
-from streamad.alerts.state import AlertState
 from streamad.config import PipelineConfig
-from streamad.operators.findings import quarantine
+from streamad.operators.findings import set_aside
+from streamad.paging.config import AlertingConfig
+from streamad.paging.desk import Desk, DeskOutput
+from streamad.paging.state import DeskState
 from streamad.ports import (
     AlertRecords,
     Fault,
@@ -26,7 +30,7 @@ from streamad.ports import (
     Telemetry,
     no_fault,
 )
-from streamad.records import Alert, Rejected
+from streamad.records import Rejected
 from streamad.runtime.loop import Loop
 from streamad.runtime.placing import Clock
 from streamad.runtime.recovery import read_note, settings_number
@@ -37,24 +41,32 @@ _TICK_S = 60.0
 
 
 @dataclass(slots=True, kw_only=True)
-class _Part:
-    """One partition of the findings at work."""
+class _Table:
+    """The state of one desk, shared by the partitions of equal number."""
 
     source: Source
-    state: AlertState
-    position: int
+    state: DeskState
     records: list[Outgoing] = field(default_factory=list)
-    dirty: bool = False
     tick_due_s: float = 0.0
 
 
+@dataclass(slots=True, kw_only=True)
+class _Part:
+    """One partition of findings at work."""
+
+    source: Source
+    table: _Table
+    position: int
+    dirty: bool = False
+
+
 class AlertLoop(Loop[_Part]):
-    """Make alerts of the findings a member is given; see `Loop` for what all stages share."""
+    """Make alerts and incidents of the findings a member is given; see `Loop`."""
 
     def __init__(  # noqa: PLR0913 - ports, all by keyword
         self,
-        config: PipelineConfig,
-        operator: AlertOperator,
+        config: AlertingConfig | PipelineConfig,
+        desk: Desk,
         *,
         member: Member,
         records: AlertRecords,
@@ -62,18 +74,23 @@ class AlertLoop(Loop[_Part]):
         telemetry: Telemetry | None = None,
         fault: Fault = no_fault,
     ) -> None:
-        super().__init__(config, member=member, clock=clock, telemetry=telemetry, fault=fault)
-        self._operator, self._records = operator, records
-        self._renew = self._from_first = False
+        config = AlertingConfig.of(config) if isinstance(config, PipelineConfig) else config
+        super().__init__(
+            config.delivery, member=member, clock=clock, telemetry=telemetry, fault=fault
+        )
+        self._config, self._desk, self._records = config, desk, records
+        self._tables: dict[int, _Table] = {}
+        self._renew = False
+        self._from_first: set[str] = set()
         self._settings = settings_number(config.state_checksum())
 
     def _take(self, polled: Sequence[Messages]) -> None:
         for messages in polled:
             part = self.parts[messages.source]
             findings, rejected = self._records.findings(messages)
-            alerts = self._operator.process(part.state, findings)
-            part.records += self._records.rejected(messages, rejected)
-            self._keep(part, alerts)
+            out = self._desk.process(part.table.state, findings)
+            part.table.records += self._records.rejected(messages, rejected)
+            self._keep(part, out)
             part.position = int(messages.offsets[-1]) + 1
             self._ends.heard(part.source, self._clock.seconds())
             for finding, _ in findings:
@@ -83,16 +100,16 @@ class AlertLoop(Loop[_Part]):
         """Open an alert on a record that is no use; return its dead letter."""
         part, now_ms = self.parts[message.source], self._clock.wall_ms()
         at = (*message.source, int(message.offsets[0]))
-        told = quarantine(self._config, at=at, now_ms=now_ms, reason=why)
-        self._keep(part, self._operator.process(part.state, [(told, now_ms)]))
+        told = set_aside(self._config.name, at=at, now_ms=now_ms, reason=why)
+        self._keep(part, self._desk.process(part.table.state, [(told, now_ms)]))
         letter = Rejected(message=0, reason="quarantined", detail=why, payload=None)
         return self._records.rejected(message, [letter])
 
     def renewed(self, topic: str) -> None:
         """Note, from any thread, that a topic was deleted and made anew; see `turn`."""
-        if topic == self._config.topic("findings"):
+        if topic in self._config.findings:
             # Set first: `turn` may run in between.
-            self._from_first = True
+            self._from_first.add(topic)
         self._renew = True
 
     def _prepare(self) -> None:
@@ -100,53 +117,85 @@ class AlertLoop(Loop[_Part]):
         if self._renew:
             self._renew = False
             for part in self.parts.values():
-                part.state.change_all()
+                part.table.state.change_all()
                 part.dirty = True
-        if self._from_first:
+        while self._from_first:
             # Offsets are of the topic that was: where the new one is longer by now, all before
             # them would be passed over. What is read twice changes nothing.
-            self._from_first = False
+            topic = self._from_first.pop()
             for source, part in self.parts.items():
-                part.position, part.dirty = 0, True
-                self._member.place(source, 0)
+                if source.topic == topic:
+                    part.position, part.dirty = 0, True
+                    self._member.place(source, 0)
 
-    def _keep(self, part: _Part, alerts: Sequence[Alert]) -> None:
-        part.records += self._records.alerts(alerts)
+    def _keep(self, part: _Part, out: DeskOutput) -> None:
+        state, records = part.table.state, self._records
+        part.table.records += records.alerts(out.alerts)
+        part.table.records += records.incidents(out.incidents, out.digests)
         part.dirty = True
-        if withheld := part.state.counts.pop("alerts_withheld", 0):
+        if withheld := state.alerts.counts.pop("alerts_withheld", 0):
             self._telemetry.count("alert_withheld_total", withheld)
-        for alert in alerts:
+        for alert in out.alerts:
             self._telemetry.count("alert_alerts_total", state=alert.state)
             if alert.past and alert.state == "opened":
                 self._telemetry.count("alert_past_total")
+        for incident in out.incidents:
+            self._telemetry.count("incident_records_total", state=incident.state)
+        for name in [name for name in state.counts if name.startswith(("pages", "withheld_"))]:
+            n = state.counts.pop(name)
+            if name == "pages_overdrawn":
+                self._telemetry.count("page_overdrawn_total", n)
+            if name.startswith("pages"):
+                self._telemetry.count("page_pages_total", n)
+            else:
+                reason = name.removeprefix("withheld_")
+                self._telemetry.count("page_withheld_total", n, reason=reason)
 
     def _pass_time(self, now_s: float) -> None:
         """Resolve what nobody will: its outcome is committed like that of any finding."""
         for part in self.parts.values():
             self._pass_over(part, now_s)
-            if now_s < part.tick_due_s:
+        for number, table in self._tables.items():
+            if now_s < table.tick_due_s:
                 continue
-            part.tick_due_s = now_s + _TICK_S
-            if len(part.state) and self._member.end_reached(part.source) is not None:
-                alerts = self._operator.tick(part.state, self._clock.wall_ms())
-                if alerts:
-                    self._keep(part, alerts)
+            table.tick_due_s = now_s + _TICK_S
+            parts = [part for part in self.parts.values() if part.source.partition == number]
+            ends = [self._member.end_reached(part.source) for part in parts]
+            # Findings that wait in any of its topics come first: they are older than now.
+            if parts and len(table.state) and None not in ends:
+                out = self._desk.tick(table.state, self._clock.wall_ms())
+                if out.alerts or out.incidents or out.digests:
+                    self._keep(parts[0], out)
 
     def _commit(self, dirty: Sequence[_Part]) -> tuple[str, int]:
-        for part in dirty:
-            changes = part.state.drain_changes()
+        tables = {part.source.partition: part.table for part in dirty}
+        # What a desk knows follows from all its topics, so their offsets belong to it.
+        parts = [part for part in self.parts.values() if part.source.partition in tables]
+        parts += [part for part in dirty if part.source not in self.parts]
+        for table in tables.values():
+            changes = table.state.drain_changes()
             if changes:
-                part.records += self._records.state(part.source, changes, part.state.clock_ms)
-        records = [record for part in dirty for record in part.records]
+                table.records += self._records.state(table.source, changes, table.state.clock_ms)
+        records = [record for table in tables.values() for record in table.records]
         note = json.dumps({"settings": self._settings})
         self._member.commit(
-            records, {part.source: Progress(offset=part.position, note=note) for part in dirty}
+            records, {part.source: Progress(offset=part.position, note=note) for part in parts}
         )
         self._fault("after_commit")
-        for part in dirty:
-            part.records, part.dirty = [], False
-        self._telemetry.gauge("alert_open", sum(len(part.state) for part in self.parts.values()))
+        for table in tables.values():
+            table.records = []
+        for part in parts:
+            part.dirty = False
+        states = [table.state for table in self._tables.values()]
+        self._telemetry.gauge("alert_open", sum(map(len, states)))
+        self._telemetry.gauge("incident_open", sum(len(state.incidents) for state in states))
         return "alert", len(records)
+
+    def _forget(self, sources: Sequence[Source]) -> None:
+        super()._forget(sources)
+        held = {source.partition for source in self.parts}
+        for number in [number for number in self._tables if number not in held]:
+            del self._tables[number]
 
     def _discard(self, part: _Part, settings: int) -> None:
         """Resolve what was opened under other settings: those findings will never have an end.
@@ -156,14 +205,15 @@ class AlertLoop(Loop[_Part]):
         if settings == self._settings or self._config.delivery.on_state_mismatch != "fresh":
             return
         part.dirty = True
-        if alerts := self._operator.discard(part.state):
+        out = self._desk.discard(part.table.state)
+        if out.alerts:
             logger.warning(
                 "%s: %d alerts were opened under other settings; resolved, since "
                 "delivery.on_state_mismatch: fresh discards what they wait for",
                 part.source,
-                len(alerts),
+                len(out.alerts),
             )
-            self._keep(part, alerts)
+            self._keep(part, out)
 
     def _place(self, source: Source) -> None:
         first, after = self._member.log.bounds(source.topic)[source]
@@ -175,11 +225,29 @@ class AlertLoop(Loop[_Part]):
             )
             self._telemetry.count("input_offset_out_of_range_total", topic=source.topic)
             position = first
-        part = _Part(source=source, state=self._operator.new_state(), position=position)
+        table = self._tables.get(source.partition) or self._load(source.partition)
+        part = _Part(source=source, table=table, position=position, dirty=done is None)
+        if done is not None:
+            self._discard(part, read_note(done.note).get("settings", self._settings))
+        now_s = self._clock.seconds()
+        self._ends.heard(source, now_s)
+        self._tables[source.partition] = table
+        self.parts[source] = part
+        self._member.place(source, position)
+        if done is None:
+            self._commit_softly([part])
+        logger.info(
+            "%s resumes at offset %d with %d open alerts", source, position, len(table.state)
+        )
+
+    def _load(self, partition: int) -> _Table:
+        """Return the desk of a partition number as its last owner left it."""
+        source = Source(self._config.findings[0], partition)
+        state = self._desk.new_state()
         # Even without an offset, as after a group was deleted: findings that are read again must
         # not open again what is open, or was resolved.
         records, clock_ms = self._records.load(source)
-        if damaged := part.state.load(records):
+        if damaged := state.load(records):
             name, why = next(iter(damaged.items()))
             logger.error(
                 "%s: the state of %d alerts cannot be read, they will not be resolved; the first "
@@ -190,17 +258,5 @@ class AlertLoop(Loop[_Part]):
                 why,
             )
         if clock_ms is not None:
-            part.state.clock_ms = max(part.state.clock_ms, clock_ms)
-        part.dirty = done is None
-        if done is not None:
-            self._discard(part, read_note(done.note).get("settings", self._settings))
-        now_s = self._clock.seconds()
-        part.tick_due_s = now_s + _TICK_S
-        self._ends.heard(source, now_s)
-        self.parts[source] = part
-        self._member.place(source, position)
-        if done is None:
-            self._commit_softly([part])
-        logger.info(
-            "%s resumes at offset %d with %d open alerts", source, position, len(part.state)
-        )
+            state.clock_ms = max(state.clock_ms, clock_ms)
+        return _Table(source=source, state=state, tick_due_s=self._clock.seconds() + _TICK_S)

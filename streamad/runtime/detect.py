@@ -115,7 +115,10 @@ class DetectLoop(Loop[Shard]):
         counters: Mapping[str, tuple[str, Mapping[str, str]]] | None = None,
         fault: Fault = no_fault,
     ) -> None:
-        super().__init__(config, member=member, clock=clock, telemetry=telemetry, fault=fault)
+        super().__init__(
+            config.delivery, member=member, clock=clock, telemetry=telemetry, fault=fault
+        )
+        self._config = config
         self._operator, self._records, self._store = operator, records, store
         self._decoding = Decoding(decoder, pipeline=config.name)
         self._judging = Judging(

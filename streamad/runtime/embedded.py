@@ -15,9 +15,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from streamad.alerts.operator import AlertOperator
 from streamad.config import PipelineConfig
 from streamad.operators.detect import DetectOperator, DetectOutput
+from streamad.paging.desk import Desk, DeskOutput
+from streamad.paging.records import Digest, Incident
 from streamad.records import Alert, Finding, RecordBatch, Rejected, ScoreBatch
 
 
@@ -36,6 +37,8 @@ class Hooks:
     rejected: Callable[[Rejected], None] = _ignore
     late: Callable[[LateRows], None] = _ignore
     finding: Callable[[Finding], None] = _ignore
+    incident: Callable[[Incident], None] = _ignore
+    digest: Callable[[Digest], None] = _ignore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,15 +112,15 @@ class EmbeddedPipeline:
         self.counts: Counter[str] = Counter()
         self._clock, self._hooks = clock, hooks
         self._shard = operator.new_state()
-        self._alert = AlertOperator(config)
-        self._alerts = self._alert.new_state()
+        self._desk = Desk(config)
+        self._alerts = self._desk.new_state()
         self._records: dict[str, dict[str, Any]] = {}
         self._offset = 0
 
     @property
     def open_alerts(self) -> list[Alert]:
         """Return the alerts that are open, as last sent."""
-        return self._alerts.open_alerts
+        return self._alerts.alerts.open_alerts
 
     @property
     def offset(self) -> int:
@@ -136,7 +139,7 @@ class EmbeddedPipeline:
     def tick(self, now_ms: int) -> list[Alert]:
         """Let time pass while no record comes: keys fall silent, quiet errors resolve."""
         alerts = self._pass_on(self.operator.tick(self._shard, now_ms))
-        return alerts + self._alert.tick(self._alerts, self._clock())
+        return alerts + self._sent(self._desk.tick(self._alerts, self._clock()))
 
     def deliver(
         self,
@@ -195,4 +198,12 @@ class EmbeddedPipeline:
         for finding in out.findings:
             self._hooks.finding(finding)
         recorded_ms = self._clock()
-        return self._alert.process(self._alerts, [(f, recorded_ms) for f in out.findings])
+        findings = [(finding, recorded_ms) for finding in out.findings]
+        return self._sent(self._desk.process(self._alerts, findings))
+
+    def _sent(self, out: DeskOutput) -> list[Alert]:
+        for incident in out.incidents:
+            self._hooks.incident(incident)
+        for digest in out.digests:
+            self._hooks.digest(digest)
+        return out.alerts

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from streamad.config import PipelineConfig
+from streamad.config_sections import DeliveryConfig
 from streamad.errors import MembershipError
 from streamad.ports import (
     Fault,
@@ -46,8 +46,8 @@ class Loop(ABC, Generic[P]):
 
     Parameters
     ----------
-    config : PipelineConfig
-        The pipeline.
+    delivery : DeliveryConfig
+        How often it commits.
     member : Member
         Brings messages and takes records; this loop is its owner.
     clock : Clock
@@ -58,17 +58,17 @@ class Loop(ABC, Generic[P]):
 
     def __init__(
         self,
-        config: PipelineConfig,
+        delivery: DeliveryConfig,
         *,
         member: Member,
         clock: Clock,
         telemetry: Telemetry | None = None,
         fault: Fault = no_fault,
     ) -> None:
-        self._config, self._clock, self._fault = config, clock, fault
+        self._clock, self._fault = clock, fault
         self._telemetry = telemetry or NullTelemetry()
         self._member = Guarded(member, report=self._set_aside, telemetry=self._telemetry)
-        self._commit_s, self._commit_due_s = config.delivery.commit_interval / 1000, 0.0
+        self._commit_s, self._commit_due_s = delivery.commit_interval / 1000, 0.0
         self._placing = Placing(self._member, clock, self._place)
         self._ends = Ends(lambda source, _: self._member.end_reached(source))
         self.parts: dict[Source, P] = {}

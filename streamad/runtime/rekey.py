@@ -82,7 +82,10 @@ class RekeyLoop(Loop[_Part]):
         telemetry: Telemetry | None = None,
         fault: Fault = no_fault,
     ) -> None:
-        super().__init__(config, member=member, clock=clock, telemetry=telemetry, fault=fault)
+        super().__init__(
+            config.delivery, member=member, clock=clock, telemetry=telemetry, fault=fault
+        )
+        self._config = config
         self._decoder, self._records = decoder, records
         self._homes: dict[str, int] = {}
 

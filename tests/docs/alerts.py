@@ -46,6 +46,7 @@ FIELDS = {
     "peak_p_value": "its p-value",
     "level": "the key's entry level at that window",
     "alert_p": "the p-value that has severity 1.0 for this key (`alerts.level`)",
+    "born_ms": "when the key was first seen; -1: it was known from training",
     "calm": "the newest window is ordinary: the event is over, or paused",
     "n_windows": "number of windows of the episode so far",
     "explanation": "finding: observed and expected values, and each variate's share of the "

@@ -12,10 +12,11 @@ import pytest
 from streamad.alerts import state as alert_module
 from streamad.alerts.operator import MAX_SEVERITY, AlertOperator
 from streamad.alerts.operator import severity as severity_of
-from streamad.alerts.state import ERROR_QUIET_MS, STALE_MS
+from streamad.alerts.state import ERROR_QUIET_MS
 from streamad.config import PipelineConfig
 from streamad.config_sections import AlertsConfig
 from streamad.errors import StateError
+from streamad.paging.config import STALE_MS
 from streamad.records import Alert, Explanation, Finding, stable_id
 from streamad.wording import ADOPTED, flapping
 

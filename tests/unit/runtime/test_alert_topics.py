@@ -9,9 +9,9 @@ import pytest
 from connectors.memory import MemoryMember, MemoryTopics
 from connectors.records.alerts import KafkaAlertRecords, state_topic
 from connectors.records.cloudevents import encode
-from streamad.alerts.operator import AlertOperator
 from streamad.config import PipelineConfig
 from streamad.operators.findings import quarantine
+from streamad.paging.desk import Desk
 from streamad.ports import Outgoing
 from streamad.runtime.alert import AlertLoop
 from streamad.runtime.placing import Clock
@@ -37,7 +37,7 @@ def test_findings_of_a_topic_made_again_are_all_read(n_after: int):
     write(topics, 1, 2, 3)
     loop = AlertLoop(
         CONFIG,
-        AlertOperator(CONFIG),
+        Desk(CONFIG),
         member=MemoryMember(log=topics, topics=[FINDINGS], group="alert"),
         records=KafkaAlertRecords(CONFIG, topics, wall_ms=lambda: BEGIN_MS),
         clock=Clock(seconds=lambda: float(next(seconds)), wall_ms=lambda: BEGIN_MS),

@@ -37,7 +37,7 @@ class Echo(Loop[Part]):
         self.inner = MemoryMember(log=topics, topics=["in"])
         self.waited: list[int] = []
         super().__init__(
-            CONFIG,
+            CONFIG.delivery,
             member=self.inner,
             clock=Clock(seconds=lambda: self.now_s, wall_ms=lambda: 0),
             fault=self.notes.append,

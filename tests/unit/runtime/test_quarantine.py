@@ -20,8 +20,8 @@ from connectors.records.detect import KafkaDetectRecords
 from connectors.snapshot_stores import FileSnapshots
 from jobs.build import build_detect
 from jobs.offline.replay import codec_of
-from streamad.alerts.operator import AlertOperator
 from streamad.config import PipelineConfig
+from streamad.paging.desk import Desk
 from streamad.ports import Messages, Progress, Source
 from streamad.records import Decoded
 from streamad.runtime.alert import AlertLoop
@@ -177,7 +177,7 @@ def test_it_is_told_as_a_finding_that_becomes_an_alert(tmp_path: Path):
     job.topics.make(state_topic(CONFIG), 1)
     alert = AlertLoop(
         CONFIG,
-        AlertOperator(CONFIG),
+        Desk(CONFIG),
         member=MemoryMember(log=job.topics, topics=[CONFIG.topic("findings")], group="alert"),
         records=KafkaAlertRecords(CONFIG, job.topics, wall_ms=lambda: BEGIN_MS),
         clock=Clock(seconds=lambda: 0.0, wall_ms=lambda: BEGIN_MS),
@@ -290,7 +290,7 @@ def test_an_alert_stage_is_not_stopped_by_a_record(tmp_path: Path):
         member = MemoryMember(log=topics, topics=[findings.topic], group="alert")
         loop = AlertLoop(
             CONFIG,
-            AlertOperator(CONFIG),
+            Desk(CONFIG),
             member=member,
             records=Records(CONFIG, topics, wall_ms=lambda: BEGIN_MS),
             clock=Clock(seconds=lambda: 0.0, wall_ms=lambda: BEGIN_MS),

@@ -1,0 +1,1 @@
+"""From alerts to pages: budgets, incidents, silences and feedback; see `streamad.paging.desk`."""

@@ -1,0 +1,199 @@
+"""The alerting file: which findings become alerts and incidents, and which of them page.
+
+It spans pipelines. A pipeline without one has the defaults, made by `AlertingConfig.of`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from streamad.config import PipelineConfig, parse_config, read_config
+from streamad.config_sections import DeliveryConfig, LimitConfig, Section
+from streamad.config_values import Duration, Pages
+from streamad.paging.pagers import PagerConfig
+from streamad.paging.times import SilenceConfig
+
+WEEK_MS = 7 * 86_400_000
+STALE_MS = WEEK_MS
+"""Open alerts without a finding for this long are closed: see `AlertingConfig.stale_after`."""
+
+
+class BudgetConfig(Section):
+    """How many pages a group (a service, a team) is ready to take."""
+
+    pages: Pages | None = None
+    """``10 per week``: for each group; unset: every incident pages."""
+    groups: dict[str, Pages] = Field(default_factory=dict)
+    """Other budgets, by the group's name."""
+    memory: Duration = 4 * WEEK_MS
+    """The past whose episodes say how strong one must be: the strongest that the budget affords."""
+    soak: Duration = 86_400_000
+    """How long a series must have been known before it may page."""
+    kinds: tuple[Literal["anomaly", "no_data", "error", "quarantine", "flood", "clock"], ...] = (
+        "anomaly",
+        "no_data",
+    )
+    """Kinds of alerts that may page; others go into the digest."""
+    overdraft: int = Field(default=2, ge=2)
+    """Incidents that so many detectors agree on page even where the budget is spent; the ledger
+    counts them as overdrawn."""
+    digest_every: Duration = 86_400_000
+    """How often what was withheld is reported."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, given: Any) -> Any:
+        return given if isinstance(given, Mapping) else {"pages": given}
+
+    def of(self, group: str) -> float | None:
+        """Return the pages a week of a group; None: no budget."""
+        return self.groups.get(group, self.pages)
+
+
+class IncidentsConfig(Section):
+    """Which alerts are one incident: those that overlap in time and are linked."""
+
+    gap: Duration = 300_000
+    """Alerts no further apart than this count as being at the same time."""
+    links: tuple[str, ...] = ()
+    """Entity fields whose equal value links alerts, beside the group: ``[host, service]``. Default:
+    the group, and all parts of the key but the last."""
+    topology: str | None = None
+    """A file of what depends on what: rows ``source,target`` as CSV or JSON lines, or GraphML."""
+    distance: int = Field(default=2, ge=1, le=4)
+    """Entities at most so many steps apart in the topology are linked."""
+    span: Duration = 7_200_000
+    """An incident takes no new member later than this after it opened, but for one that shares an
+    entity with a member still open."""
+    hold: Duration = 0
+    """How long an incident must last before it pages."""
+    max_members: int = Field(default=300, ge=1, le=500)
+    """Most alerts of an incident; more are counted and not kept."""
+    update_every: Duration = 60_000
+    """The least time between two updates of an incident, unless it becomes much worse."""
+
+
+class LifeConfig(Section):
+    """From finding to alert: the life-cycle."""
+
+    max_age: Duration = 3_600_000
+    """Alerts found later than this after the event are marked ``past``; they page nobody."""
+    update_every: Duration = 60_000
+    """The least time between two updates of an alert, unless it becomes much worse."""
+    runbook: str | None = None
+    """A link in every alert; see ``links``."""
+    links: dict[str, str] = Field(default_factory=dict)
+    """Further links, with the entity filled in: ``{dashboard: https://grafana/d/x?host={host}}``.
+    ``{key}``, ``{group}``, ``{from_ms}`` and ``{to_ms}`` are known too."""
+    limit: LimitConfig = LimitConfig()
+    """Bounds on alerts."""
+
+    @field_validator("runbook", "links")
+    @classmethod
+    def _no_credentials(cls, given: Any) -> Any:
+        for link in given.values() if isinstance(given, dict) else [given] if given else []:
+            if not re.match(r"^https?://", link):
+                msg = f"expected a link that begins with https:// or http://, got {link!r:.80}"
+                raise ValueError(msg)
+            if "@" in link.split("://", 1)[1].split("/", 1)[0]:
+                msg = "a link must not hold a user name or password; take it out"
+                raise ValueError(msg)
+        return given
+
+
+class AlertingOutputConfig(Section):
+    """Names of the output topics; by default they derive from the name."""
+
+    alerts: str | None = None
+    """Default ``streamad.<name>.alerts``."""
+    incidents: str | None = None
+    """Default ``streamad.<name>.incidents``."""
+    dead_letters: str = "{topic}.dlq"
+    """Unusable findings, with the reason."""
+
+
+class AlertingConfig(Section):
+    """Findings of one or several pipelines in; alerts, incidents and pages out."""
+
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")
+    """Part of topic names, consumer groups and ids."""
+    findings: tuple[str, ...] = Field(min_length=1)
+    """The findings topics, of equal numbers of partitions: ``streamad.<pipeline>.findings``."""
+    alerts: LifeConfig = LifeConfig()
+    """The life-cycle."""
+    budget: BudgetConfig = BudgetConfig()
+    """How much may page."""
+    incidents: IncidentsConfig = IncidentsConfig()
+    """What belongs together."""
+    silences: tuple[SilenceConfig, ...] = ()
+    """When nothing pages: maintenance, calendars."""
+    feedback: str | None = None
+    """The topic of what people answered; default ``streamad.<name>.feedback``."""
+    pagers: tuple[PagerConfig, ...] = ()
+    """Who is told; ``streamad run --role page``."""
+    stale_after: Duration = STALE_MS
+    """Open alerts without a finding for this long are closed: their end will never come."""
+    delivery: DeliveryConfig = DeliveryConfig()
+    """Commits."""
+    output: AlertingOutputConfig = AlertingOutputConfig()
+    """Topics that are written."""
+    belongs_to: str = Field(default="", exclude=True, repr=False)
+    """The checksum of the pipeline these are the defaults of; not a setting."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_or_many(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and isinstance(given.get("findings"), str):
+            return {**given, "findings": (given["findings"],)}
+        return given
+
+    @classmethod
+    def of(cls, config: PipelineConfig) -> AlertingConfig:
+        """Return what a pipeline file alone asks for."""
+        own = config.alerts
+        # All of it was validated with the pipeline, in the units it has here.
+        return cls.model_construct(
+            name=config.name,
+            findings=(config.topic("findings"),),
+            alerts=LifeConfig.model_construct(
+                max_age=own.max_age,
+                update_every=own.update_every,
+                runbook=own.runbook,
+                limit=own.limit,
+            ),
+            budget=BudgetConfig.model_construct(pages=own.budget),
+            stale_after=max(STALE_MS, 2 * config.series.ttl),
+            delivery=config.delivery,
+            output=AlertingOutputConfig.model_construct(
+                alerts=config.topic("alerts"), dead_letters=config.output.dead_letters
+            ),
+            belongs_to=config.state_checksum(),
+        )
+
+    def topic(self, role: Literal["alerts", "incidents", "feedback"]) -> str:
+        """Return the name of a topic."""
+        given: str | None = self.feedback if role == "feedback" else getattr(self.output, role)
+        return given or f"streamad.{self.name}.{role}"
+
+    def state_checksum(self) -> str:
+        """Return a checksum over what open alerts are bound to.
+
+        Those of one pipeline end with its state. Of several, each has its own, and what no longer
+        comes ends by ``stale_after``.
+        """
+        if self.belongs_to:
+            return self.belongs_to
+        text = json.dumps({"name": self.name})
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load_alerting(path: str | Path, *, environment: Mapping[str, str]) -> AlertingConfig:
+    """Read an alerting file; mistakes are told as those of a pipeline file."""
+    return parse_config(read_config(path), AlertingConfig, name=str(path), environment=environment)

@@ -1,0 +1,340 @@
+"""The desk: findings in the order of their log become alerts, incidents, and pages.
+
+Pure, as the operators are: state comes in as an argument, and the only clock is the times the log
+holds, so a replay of the log decides the same. Three questions, in this order:
+
+1. Is an episode strong enough? `streamad.paging.budget` sets the boundary of its group, and
+   `streamad.alerts.operator` gives the alert its life-cycle.
+2. What belongs together? `streamad.paging.linking` makes one incident of alerts that are linked.
+3. Does the incident page? Once, if nothing stands against it: a silence, what people answered, the
+   soak of a new series, the tokens of its group. What does not page is counted, and reported in a
+   digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from streamad.alerts.operator import AlertOperator
+from streamad.config import PipelineConfig
+from streamad.paging import wording
+from streamad.paging.budget import DAY_MS, GroupBudget, strength
+from streamad.paging.config import AlertingConfig
+from streamad.paging.linking import Linker
+from streamad.paging.records import Affected, Digest, Incident, IncidentState
+from streamad.paging.state import MAX_INCIDENTS, DeskState, Life
+from streamad.records import UNKNOWN_MS, Alert, Finding, stable_id
+
+RAISED: Final = 1.25
+"""An incident is updated at once when its peak severity has grown by this factor."""
+MAX_SHOWN: Final = 50
+"""Members that the record of an incident names."""
+MAX_PARTS, MAX_SUMMARY_CHARS = 16, 300
+"""Bounds on what is kept of a member: an incident with all of them must fit a record."""
+LEAST_P, MOST_P = 1e-30, 0.9
+SWEEP_MS: Final = 1_000
+"""All open incidents are looked at once in this time."""
+
+SOAK, BUDGET, PAST, HOLD, KIND = "soak", "budget", "past", "hold", "kind"
+"""Reasons for which an incident does not page; silences and answers bring their own."""
+
+
+@dataclass(slots=True)
+class DeskOutput:
+    """What the desk has to say, each in its order."""
+
+    alerts: list[Alert] = field(default_factory=list)
+    incidents: list[Incident] = field(default_factory=list)
+    digests: list[Digest] = field(default_factory=list)
+
+
+class Desk:
+    """Turn findings into alerts, incidents and pages by the settings of an alerting file.
+
+    Examples
+    --------
+    >>> desk = Desk(PipelineConfig(name="hosts"))
+    >>> desk.process(desk.new_state(), [])
+    DeskOutput(alerts=[], incidents=[], digests=[])
+    """
+
+    def __init__(self, config: AlertingConfig | PipelineConfig) -> None:
+        self.config = AlertingConfig.of(config) if isinstance(config, PipelineConfig) else config
+        self._alerts = AlertOperator(self.config)
+        self._linker = Linker(self.config.incidents)
+
+    def new_state(self) -> DeskState:
+        """Return a state without alerts."""
+        return DeskState(alerts=self._alerts.new_state())
+
+    def process(self, state: DeskState, findings: Sequence[tuple[Finding, int]]) -> DeskOutput:
+        """Take findings in the order of their log.
+
+        findings : each with the time in ms its record was written to the log
+        """
+        out = DeskOutput()
+        for finding, recorded_ms in findings:
+            before_ms, state.clock_ms = state.clock_ms, max(state.clock_ms, recorded_ms)
+            judged = self._judge(state, finding)
+            alerts = self._alerts.process(state.alerts, [(judged, recorded_ms)])
+            out.alerts += alerts
+            for alert in alerts:
+                self._attach(state, alert, judged, out)
+            # By the log's clock alone, so that the size of batches changes nothing.
+            if before_ms // SWEEP_MS != state.clock_ms // SWEEP_MS:
+                self._pass_time(state, out)
+        return out
+
+    def tick(self, state: DeskState, now_ms: int) -> DeskOutput:
+        """Let time pass where no finding comes; a runtime that calls this logs ``now_ms``."""
+        out = DeskOutput(alerts=self._alerts.tick(state.alerts, now_ms))
+        for alert in out.alerts:
+            self._attach(state, alert, None, out)
+        self._pass_time(state, out)
+        return out
+
+    def discard(self, state: DeskState) -> DeskOutput:
+        """Resolve every open alert, because the state its end would come from was discarded."""
+        out = DeskOutput(alerts=self._alerts.discard(state.alerts))
+        for alert in out.alerts:
+            self._attach(state, alert, None, out)
+        for life in list(state.incidents.values()):
+            self._resolve(state, life, out)
+        return out
+
+    # ------------------------------------------------------------------ is it strong enough?
+
+    def _judge(self, state: DeskState, finding: Finding) -> Finding:
+        """Return a finding with the boundary its group affords; note it for those to come."""
+        pages = self.config.budget.of(finding.group)
+        if pages is None or finding.kind != "anomaly":
+            return finding
+        group, budget = self._budget(state, finding.group)
+        gap_ms, memory_ms = self.config.incidents.gap, self.config.budget.memory
+        breadth = 1
+        if finding.state != "ended":
+            breadth = budget.breadth(finding.key, began_ms=finding.began_ms, gap_ms=gap_ms)
+        needed = budget.threshold(memory_ms) - strength(0.1, breadth) + 1.0
+        day = budget.note(
+            finding.id,
+            finding.key,
+            began_ms=finding.began_ms,
+            value=strength(finding.peak_p_value, breadth),
+            alert_p=finding.alert_p,
+        )
+        state.change_day(group, day)
+        life = state.alerts.life(finding.id)
+        # An open alert keeps the boundary it opened at: its severity is to be compared with itself.
+        alert_p = life.last.threshold_p if life else min(max(10.0**-needed, LEAST_P), MOST_P)
+        return replace(finding, alert_p=alert_p)
+
+    def _budget(self, state: DeskState, group: str) -> tuple[str, GroupBudget]:
+        name, budget = state.budget(group, self.config.budget.of(group) or 0.0)
+        for day in budget.advance(state.clock_ms, memory_ms=self.config.budget.memory):
+            state.change_day(name, day)
+        return name, budget
+
+    # ------------------------------------------------------------------ what belongs together?
+
+    def _attach(
+        self, state: DeskState, alert: Alert, finding: Finding | None, out: DeskOutput
+    ) -> None:
+        life = state.incident_of(alert.id)
+        joined = False
+        if life is None:
+            if alert.state != "opened":
+                return
+            life, joined = self._linker.find(state, alert), True
+            if life is None:
+                self._open(state, alert, finding, out)
+                return
+        known = life.members.get(alert.id)
+        if known is None and len(life.members) >= self.config.incidents.max_members:
+            life.last = replace(life.last, n_members=life.last.n_members + 1)
+            state.touch(life)
+            return
+        life.members[alert.id] = _affected(alert, known)
+        if joined:
+            life.last = replace(life.last, n_members=life.last.n_members + 1)
+            life.past &= alert.past
+            life.soaking_until_ms = min(life.soaking_until_ms, self._soaks_until(finding))
+        life.due, life.quiet_ms = True, 0 if life.n_open else state.clock_ms
+        self._renew(state, life, out)
+
+    def _open(
+        self, state: DeskState, alert: Alert, finding: Finding | None, out: DeskOutput
+    ) -> None:
+        while len(state.incidents) >= MAX_INCIDENTS:
+            self._resolve(state, next(iter(state.incidents.values())), out)
+        member = _affected(alert, None)
+        incident = Incident(
+            id=stable_id(self.config.name, "incident", alert.id), sequence=-1, state="opened",
+            name=self.config.name, tenant=alert.tenant, group=alert.group, groups=(alert.group,),
+            pipelines=(alert.pipeline,), detectors=(alert.detector,), entity=alert.entity,
+            began_ms=alert.began_ms, until_ms=alert.until_ms, opened_ms=alert.time_ms,
+            time_ms=alert.time_ms, resolved_ms=None, severity=alert.severity,
+            strength=member.strength, threshold=strength(alert.threshold_p), paged_ms=None,
+            withheld="", leader=alert.id, members=(), n_members=1, n_open=1, causes=(),
+            summary=alert.summary,
+        )  # fmt: skip
+        life = Life(
+            last=incident,
+            members={alert.id: member},
+            reported_ms=alert.time_ms,
+            reported_peak=0.0,
+            opened_clock_ms=state.clock_ms,
+            due=True,
+            past=alert.past,
+            soaking_until_ms=self._soaks_until(finding),
+        )
+        self._renew(state, life, out)
+
+    def _soaks_until(self, finding: Finding | None) -> int:
+        if finding is None or finding.born_ms == UNKNOWN_MS:
+            return 0
+        return finding.born_ms + self.config.budget.soak
+
+    def _renew(self, state: DeskState, life: Life, out: DeskOutput) -> None:
+        """Take into the record what is known by now; send it where it is due."""
+        changed = self._page(state, life)
+        if not (changed or life.due):
+            return
+        state.touch(life)
+        peak = max(member.peak_severity for member in life.members.values())
+        first, paged = life.last.sequence < 0, changed and life.last.paged_ms is not None
+        late = state.clock_ms - life.reported_ms >= self.config.incidents.update_every
+        if first or paged or late or peak >= life.reported_peak * RAISED:
+            self._send(state, life, "opened" if first else "updated", out)
+
+    def _send(self, state: DeskState, life: Life, what: IncidentState, out: DeskOutput) -> None:
+        life.last = self._record(state, life, what)
+        life.reported_ms, life.reported_peak = state.clock_ms, life.last.severity
+        life.due = False
+        state.counts[f"incidents_{what}"] += 1
+        out.incidents.append(life.last)
+        if what != "resolved":
+            state.touch(life)
+
+    def _record(self, state: DeskState, life: Life, what: IncidentState) -> Incident:
+        members = sorted(life.members.values(), key=lambda m: (-m.strength, m.began_ms, m.alert))
+        leader = next(m for m in members if m.alert == life.last.leader)
+        shown = [leader, *(m for m in members if m is not leader)][:MAX_SHOWN]
+        made = replace(
+            life.last,
+            sequence=life.last.sequence + 1,
+            state=what,
+            groups=tuple(sorted({m.group for m in members})[:MAX_SHOWN]),
+            pipelines=tuple(sorted({m.pipeline for m in members})[:MAX_SHOWN]),
+            detectors=tuple(sorted({m.detector for m in members})[:MAX_SHOWN]),
+            entity=_common(members),
+            began_ms=min(m.began_ms for m in members),
+            until_ms=max(m.until_ms for m in members),
+            time_ms=max(state.clock_ms, life.last.time_ms),
+            resolved_ms=state.clock_ms if what == "resolved" else None,
+            severity=max(m.peak_severity for m in members),
+            strength=members[0].strength,
+            members=tuple(shown),
+            n_open=life.n_open,
+            causes=tuple(self._linker.causes(life)),
+            links=leader.links,
+        )
+        return replace(made, summary=wording.summarise(made))
+
+    # ------------------------------------------------------------------ does it page?
+
+    def _page(self, state: DeskState, life: Life) -> bool:
+        """Decide whether an incident pages; return whether that is another answer than before."""
+        if life.last.paged_ms is not None:
+            return False
+        name, budget = self._budget(state, life.last.group)
+        leader = life.members[life.last.leader]
+        many = len({m.detector for m in life.members.values()}) >= self.config.budget.overdraft
+        why = self._against(state, life, budget, overdraw=many)
+        if why and why == life.last.withheld:
+            return False
+        life.last = replace(life.last, withheld=why)
+        if not why:
+            overdrawn = budget.spend(leader.key, overdraw=many)
+            life.last = replace(life.last, paged_ms=state.clock_ms, overdrawn=overdrawn)
+            state.counts["pages_overdrawn" if overdrawn else "pages"] += 1
+        elif why != HOLD:
+            budget.enter(why, leader.key)
+            state.counts[f"withheld_{why.partition(':')[0]}"] += 1
+        state.change_day(name, state.clock_ms // DAY_MS)
+        life.due = True
+        return True
+
+    def _against(self, state: DeskState, life: Life, budget: GroupBudget, *, overdraw: bool) -> str:
+        """Return what stands against a page; empty: nothing does."""
+        kinds = {member.kind for member in life.members.values()}
+        if life.past:
+            return PAST
+        if not kinds & set(self.config.budget.kinds):
+            return KIND
+        if state.clock_ms < life.soaking_until_ms:
+            return SOAK
+        if state.clock_ms < life.opened_clock_ms + self.config.incidents.hold:
+            return HOLD
+        return "" if budget.affords or overdraw else BUDGET
+
+    def _resolve(self, state: DeskState, life: Life, out: DeskOutput) -> None:
+        self._send(state, life, "resolved", out)
+        state.close(life.last.id)
+
+    # ------------------------------------------------------------------ time
+
+    def _pass_time(self, state: DeskState, out: DeskOutput) -> None:
+        """Resolve what has been quiet, page what was held back, and send what is due."""
+        now_ms, gap_ms = state.clock_ms, self.config.incidents.gap
+        for life in list(state.incidents.values()):
+            if life.quiet_ms and now_ms >= life.quiet_ms + gap_ms:
+                self._resolve(state, life, out)
+            elif not life.quiet_ms and (life.due or life.last.paged_ms is None):
+                self._renew(state, life, out)
+        self._digest(state, out)
+
+    def _digest(self, state: DeskState, out: DeskOutput) -> None:
+        every = self.config.budget.digest_every
+        for group, budget in list(state.budgets.items()):
+            if state.clock_ms < budget.digest_ms + every:
+                continue
+            name, known = self._budget(state, group)
+            digest = wording.digest(self.config, name, known, now_ms=state.clock_ms)
+            known.digest_ms = state.clock_ms
+            if digest is not None:
+                out.digests.append(digest)
+
+
+def _affected(alert: Alert, known: Affected | None) -> Affected:
+    peak = alert.peak_severity
+    by_p = strength(alert.threshold_p) * peak if peak == peak else 0.0  # noqa: PLR0124 - NaN
+    return Affected(
+        alert=alert.id,
+        pipeline=alert.pipeline,
+        detector=alert.detector,
+        kind=alert.kind,
+        group=alert.group,
+        key=alert.key,
+        entity=dict(list(alert.entity.items())[:MAX_PARTS]),
+        began_ms=alert.began_ms,
+        until_ms=alert.until_ms,
+        peak_severity=max(peak, known.peak_severity if known else 0.0),
+        strength=max(by_p, known.strength if known else 0.0),
+        summary=alert.summary[:MAX_SUMMARY_CHARS],
+        open=alert.state != "resolved",
+        links=dict(list(alert.links.items())[:MAX_PARTS]),
+        artifact=alert.artifact,
+        threshold_p=alert.threshold_p,
+    )
+
+
+def _common(members: Sequence[Affected]) -> dict[str, str]:
+    """Return the parts of the entity that all members share."""
+    first, *others = members
+    return {
+        name: value
+        for name, value in first.entity.items()
+        if all(other.entity.get(name) == value for other in others)
+    }

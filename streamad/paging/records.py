@@ -1,0 +1,131 @@
+"""Records of the incidents topic: incidents, digests, and what people answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from streamad.records import UNKNOWN_MS
+
+IncidentState = Literal["opened", "updated", "resolved"]
+Verdict = Literal["acknowledged", "false_positive", "expected", "real"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Affected:
+    """One alert of an incident, as it was last known.
+
+    ``strength`` is its evidence in decades (see `streamad.paging.budget`); ``open`` is false once
+    it was resolved.
+    """
+
+    alert: str
+    pipeline: str
+    detector: str
+    kind: str
+    group: str
+    key: str
+    entity: dict[str, str]
+    began_ms: int
+    until_ms: int
+    peak_severity: float
+    strength: float
+    summary: str
+    open: bool = True
+    links: dict[str, str] = field(default_factory=dict)
+    artifact: str = ""
+    threshold_p: float = 1e-4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """A probable cause: an entity of the incident, why, and how far above the others.
+
+    ``score`` orders causes within one incident and means nothing beyond it.
+    """
+
+    entity: str
+    reason: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """Alerts that overlap in time and are linked: what pages once, and is resolved once.
+
+    ``paged_ms`` is null while nobody was paged; ``withheld`` is why (empty: it pages or has paged).
+    ``members`` holds the strongest, the leader first; ``n_members`` counts all.
+    """
+
+    id: str
+    sequence: int
+    state: IncidentState
+    name: str
+    tenant: str
+    group: str
+    groups: tuple[str, ...]
+    pipelines: tuple[str, ...]
+    detectors: tuple[str, ...]
+    entity: dict[str, str]
+    began_ms: int
+    until_ms: int
+    opened_ms: int
+    time_ms: int
+    resolved_ms: int | None
+    severity: float
+    strength: float
+    threshold: float
+    paged_ms: int | None
+    withheld: str
+    leader: str
+    members: tuple[Affected, ...]
+    n_members: int
+    n_open: int
+    causes: tuple[Cause, ...]
+    summary: str
+    acknowledged: str = ""
+    verdict: str = ""
+    overdrawn: bool = False
+    links: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digest:
+    """What did not page in a time, and the state of a group's budget.
+
+    ``asked`` is in pages a week, 0 where there is no budget; ``withheld`` maps each reason to the
+    number of incidents; ``incidents`` names the strongest of them.
+    """
+
+    id: str
+    name: str
+    tenant: str
+    group: str
+    from_ms: int
+    to_ms: int
+    asked: float
+    spent: int
+    overdrawn: int
+    withheld: dict[str, int]
+    threshold: float
+    incidents: tuple[str, ...]
+    summary: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """What a person answered on an alert or an incident.
+
+    ``id`` makes repeats harmless; ``subject`` is the id of an alert or incident; ``until_ms`` ends
+    what is expected (unknown: with the alert).
+    """
+
+    id: str
+    subject: str
+    verdict: Verdict
+    by: str
+    time_ms: int
+    until_ms: int = UNKNOWN_MS
+    tenant: str = "default"
+    key: str = ""
+    comment: str = ""

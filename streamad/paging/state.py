@@ -1,0 +1,226 @@
+"""What the desk knows: alerts, open incidents, budgets; bounded, and kept in a compacted topic."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final
+
+from streamad.alerts.state import AlertState
+from streamad.errors import StateError
+from streamad.paging.budget import GroupBudget
+from streamad.paging.records import Affected, Cause, Incident
+
+INCIDENT, BUDGET, DAY, NOTE = "incident/", "budget/", "day/", "note/"
+"""Begin the names of the desk's own records; all others are of alerts."""
+RECORD_VERSION: Final = 1
+MAX_INCIDENTS: Final = 10_000
+MAX_GROUPS: Final = 1_000
+"""Groups with a budget of their own; further ones share that of the group `OTHERS`."""
+OTHERS: Final = "(others)"
+MAX_NOTES: Final = 10_000
+_DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
+
+
+@dataclass(slots=True, kw_only=True)
+class Life:
+    """An open incident: its last record, its members by alert id, and what has changed since.
+
+    due : the record does not hold all that is known; reported_ms, reported_peak : of the record;
+    opened_clock_ms : the log's clock when it opened; quiet_ms : since when no member is open
+    (0: one is)
+    """
+
+    last: Incident
+    members: dict[str, Affected]
+    reported_ms: int
+    reported_peak: float
+    opened_clock_ms: int
+    quiet_ms: int = 0
+    due: bool = False
+    past: bool = False
+    soaking_until_ms: int = 0
+
+    @property
+    def n_open(self) -> int:
+        """Return how many of its alerts are open."""
+        return sum(member.open for member in self.members.values())
+
+
+@dataclass(slots=True)
+class DeskState:
+    """Alerts, incidents and budgets of the tenants of one partition of the findings.
+
+    notes : what people answered, by the subject it is about, as JSON-ready values
+    """
+
+    alerts: AlertState = field(default_factory=AlertState)
+    incidents: dict[str, Life] = field(default_factory=dict)
+    budgets: dict[str, GroupBudget] = field(default_factory=dict)
+    notes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    _of_alert: dict[str, str] = field(default_factory=dict)
+    _changed: dict[str, None] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.alerts)
+
+    @property
+    def clock_ms(self) -> int:
+        """Return the log's clock."""
+        return self.alerts.clock_ms
+
+    @clock_ms.setter
+    def clock_ms(self, value: int) -> None:
+        self.alerts.clock_ms = value
+
+    def incident_of(self, alert_id: str) -> Life | None:
+        """Return the open incident an alert is a member of."""
+        name = self._of_alert.get(alert_id)
+        return None if name is None else self.incidents[name]
+
+    def touch(self, life: Life) -> None:
+        """Keep an incident that is new or has changed."""
+        self.incidents[life.last.id] = life
+        for alert_id in life.members:
+            self._of_alert[alert_id] = life.last.id
+        self._changed[INCIDENT + life.last.id] = None
+
+    def close(self, incident_id: str) -> None:
+        """Forget an incident that is over."""
+        life = self.incidents.pop(incident_id)
+        for alert_id in life.members:
+            self._of_alert.pop(alert_id, None)
+        self._changed[INCIDENT + incident_id] = None
+
+    def budget(self, group: str, pages: float) -> tuple[str, GroupBudget]:
+        """Return the budget of a group and its name, made where there is none."""
+        known = self.budgets.get(group)
+        if known is None:
+            if len(self.budgets) >= MAX_GROUPS:
+                group = OTHERS
+            known = self.budgets.get(group) or GroupBudget(
+                pages=pages, since_ms=self.clock_ms, at_ms=self.clock_ms, digest_ms=self.clock_ms
+            )
+            self.budgets[group] = known
+        if known.pages != pages and group != OTHERS:
+            # The settings changed: what was learned of the past stays.
+            known.pages = pages
+            known.tokens = min(known.tokens, known.burst)
+            known.base_ms = -(2**62)
+        self._changed[BUDGET + group] = None
+        return group, known
+
+    def change_day(self, group: str, day: int) -> None:
+        """Note that a day of a group's budget changed, or was forgotten."""
+        self._changed[f"{DAY}{day}/{group}"] = None
+
+    def put_note(self, name: str, note: dict[str, Any] | None) -> None:
+        """Keep what people answered; None forgets it. The oldest goes where there are too many."""
+        if note is None:
+            self.notes.pop(name, None)
+        else:
+            self.notes.pop(name, None)
+            self.notes[name] = note
+        self._changed[NOTE + name] = None
+        while len(self.notes) > MAX_NOTES:
+            oldest = next(iter(self.notes))
+            del self.notes[oldest]
+            self._changed[NOTE + oldest] = None
+
+    # ------------------------------------------------------------------ in a compacted topic
+
+    def drain_changes(self) -> dict[str, dict[str, Any] | None]:
+        """Return records changed since the last call, by name; None stands for a tombstone."""
+        changed, self._changed = self._changed, {}
+        own = {name: self._record(name) for name in changed}
+        return {**self.alerts.drain_changes(), **own}
+
+    def change_all(self) -> None:
+        """Have `drain_changes` give all there is, as for a topic that was deleted."""
+        self.alerts.change_all()
+        self._changed |= dict.fromkeys(self._names())
+
+    def _names(self) -> Iterator[str]:
+        yield from (INCIDENT + name for name in self.incidents)
+        yield from (NOTE + name for name in self.notes)
+        for group, budget in self.budgets.items():
+            yield BUDGET + group
+            yield from (f"{DAY}{day}/{group}" for day in budget.days)
+
+    def _record(self, name: str) -> dict[str, Any] | None:
+        made: dict[str, Any] | None = None
+        if name.startswith(INCIDENT):
+            life = self.incidents.get(name.removeprefix(INCIDENT))
+            made = None if life is None else asdict(life)
+        elif name.startswith(NOTE):
+            made = self.notes.get(name.removeprefix(NOTE))
+        elif name.startswith(BUDGET):
+            budget = self.budgets.get(name.removeprefix(BUDGET))
+            made = None if budget is None else budget.record()
+        else:
+            day, _, group = name.removeprefix(DAY).partition("/")
+            budget = self.budgets.get(group)
+            made = None if budget is None else budget.record_of_day(int(day))
+        return None if made is None else {"version": RECORD_VERSION, **made}
+
+    def load(self, records: Mapping[str, Mapping[str, Any] | None]) -> dict[str, str]:
+        """Take back what `drain_changes` gave, the newest of each name, into an empty state.
+
+        Returns the names whose record cannot be read, and why. Raises StateError for a record of a
+        newer version.
+        """
+        own = (INCIDENT, BUDGET, DAY, NOTE)
+        ours = {name: one for name, one in records.items() if name.startswith(own)}
+        damaged = self.alerts.load({n: one for n, one in records.items() if n not in ours})
+        # Budgets before their days: a day without its budget is of one that was forgotten.
+        for name in sorted(ours, key=lambda name: (name.startswith(DAY), name)):
+            record = ours[name]
+            if record is None:
+                continue
+            if isinstance(record.get("version"), int) and record["version"] > RECORD_VERSION:
+                msg = (
+                    f"the state of {name} has format {record['version']!r}, and this streamad "
+                    f"reads up to {RECORD_VERSION}: a newer one wrote it. Run that version"
+                )
+                raise StateError(msg)
+            try:
+                self._load_one(name, record)
+            except _DAMAGED as error:
+                damaged[name] = f"{type(error).__name__}: {error}"
+        self._changed.clear()
+        return damaged
+
+    def _load_one(self, name: str, record: Mapping[str, Any]) -> None:
+        if name.startswith(INCIDENT):
+            self.touch(_life_of(record))
+        elif name.startswith(NOTE):
+            self.notes[name.removeprefix(NOTE)] = {
+                k: v for k, v in record.items() if k != "version"
+            }
+        elif name.startswith(BUDGET):
+            self.budgets[name.removeprefix(BUDGET)] = GroupBudget.of_record(record)
+        else:
+            day, _, group = name.removeprefix(DAY).partition("/")
+            if group in self.budgets:
+                self.budgets[group].load_day(int(day), record)
+
+
+def _life_of(record: Mapping[str, Any]) -> Life:
+    last = dict(record["last"])
+    for name in ("groups", "pipelines", "detectors"):
+        last[name] = tuple(last[name])
+    last["members"] = tuple(_made(Affected, one) for one in last["members"])
+    last["causes"] = tuple(_made(Cause, one) for one in last["causes"])
+    members = {name: _made(Affected, one) for name, one in record["members"].items()}
+    life: Life = _made(Life, {**record, "last": _made(Incident, last), "members": members})
+    if not all(isinstance(ms, int) for ms in (life.reported_ms, life.opened_clock_ms)):
+        msg = "times of an incident are no numbers"
+        raise TypeError(msg)
+    return life
+
+
+def _made(kind: type, record: Mapping[str, Any]) -> Any:
+    """Build a record; what this version does not know is left out."""
+    return kind(**{one.name: record[one.name] for one in fields(kind) if one.name in record})
