@@ -252,15 +252,28 @@ def _fit_for_pipeline(
         return fitted
 
 
-def run_pipeline(pipeline: Path, *, role: str, strict: bool, options: Mapping[str, object]) -> None:
-    """Run a pipeline, having told every mistake of its file before anything starts."""
+def run_pipeline(
+    pipeline: Path | None,
+    *,
+    alerting: Path | None,
+    role: str,
+    strict: bool,
+    options: Mapping[str, object],
+) -> None:
+    """Run a pipeline or an alerting file, having told every mistake before anything starts."""
     from jobs.plain.serve import serve
     from jobs.validate import check
 
     given = environment()
+    wanted = {f"STREAMAD_{n.upper()}": str(v) for n, v in options.items() if v is not None}
+    if alerting is not None and pipeline is None:
+        serve(alerting, alerting=True, role=role, environment=given, options=wanted)
+        return
+    if pipeline is None or alerting is not None:
+        msg = "give either a pipeline file, or --alerting with an alerting file"
+        raise ConfigError(msg)
     if role != "alert":
         check(pipeline, load_pipeline(pipeline, environment=given), strict=strict)
-    wanted = {f"STREAMAD_{n.upper()}": str(v) for n, v in options.items() if v is not None}
     serve(pipeline, role=role, environment=given, options=wanted)
 
 

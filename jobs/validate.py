@@ -14,14 +14,15 @@ from jobs.console import say
 from jobs.logs import redacted, secrets_of
 from jobs.offline.readiness import beyond_memory, readiness, samples
 from jobs.offline.replay import codec_of
-from jobs.plain.topics import output_topics
+from jobs.plain.topics import Config, output_topics
 from jobs.settings import environment, kafka_settings
-from streamad.config import PipelineConfig, load_pipeline
+from streamad.config import PipelineConfig, load_pipeline, read_config
 from streamad.config_text import line_of, read_yaml
 from streamad.config_values import format_size
 from streamad.errors import ConfigError
 from streamad.operators.detect import DetectOperator
 from streamad.operators.newcomers import full_keys
+from streamad.paging.config import load_alerting
 from streamad.shown import safe_lines
 
 MEBIBYTE, GIBIBYTE = 2**20, 2**30
@@ -39,7 +40,10 @@ class Told:
 
 
 def validate_pipeline(path: Path, *, online: bool) -> None:
-    """Check a pipeline file and print what would run, as YAML."""
+    """Check a pipeline or an alerting file and print what would run, as YAML."""
+    if is_alerting(path):
+        validate_alerting(path, online=online)
+        return
     config = load_pipeline(path, environment=environment())
     operator = check(path, config)
     told = describe(config, operator)
@@ -57,7 +61,31 @@ def validate_pipeline(path: Path, *, online: bool) -> None:
     say(f"{path}: valid" + (f", but {operator.degraded}" if operator.degraded else ""))
 
 
-def _ask_broker(path: Path, config: PipelineConfig) -> None:
+def is_alerting(path: Path) -> bool:
+    """Say whether a file names findings, as alerting files do and pipelines do not."""
+    _, tree = read_yaml(read_config(path), name=str(path))
+    return "findings" in tree and "input" not in tree
+
+
+def validate_alerting(path: Path, *, online: bool) -> None:
+    """Check an alerting file and print what would run, as YAML."""
+    config = load_alerting(path, environment=environment())
+    settings = config.model_dump(mode="json", exclude_none=True)
+    tree = {
+        "settings": redacted(settings, secrets_of(environment())),
+        "topics": {
+            "read": list(config.findings),
+            "written": [topic.name for topic in output_topics(config, partitions=1)],
+        },
+    }
+    text = yaml.safe_dump(tree, sort_keys=False, width=100, allow_unicode=True)
+    sys.stdout.write(safe_lines(text))
+    if online:
+        _ask_broker(path, config)
+    say(f"{path}: valid")
+
+
+def _ask_broker(path: Path, config: Config) -> None:
     """Tell what is wrong on the cluster; errors end the command as mistakes in the file do."""
     from jobs.plain.preflight import preflight
 

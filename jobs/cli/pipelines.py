@@ -119,15 +119,22 @@ def backtest(  # noqa: PLR0913 - one argument an option
         "streamad run pipeline.yaml",
         "streamad run pipeline.yaml --role detect --health-port 8080 --log-format json",
         "KAFKA_BOOTSTRAP_SERVERS=broker:9092 streamad run pipeline.yaml --strict",
+        "streamad run --alerting alerting.yaml             # alerts of several pipelines",
     ),
 )
-def run(
-    pipeline: Pipeline,
+def run(  # noqa: PLR0913 - one argument an option
+    pipeline: Annotated[
+        Path | None, typer.Argument(help="The pipeline file, YAML.", metavar="[PIPELINE]")
+    ] = None,
     *,
+    alerting: Annotated[
+        Path | None,
+        typer.Option(help="An alerting file, in place of a pipeline: budgets, incidents, pagers."),
+    ] = None,
     role: Annotated[
         str,
         typer.Option(
-            help="detect, alert, or both in one process; rekey alone, before a job on Flink.",
+            help="detect, alert, or both in one process; rekey alone, before a job on Flink; page.",
             metavar="ROLE",
         ),
     ] = "both",
@@ -151,7 +158,7 @@ def run(
     from jobs.commands import run_pipeline
 
     options = {"health_port": health_port, "log_format": log_format, "log_level": log_level}
-    run_pipeline(pipeline, role=role, strict=strict, options=options)
+    run_pipeline(pipeline, alerting=alerting, role=role, strict=strict, options=options)
 
 
 @commands.command(

@@ -15,6 +15,7 @@ from connectors.telemetry import DETECT_COUNTS
 from jobs.build import build_detect
 from jobs.offline.replay import codec_of
 from streamad.config import PipelineConfig
+from streamad.paging.config import AlertingConfig
 from streamad.paging.desk import Desk
 from streamad.ports import Decoder, Fault, Log, SnapshotStore, Telemetry, no_fault
 from streamad.runtime.alert import AlertLoop
@@ -27,29 +28,28 @@ FINDINGS_A_POLL = 2_000
 """Records alert takes at once; detect and rekey have a setting for it."""
 
 
-def group_of(config: PipelineConfig, role: str) -> str:
+def group_of(config: PipelineConfig | AlertingConfig, role: str) -> str:
     """Return the consumer group of a role; it also begins the ids of its transactions."""
     return f"streamad.{config.name}.{role}"
 
 
 def _member(
     config: PipelineConfig,
-    role: Literal["detect", "rekey", "alert"],
+    role: Literal["detect", "rekey"],
     settings: KafkaSettings,
     *,
     name: str,
     telemetry: Telemetry | None,
     fault: Fault,
 ) -> KafkaMember:
-    """Return the member of a role: alert reads findings, the others the input."""
-    reads_findings = role == "alert"
+    """Return the member of a role that reads the input."""
     return KafkaMember(
         settings,
         group=group_of(config, role),
         member=name,
         stage=role,
-        topics=[config.topic("findings")] if reads_findings else config.input.topics,
-        max_poll_records=FINDINGS_A_POLL if reads_findings else config.delivery.max_poll_records,
+        topics=config.input.topics,
+        max_poll_records=config.delivery.max_poll_records,
         timeout_ms=config.delivery.transaction_timeout,
         telemetry=telemetry,
         fault=fault,
@@ -124,7 +124,7 @@ def rekey_loop(
 
 
 def alert_loop(
-    config: PipelineConfig,
+    config: PipelineConfig | AlertingConfig,
     settings: KafkaSettings,
     *,
     member: str,
@@ -132,7 +132,19 @@ def alert_loop(
     fault: Fault = no_fault,
 ) -> tuple[AlertLoop, KafkaMember]:
     """Return the alert role and its member, which is to be closed after the loop."""
-    kafka = _member(config, "alert", settings, name=member, telemetry=telemetry, fault=fault)
+    config = AlertingConfig.of(config) if isinstance(config, PipelineConfig) else config
+    kafka = KafkaMember(
+        settings,
+        group=group_of(config, "alert"),
+        member=member,
+        stage="alert",
+        topics=config.findings,
+        max_poll_records=FINDINGS_A_POLL,
+        together=True,
+        timeout_ms=config.delivery.transaction_timeout,
+        telemetry=telemetry,
+        fault=fault,
+    )
     records = KafkaAlertRecords(config, kafka.log, wall_ms=CLOCK.wall_ms)
     loop = AlertLoop(
         config,

@@ -9,9 +9,10 @@ from typing import Literal
 
 from connectors.kafka.admin import partition_counts, topic_configs
 from connectors.kafka.client import MAX_REQUEST_BYTES, KafkaSettings
-from jobs.plain.topics import output_topics
+from jobs.plain.topics import Config, absent, input_topics, output_topics
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
+from streamad.paging.config import AlertingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -31,26 +32,27 @@ class Problem:
 
 
 def preflight(
-    config: PipelineConfig, settings: KafkaSettings, *, engine: Engine = "plain"
+    config: Config, settings: KafkaSettings, *, engine: Engine = "plain"
 ) -> list[Problem]:
     """Look at the cluster and return what is wrong there, errors first."""
-    found = partition_counts(settings)
-    if missing := [topic for topic in config.input.topics if topic not in found]:
-        text = f"input.topics: no topic {', '.join(missing)} on this cluster"
-        return [Problem(level="error", text=text)]
-    partitions = max(found[topic] for topic in config.input.topics)
+    found, inputs = partition_counts(settings), input_topics(config)
+    if missing := [topic for topic in inputs if topic not in found]:
+        return [Problem(level="error", text=absent(config, missing))]
+    partitions = max(found[topic] for topic in inputs)
     outputs = output_topics(config, partitions)
     present = [topic.name for topic in outputs if topic.name in found]
-    configs = topic_configs(settings, [*config.input.topics, *present])
+    configs = topic_configs(settings, [*inputs, *present])
     problems = [
         Problem(level="warning", text=f"topic {topic.name} is missing and will be created")
         for topic in outputs
         if topic.name not in found
     ]
-    for topic in config.input.topics:
-        given = configs.get(topic, {})
+    if isinstance(config, AlertingConfig):
+        problems += _check_findings(config, found)
+    else:
         check = _check_input if engine == "plain" else _check_input_of_flink
-        problems += check(config, topic, given)
+        for topic in inputs:
+            problems += check(config, topic, configs.get(topic, {}))
     compacted = {
         topic.name for topic in outputs if topic.configs.get("cleanup.policy") == "compact"
     }
@@ -59,7 +61,7 @@ def preflight(
     return sorted(problems, key=lambda problem: problem.level)
 
 
-def require(config: PipelineConfig, settings: KafkaSettings, *, engine: Engine = "plain") -> None:
+def require(config: Config, settings: KafkaSettings, *, engine: Engine = "plain") -> None:
     """Refuse to start where something is wrong; what is merely doubtful is logged."""
     problems = preflight(config, settings, engine=engine)
     for problem in problems:
@@ -67,6 +69,19 @@ def require(config: PipelineConfig, settings: KafkaSettings, *, engine: Engine =
             logger.warning(problem.text)
     if errors := [problem.text for problem in problems if problem.level == "error"]:
         raise ConfigError("\n".join(errors))
+
+
+def _check_findings(config: AlertingConfig, found: Mapping[str, int]) -> list[Problem]:
+    """Refuse findings topics of unequal partitions: a tenant would be at two desks."""
+    counts = {topic: found[topic] for topic in config.findings}
+    if len(set(counts.values())) <= 1:
+        return []
+    told = ", ".join(f"{topic} has {n}" for topic, n in counts.items())
+    text = (
+        f"findings: these topics must have equal numbers of partitions ({told}), or what happens "
+        "to one tenant is decided in two places; make them equal"
+    )
+    return [Problem(level="error", text=text)]
 
 
 def _check_input(config: PipelineConfig, topic: str, given: Mapping[str, str]) -> list[Problem]:

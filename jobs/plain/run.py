@@ -15,14 +15,14 @@ from connectors.kafka.member import KafkaMember
 from jobs.plain.loops import alert_loop, detect_loop, rekey_loop
 from jobs.plain.preflight import require
 from jobs.plain.topic_watch import TopicWatch
-from jobs.plain.topics import create_topics
-from streamad.config import PipelineConfig
+from jobs.plain.topics import Config, create_topics
 from streamad.errors import ConfigError, SourceUnavailableError
+from streamad.paging.config import AlertingConfig
 from streamad.ports import Fault, Source, Telemetry, no_fault
 
 logger = logging.getLogger(__name__)
 
-Role = Literal["both", "detect", "alert", "rekey"]
+Role = Literal["both", "detect", "alert", "rekey", "page"]
 
 GRACE_S = 20.0
 """Without a broker nothing can be committed: after this the process ends as is, and recovers."""
@@ -69,7 +69,7 @@ class Watch(Protocol):
 
 
 def run(  # noqa: PLR0913 - all but the first two by keyword
-    config: PipelineConfig,
+    config: Config,
     settings: KafkaSettings,
     *,
     role: Role = "both",
@@ -85,15 +85,10 @@ def run(  # noqa: PLR0913 - all but the first two by keyword
     What has been read is committed and saved before it returns. Raises StreamadError where a role
     cannot go on; the other one is stopped in order first.
     """
-    if role == "rekey" and not config.input.repartition:
-        msg = "--role rekey: this pipeline has no input.repartition, so there is nothing to re-key"
-        raise ConfigError(msg)
+    wanted = roles_of(config, role)
     stop = stop or threading.Event()
     member = member_id(environment)
     fault = kill_at(environment.get(KILL_AT, ""))
-    wanted: list[str] = ["detect", "alert"] if role == "both" else [role]
-    if config.input.repartition and role in ("both", "detect"):
-        wanted.insert(0, "rekey")
     failures: list[BaseException] = []
     loops: list[Loop] = []
     threads = [
@@ -120,8 +115,27 @@ def run(  # noqa: PLR0913 - all but the first two by keyword
         raise failures[0]
 
 
+def roles_of(config: Config, role: Role) -> list[str]:
+    """Return the roles that run; raises ConfigError where the file has no such role."""
+    if isinstance(config, AlertingConfig):
+        if role not in ("both", "alert"):
+            msg = f"--role {role}: an alerting file has the roles alert and page"
+            raise ConfigError(msg)
+        return ["alert"]
+    if role == "page":
+        msg = "--role page: pagers are settings of an alerting file; give it with --alerting"
+        raise ConfigError(msg)
+    if role == "rekey" and not config.input.repartition:
+        msg = "--role rekey: this pipeline has no input.repartition, so there is nothing to re-key"
+        raise ConfigError(msg)
+    wanted: list[str] = ["detect", "alert"] if role == "both" else [role]
+    if config.input.repartition and role in ("both", "detect"):
+        wanted.insert(0, "rekey")
+    return wanted
+
+
 def _ready_to_start(
-    config: PipelineConfig,
+    config: Config,
     settings: KafkaSettings,
     telemetry: Telemetry | None,
     stop: threading.Event,
@@ -154,7 +168,7 @@ _MAKERS: Mapping[str, Callable[..., tuple[Loop, KafkaMember]]] = {
 
 def _work(  # noqa: PLR0913, PLR0917 - the arguments of a thread
     role: str,
-    config: PipelineConfig,
+    config: Config,
     settings: KafkaSettings,
     member: str,
     telemetry: Telemetry | None,
@@ -173,7 +187,7 @@ def _work(  # noqa: PLR0913, PLR0917 - the arguments of a thread
         loop: Loop
         loop, kafka = _MAKERS[role](config, settings, member=member, telemetry=telemetry, fault=at)
         loops.append(loop)
-        logger.info("%s of pipeline %s runs as %s", role, config.name, member)
+        logger.info("%s of %s runs as %s", role, config.name, member)
         loop.run(_stop_of(stop, watch, role, loop, kafka))
     except BaseException as error:  # noqa: BLE001 - raised again by the main thread
         logger.error("%s stopped: %s", role, error)  # noqa: TRY400 - raised again, with its trace

@@ -5,33 +5,36 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from connectors.records.status import Health, StatusServer
 from connectors.telemetry import PrometheusTelemetry
 from jobs.logs import secrets_of, setup_logs
-from jobs.plain.run import Role, run
+from jobs.plain.run import Role, roles_of, run
+from jobs.plain.topics import Config
 from jobs.plain.watch import BeatingTelemetry, Watcher
 from jobs.settings import Settings, kafka_settings, read_settings
-from streamad.config import PipelineConfig, load_pipeline
+from streamad.config import load_pipeline
 from streamad.errors import ConfigError
+from streamad.paging.config import AlertingConfig, load_alerting
 from streamad.shown import safe_text, without_credentials
 
 logger = logging.getLogger(__name__)
 
-ROLES: tuple[Role, ...] = ("both", "detect", "alert", "rekey")
+ROLES: tuple[Role, ...] = ("both", "detect", "alert", "page", "rekey")
 
 
 def serve(
-    pipeline: Path,
+    path: Path,
     *,
+    alerting: bool = False,
     role: str,
     environment: Mapping[str, str],
     options: Mapping[str, str],
 ) -> None:
-    """Run a pipeline until it is told to stop.
+    """Run a pipeline, or the alert stage of an alerting file, until it is told to stop.
 
     options : ``STREAMAD_*`` settings given on the command line, which win over the environment
     """
@@ -40,11 +43,12 @@ def serve(
         raise ConfigError(msg)
     settings = read_settings({**environment, **options})
     setup_logs(settings.log_format, level=settings.log_level, secrets=secrets_of(environment))
-    config = load_pipeline(pipeline, environment=environment)
+    load: Callable[..., Config] = load_alerting if alerting else load_pipeline
+    config = load(path, environment=environment)
     kafka = kafka_settings(environment)
     telemetry = PrometheusTelemetry()
     _tell_identity(telemetry, config)
-    health = Health(("detect", "alert") if role == "both" else (role,))
+    health = Health(tuple(one for one in roles_of(config, role) if one != "rekey" or role == one))
     stop = threading.Event()
     with _server(settings, health, telemetry):
         run(
@@ -75,8 +79,10 @@ def _server(settings: Settings, health: Health, telemetry: PrometheusTelemetry) 
         yield
 
 
-def _tell_identity(telemetry: PrometheusTelemetry, config: PipelineConfig) -> None:
+def _tell_identity(telemetry: PrometheusTelemetry, config: Config) -> None:
     telemetry.gauge("start_time_seconds", time.time())
+    if isinstance(config, AlertingConfig):
+        return
     telemetry.gauge(
         "artifact_info",
         1,

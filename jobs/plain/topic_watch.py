@@ -14,8 +14,7 @@ from typing import Protocol
 
 from connectors.kafka.admin import TopicProbe, make_topics
 from connectors.kafka.client import KafkaSettings
-from jobs.plain.topics import output_topics
-from streamad.config import PipelineConfig
+from jobs.plain.topics import Config, input_topics, output_topics
 from streamad.errors import StreamadError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ class TopicWatch:
 
     def __init__(
         self,
-        config: PipelineConfig,
+        config: Config,
         settings: KafkaSettings,
         *,
         loops: Sequence[Renews],
@@ -70,7 +69,7 @@ class TopicWatch:
 
     def look(self) -> None:
         """Look once, and make what is missing."""
-        inputs = list(self._config.input.topics)
+        inputs = list(input_topics(self._config))
         wanted = output_topics(self._config, self._partitions)
         there = self._probe.look([*inputs, *(topic.name for topic in wanted)])
         known = [there[topic][0] for topic in inputs if topic in there]

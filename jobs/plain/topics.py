@@ -25,19 +25,22 @@ _MONTH = {"retention.ms": str(35 * 86_400_000)}
 _WEEK = {"retention.ms": str(7 * 86_400_000)}
 
 
-def output_topics(config: PipelineConfig, partitions: int) -> list[Topic]:
-    """Return the topics a pipeline writes to; ``partitions``: the most any of its inputs has."""
-    findings = config.topic("findings")
+Config = PipelineConfig | AlertingConfig
+
+
+def input_topics(config: Config) -> tuple[str, ...]:
+    """Return the topics that a job reads."""
+    return config.findings if isinstance(config, AlertingConfig) else config.input.topics
+
+
+def output_topics(config: Config, partitions: int) -> list[Topic]:
+    """Return the topics a job writes to; ``partitions``: the most any of its inputs has."""
+    if isinstance(config, AlertingConfig):
+        return _sized(_of_alerting(config, partitions))
     made = [
-        Topic(name=findings, configs=_WEEK),
-        Topic(name=config.topic("alerts"), configs={"cleanup.policy": "compact,delete", **_WEEK}),
-        Topic(
-            name=AlertingConfig.of(config).topic("incidents"),
-            configs={"cleanup.policy": "compact,delete", **_MONTH},
-        ),
+        Topic(name=config.topic("findings"), configs=_WEEK),
+        *_of_alerting(AlertingConfig.of(config), 1),
         Topic(name=config.topic("scores"), partitions=partitions, configs=_WEEK),
-        Topic(name=state_topic(config), configs=_COMPACTED),
-        Topic(name=config.output.dead_letters.format(topic=findings), configs=_WEEK),
     ]
     if config.delivery.snapshot_store == "topic":
         made.append(Topic(name=config.topic("state"), partitions=partitions, configs=_COMPACTED))
@@ -50,22 +53,51 @@ def output_topics(config: PipelineConfig, partitions: int) -> list[Topic]:
         made.append(Topic(name=config.output.dead_letters.format(topic=topic), configs=_WEEK))
         if config.series.late == "topic":
             made.append(Topic(name=config.output.late.format(topic=topic), configs=_WEEK))
+    return _sized(made)
+
+
+def _of_alerting(config: AlertingConfig, partitions: int) -> list[Topic]:
+    """Return the topics of the alert stage; its state has the partitions of the findings."""
+    return [
+        Topic(name=config.topic("alerts"), configs={"cleanup.policy": "compact,delete", **_WEEK}),
+        Topic(
+            name=config.topic("incidents"), configs={"cleanup.policy": "compact,delete", **_MONTH}
+        ),
+        Topic(name=state_topic(config), partitions=partitions, configs=_COMPACTED),
+        *(
+            Topic(name=config.output.dead_letters.format(topic=topic), configs=_WEEK)
+            for topic in config.findings
+        ),
+    ]
+
+
+def _sized(topics: list[Topic]) -> list[Topic]:
     # Not left to the broker, whose default may be too small, and may be lowered while we run.
     size = {"max.message.bytes": str(MAX_BATCH_BYTES)}
-    return [replace(topic, configs={**size, **topic.configs}) for topic in made]
+    return [replace(topic, configs={**size, **topic.configs}) for topic in topics]
 
 
-def create_topics(config: PipelineConfig, settings: KafkaSettings) -> list[str]:
+def create_topics(config: Config, settings: KafkaSettings) -> list[str]:
     """Create the output topics that are missing; return their names."""
-    if not config.input.topics:
+    inputs = input_topics(config)
+    if not inputs:
         msg = "input.topics is empty; name the topics to watch"
         raise ConfigError(msg)
     found = partition_counts(settings)
-    missing = [topic for topic in config.input.topics if topic not in found]
-    if missing:
-        msg = f"there is no topic {', '.join(missing)} on this cluster; see input.topics"
-        raise ConfigError(msg)
-    partitions = max(found[topic] for topic in config.input.topics)
+    if missing := [topic for topic in inputs if topic not in found]:
+        raise ConfigError(absent(config, missing))
+    partitions = max(found[topic] for topic in inputs)
     wanted = [topic for topic in output_topics(config, partitions) if topic.name not in found]
     make_topics(settings, wanted)
     return [topic.name for topic in wanted]
+
+
+def absent(config: Config, missing: list[str]) -> str:
+    """Return what to do about inputs that are not there."""
+    names = ", ".join(missing)
+    if isinstance(config, AlertingConfig):
+        return (
+            f"findings: there is no topic {names} on this cluster; 'streamad topics create' makes "
+            "those of a pipeline, and so does running it"
+        )
+    return f"there is no topic {names} on this cluster; see input.topics"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
@@ -12,7 +14,7 @@ from kafka.protocol.consumer.metadata import (
 )
 
 from connectors.kafka import client as kafka
-from connectors.kafka.assignor import CurrentOwnersAssignor
+from connectors.kafka.assignor import CurrentOwnersAssignor, TogetherAssignor
 
 PARTITIONS = range(4)
 
@@ -96,3 +98,46 @@ def test_a_claim_that_nobody_disputes_holds():
     group.rebalance("a", "b")
     before = group.rebalance("a", "b")
     assert group.rebalance("b", "a") == before
+
+
+class Topics(Group):
+    """Members that read two topics, one of which may have fewer partitions."""
+
+    counts: ClassVar = {"a.findings": 4, "b.findings": 4, "feedback": 3}
+
+    def rebalance_all(self, *present: str) -> dict[str, dict[str, set[int]]]:
+        joined = [
+            SimpleNamespace(
+                member_id=name,
+                metadata=ConsumerProtocolSubscription.decode(
+                    self.members.setdefault(name, self.kind()).metadata(set(self.counts)).encode()
+                ),
+            )
+            for name in present
+        ]
+        cluster = SimpleNamespace(
+            partitions_for_topic=lambda topic: set(range(self.counts[topic])),
+            topics=lambda: set(self.counts),
+        )
+        given = self.kind().assign(cluster, joined)
+        self.generation += 1
+        made: dict[str, dict[str, set[int]]] = {}
+        for name, assignment in given.items():
+            decoded = ConsumerProtocolAssignment.decode(assignment.encode())
+            self.members[name].on_assignment(decoded, self.generation)
+            made[name] = {topic: set() for topic in self.counts}
+            for part in decoded.partitions():
+                made[name][part.topic].add(part.partition)
+        return made
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations("abc")))
+def test_partitions_of_equal_number_are_never_at_two_members(order: tuple[str, ...]):
+    group = Topics(TogetherAssignor)
+    for present in (order[:1], order[:2], order[:2], order, order, order, order[1:], order[1:]):
+        made = group.rebalance_all(*present)
+        for topic, other in itertools.permutations(Topics.counts, 2):
+            for one, two in itertools.permutations(present, 2):
+                assert not made[one][topic] & made[two][other], made
+    for topic, n in Topics.counts.items():
+        assert set().union(*(made[name][topic] for name in order[1:])) == set(range(n)), made
