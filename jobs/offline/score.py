@@ -68,6 +68,7 @@ class Scored:
     account: Account
     operator: DetectOperator
     scores: list[ScoreBatch]
+    findings: list[Finding]
     step_ms: int | None = None
     notes: tuple[str, ...] = ()
 
@@ -156,6 +157,7 @@ def score_table(
         account=heard.account,
         operator=operator,
         scores=heard.scores,
+        findings=heard.findings,
         notes=tuple(
             one for one in (note, young, *heard.account.notes(operator, dated=table.dated)) if one
         ),

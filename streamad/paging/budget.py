@@ -25,13 +25,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-
-import numpy as np
-from numpy.typing import NDArray
 
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
@@ -48,8 +46,11 @@ STEP: Final = 0.35
 LEAST_TRACKER: Final = -1.5
 MOST_TRACKER: Final = 4.0
 LEAST_STRENGTH: Final = 0.1
-RENEW_MS: Final = 60_000
-"""The base is found anew once in this time: it changes slowly, and a flood must not be slow."""
+STRONG: Final = 1.0
+"""Decades beyond what was needed from which on a page may borrow: see `GroupBudget.affords`."""
+RENEW_MS: Final = (60_000, HOUR_MS)
+"""The base is found anew once in a hundredth of the past it is made of, within these bounds: it
+changes slowly, and a flood must not be slow."""
 MAX_BREADTH: Final = 256
 """Series that went wrong together are counted up to this number."""
 MAX_PER_HOUR: Final = 64
@@ -89,7 +90,7 @@ class GroupBudget:
     pages : asked, a week; 0: there is no budget, and only the ledger is kept
     days : the past, by day: strongest episodes of each hour (episode to strength and series)
     tracker : decades that the pages of late add to what the next one needs
-    tokens : pages that may come at once; below 0: not known yet
+    tokens : pages that may come at once; below 0: borrowed; NaN: not known yet
     recent : series that went wrong lately, and when
     """
 
@@ -98,7 +99,7 @@ class GroupBudget:
     at_ms: int
     days: dict[int, Day] = field(default_factory=dict)
     tracker: float = 0.0
-    tokens: float = -1.0
+    tokens: float = math.nan
     alert_p: float = 1e-4
     recent: dict[str, int] = field(default_factory=dict)
     base: float = math.nan
@@ -107,7 +108,7 @@ class GroupBudget:
     _seen: bytearray = field(default_factory=lambda: bytearray(_SEEN_BYTES), repr=False)
 
     def __post_init__(self) -> None:
-        if self.tokens < 0:
+        if math.isnan(self.tokens):
             self.tokens = self.burst
 
     @property
@@ -126,10 +127,15 @@ class GroupBudget:
         empty = 8 * _SEEN_BYTES - int.from_bytes(self._seen, "big").bit_count()
         return max(1, round(-8 * _SEEN_BYTES * math.log(max(empty, 1) / (8 * _SEEN_BYTES))))
 
-    @property
-    def affords(self) -> bool:
-        """Say whether a page may come now."""
-        return self.pages == 0 or self.tokens >= 1.0
+    def affords(self, excess: float) -> bool:
+        """Say whether a page may come now.
+
+        excess : decades beyond what was needed; much of it may borrow from the days to come, so
+            that weak pages of yesterday do not stand in the way of what is strong today
+        """
+        if self.pages == 0 or self.tokens >= 1.0:
+            return True
+        return excess >= STRONG and self.tokens >= 1.0 - self.burst
 
     def advance(self, now_ms: int, *, memory_ms: int) -> list[int]:
         """Let time pass: tokens come back, the tracker falls; return days that were forgotten."""
@@ -180,7 +186,12 @@ class GroupBudget:
 
     def threshold(self, memory_ms: int) -> float:
         """Return the strength an episode needs now."""
-        if not self.base_ms <= self.at_ms < self.base_ms + RENEW_MS:
+        age_ms = (self.at_ms - self.since_ms) // 100
+        if (
+            not self.base_ms
+            <= self.at_ms
+            < self.base_ms + min(max(age_ms, RENEW_MS[0]), RENEW_MS[1])
+        ):
             self.base, self.base_ms = self._find_base(memory_ms), self.at_ms
         return max(LEAST_STRENGTH, self.base + self.tracker)
 
@@ -194,14 +205,14 @@ class GroupBudget:
         low, high = 0.0, 40.0
         for _ in range(40):
             middle = (low + high) / 2
-            above = len(strong) - int(np.searchsorted(strong, middle, side="right"))
+            above = len(strong) - bisect_right(strong, middle)
             if above + rate * 10.0 ** min(level - middle, 12.0) > affords:
                 low = middle
             else:
                 high = middle
         return high
 
-    def _strong(self, affords: float, memory_ms: int) -> NDArray[np.float64]:
+    def _strong(self, affords: float, memory_ms: int) -> list[float]:
         """Return the strengths of the past, ascending, no series with more than its share."""
         first = (self.at_ms - memory_ms) // HOUR_MS
         every = sorted(
@@ -216,16 +227,14 @@ class GroupBudget:
             taken[key] += 1
             if taken[key] <= most:
                 kept.append(value)
-        return np.array(kept[::-1])
+        return kept[::-1]
 
-    def spend(self, key: str, *, overdraw: bool) -> bool:
-        """Pay for a page; return whether it was overdrawn. See `affords`."""
-        overdrawn = overdraw and not self.affords
+    def spend(self, key: str, *, overdrawn: bool) -> None:
+        """Pay for a page; overdrawn: it came although `affords` said no."""
         if self.pages:
-            self.tokens = max(0.0, self.tokens - 1.0)
+            self.tokens = max(-self.burst, self.tokens - 1.0)
             self.tracker = min(MOST_TRACKER, self.tracker + STEP)
         self.enter(OVERDRAWN if overdrawn else SPENT, key)
-        return overdrawn
 
     def enter(self, what: str, key: str, n: int = 1) -> None:
         """Write a line of the ledger: of what became of an incident, led by a series."""

@@ -251,14 +251,15 @@ class Desk:
         name, budget = self._budget(state, life.last.group)
         leader = life.members[life.last.leader]
         many = len({m.detector for m in life.members.values()}) >= self.config.budget.overdraft
-        why = self._against(state, life, budget, overdraw=many)
+        affords = budget.affords(_strength_of(life) - life.last.threshold)
+        why = self._against(state, life, affords=affords or many)
         if why and why == life.last.withheld:
             return False
         life.last = replace(life.last, withheld=why)
         if not why:
-            overdrawn = budget.spend(leader.key, overdraw=many)
-            life.last = replace(life.last, paged_ms=state.clock_ms, overdrawn=overdrawn)
-            state.counts["pages_overdrawn" if overdrawn else "pages"] += 1
+            budget.spend(leader.key, overdrawn=not affords)
+            life.last = replace(life.last, paged_ms=state.clock_ms, overdrawn=not affords)
+            state.counts["pages" if affords else "pages_overdrawn"] += 1
         elif why != HOLD:
             budget.enter(why, leader.key)
             state.counts[f"withheld_{why.partition(':')[0]}"] += 1
@@ -266,7 +267,7 @@ class Desk:
         life.due = True
         return True
 
-    def _against(self, state: DeskState, life: Life, budget: GroupBudget, *, overdraw: bool) -> str:
+    def _against(self, state: DeskState, life: Life, *, affords: bool) -> str:
         """Return what stands against a page; empty: nothing does."""
         kinds = {member.kind for member in life.members.values()}
         if life.past:
@@ -277,7 +278,7 @@ class Desk:
             return SOAK
         if state.clock_ms < life.opened_clock_ms + self.config.incidents.hold:
             return HOLD
-        return "" if budget.affords or overdraw else BUDGET
+        return "" if affords else BUDGET
 
     def _resolve(self, state: DeskState, life: Life, out: DeskOutput) -> None:
         self._send(state, life, "resolved", out)
@@ -328,6 +329,10 @@ def _affected(alert: Alert, known: Affected | None) -> Affected:
         artifact=alert.artifact,
         threshold_p=alert.threshold_p,
     )
+
+
+def _strength_of(life: Life) -> float:
+    return max(member.strength for member in life.members.values())
 
 
 def _common(members: Sequence[Affected]) -> dict[str, str]:

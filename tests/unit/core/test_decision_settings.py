@@ -126,6 +126,7 @@ OTHERS: dict[str, Any] = {
     "scoring.min_effect.absolute": 0.0,
     "scoring.min_effect.relative": 0.1,
     "alerts.level": "7d",
+    "alerts.budget": "5 per week",
     "alerts.max_age": "2h",
     "alerts.update_every": "5m",
     "alerts.tenant": "shop",
