@@ -30,6 +30,8 @@ FIELDS: Final = ("user", "parent", "process", "hour")
 of the day on this machine's clock, ``00`` to ``23``. No command line, no path, no environment."""
 _KEYS: Final = ("host", *FIELDS)
 _MOST: Final = 65_536
+_KERNEL: Final = 2
+"""The id of what starts threads of the kernel, on Linux."""
 Read = TypeVar("Read")
 
 
@@ -53,7 +55,8 @@ class ProcessStarts:
     A process that starts and ends between two readings is missed; a shorter interval misses fewer.
     So is one that is given the id of another that ended since the reading before. One of which not
     even the name can be read is left out and counted (``unreadable``); a user or a parent that
-    cannot be read is missing. Processes that run when the source is made are not reported.
+    cannot be read is missing. Processes that run when the source is made are not reported, nor are
+    threads of the kernel, which Linux lists as processes and names anew at any moment.
 
     Parameters
     ----------
@@ -91,6 +94,8 @@ class ProcessStarts:
         self._most, self._offset = most, -1
         self._pace = Pace(interval_ms, clock, sleep)
         self._seen = self._pids()
+        # In a container this id is of a process like any other.
+        self._kernel = _KERNEL if Names().of(_KERNEL) == "kthreadd" else None
 
     @property
     def is_due(self) -> bool:
@@ -126,13 +131,16 @@ class ProcessStarts:
         except UNREADABLE:
             self.unreadable["process"] += 1
             return None
+        parent = _or_none(process.ppid)
+        if parent is not None and parent == self._kernel:
+            return None
         try:
             started_ms = round(process.create_time() * 1000)
         except UNREADABLE:
             started_ms = within[1]
         return _Start(
             _or_none(process.username),
-            names.of(_or_none(process.ppid)),
+            names.of(parent),
             name,
             min(max(started_ms, within[0]), within[1]),
         )
