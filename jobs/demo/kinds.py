@@ -54,7 +54,7 @@ class Kind:
         return next(ranks, None)
 
 
-_QUIET = "it is open until 10 minutes pass without another"
+_QUIET = "it is open until 10 minutes pass without another like it"
 
 METRICS: Final = Kind(
     name="demo",

@@ -201,10 +201,10 @@ def _outcome(kind: Kind, script: Script) -> str:
     """Return what came of the disturbance of a kind."""
     main, began_ms = script.main(kind), script.began_ms[kind.name]
     if main is None and kind.name in script.silent:
-        return "none could be read on this machine, so there is no alert."
+        return "none could be read on this machine, so there was nothing to alert on."
     if main is None:
         return f"FAILED: no alert, though {kind.doing}; please report this with the alerts file."
-    after = f"an alert {(main.opened_ms - began_ms) / 1000:.1f} s after {kind.doing}"
+    after = f"alert after {(main.opened_ms - began_ms) / 1000:.1f} s"
     if kind.ends:
         return f"{after}; {kind.ends}."
     if main.resolved_ms is None or script.burst_end_ms is None:

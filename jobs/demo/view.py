@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self
@@ -29,6 +30,9 @@ _SAYS: Final[dict[Phase, str]] = {
 _BAR: Final = 8
 _LEAST_WIDTH, _MOST_WIDTH = 60, 140
 _REDRAW_MS: Final = 200
+_SINCE: Final = re.compile(r", since [\d:]+ UTC(?=;|$)")
+_PAPER: Final = Console(file=io.StringIO(), width=_MOST_WIDTH)
+"""Only to measure how lines break."""
 
 
 class View(Protocol):
@@ -264,7 +268,8 @@ def _alerts(
     for n in range(height, 0, -1):
         shown = board.told(n, always=mains, first=script.caused)
         rows = [_event(alert, ascii_only=ascii_only) for alert in shown]
-        if sum(-(-max(row.cell_len, 1) // (width - 6)) for row in rows) <= height:
+        # As the frame will break them: its border and padding take four columns.
+        if sum(len(row.wrap(_PAPER, width - 4)) for row in rows) <= height:
             break
     n_open = sum(alert.state != "resolved" for alert in board.events)
     style = "red" if n_open else "green" if rows else "bright_black"
@@ -275,7 +280,8 @@ def _alerts(
 
 
 def _event(alert: Alert, *, ascii_only: bool) -> Text:
-    text = alert.summary.removeprefix(f"{alert.key.partition('/')[0]}/")
+    # The host is in the title, and the time at the beginning of the line.
+    text = _SINCE.sub("", alert.summary.removeprefix(f"{alert.key.partition('/')[0]}/"))
     if alert.state == "resolved":
         mark = "ok" if ascii_only else "✔"
         return Text(f"{mark} {clock(alert.resolved_ms or 0)} {text}", style="green")
