@@ -19,7 +19,6 @@ import orjson
 from rich.console import Console
 
 from connectors.host import Connections, HostSource, ProcessStarts
-from jobs.console import FIRST_RUN
 from jobs.demo.board import Board
 from jobs.demo.disturbance import Disturbance
 from jobs.demo.kinds import CONNECTIONS, KINDS, METRICS, STARTS, Kind
@@ -31,6 +30,7 @@ from streamad.records import Alert, as_dict
 
 LEAST_S: Final = 60.0
 DEFAULT_OUT: Final = Path("streamad-demo") / "alerts.jsonl"
+_FIRST_RUN: Final = "the first run compiles the kernels of three pipelines: a minute, once"
 _CONNECTIONS_MS: Final = 1_000
 _MOST_NAMED: Final = 3
 _PICTURE_AFTER_MS: Final = 1_500
@@ -242,7 +242,7 @@ def _append(write: Callable[[bytes], object], alerts: list[Alert]) -> None:
 
 @contextmanager
 def _preparing(console: Console) -> Iterator[None]:
-    says = f"preparing ({FIRST_RUN})"
+    says = f"preparing ({_FIRST_RUN})"
     if not console.is_terminal:
         console.print(says, soft_wrap=True)
     with console.status(says):
