@@ -22,9 +22,10 @@ from connectors.host import Connections, HostSource, ProcessStarts
 from jobs.demo.board import Board
 from jobs.demo.disturbance import Disturbance
 from jobs.demo.kinds import CONNECTIONS, KINDS, METRICS, STARTS, Kind
+from jobs.demo.rehearsal import INTERVAL_MS, Prepared, prepare
 from jobs.demo.script import Phase, Plan, Script
 from jobs.demo.view import LiveView, PlainView, View, frame, save_picture
-from jobs.demo.watching import INTERVAL_MS, Prepared, Source, Watching, prepare
+from jobs.demo.watching import Source, Watching
 from streamad.errors import ConfigError
 from streamad.records import Alert, as_dict
 

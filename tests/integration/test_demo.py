@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_demo_raises_an_alert_for_each_disturbance_and_ends_in_two_minutes(tmp_path: Path):
     # The first run on a machine compiles kernels; that is not what is timed here.
     warm = (
-        "from jobs.demo.kinds import KINDS; from jobs.demo.watching import prepare; prepare(KINDS)"
+        "from jobs.demo.kinds import KINDS; from jobs.demo.rehearsal import prepare; prepare(KINDS)"
     )
     subprocess.run([sys.executable, "-c", warm], check=True, cwd=ROOT, capture_output=True)
     out = tmp_path / "alerts.jsonl"

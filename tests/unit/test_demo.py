@@ -17,9 +17,9 @@ from jobs.demo.board import Board
 from jobs.demo.disturbance import N_SERVICES, STRANGER, WORKER
 from jobs.demo.kinds import CONNECTIONS, KINDS, METRICS, STARTS
 from jobs.demo.play import Parts, _append, play, report, run_demo
+from jobs.demo.rehearsal import INTERVAL_MS, prepare
 from jobs.demo.script import Plan
 from jobs.demo.view import LiveView, PlainView, frame
-from jobs.demo.watching import INTERVAL_MS, prepare
 from streamad.errors import ConfigError
 from streamad.events.rows import EventRows
 from streamad.graphs.rows import EdgeRows
