@@ -76,7 +76,7 @@ $(VENV)/.level-%: requirements/%.txt requirements/build.txt pyproject.toml $(BIN
 # --- use ------------------------------------------------------------------------------------------
 
 .PHONY: demo
-demo: $(VENV)/.level-base ## see an alert in a minute: a fresh environment, no broker, no torch
+demo: $(VENV)/.level-base ## see alerts in a minute: a fresh environment, no broker, no torch
 	@$(BIN)/streamad demo
 
 .PHONY: kafka-jars kafka-up kafka-down

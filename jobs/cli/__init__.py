@@ -26,7 +26,7 @@ app = typer.Typer(
     help=("Watch Kafka topics and report anomalies, with the reason, in time to act."),
     epilog=(
         "Start here:\n\n\b\n"
-        "  streamad demo                                    see an alert in a minute, no broker\n"
+        "  streamad demo                                    see alerts in a minute, no broker\n"
         "  streamad score metrics.csv -o scores.csv         score a file you have\n"
         "  streamad init metrics -o pipeline.yaml           write a pipeline for a topic or file\n"
         "  streamad validate pipeline.yaml                  check a pipeline before you run it\n"

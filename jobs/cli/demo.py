@@ -13,7 +13,7 @@ commands = typer.Typer()
 
 
 @commands.command(
-    short_help="See an alert in a minute: no broker, no file, this machine.",
+    short_help="See alerts in a minute: no broker, no file, this machine.",
     epilog=examples("streamad demo", "streamad demo --keep-going --out alerts.jsonl"),
 )
 def demo(
@@ -30,9 +30,12 @@ def demo(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File for the alerts.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Save the screen as SVG.")] = None,
 ) -> int:
-    """Watch this machine, disturb it on purpose, and show the alert and its end.
+    """Watch this machine, disturb it on purpose, and show the alerts.
 
-    Nothing is staged: the readings are the machine's own and the disturbance is real work.
+    It watches metrics, process starts and connections, and does a little ordinary work, so that
+    something is usual. Then it keeps two cores busy, starts a program that never ran here, and
+    connects one program to 40 ports, all on this machine. Nothing is staged: what is read is the
+    machine's own, and the disturbance is real.
     """
     from jobs.demo.play import run_demo
 

@@ -1,4 +1,4 @@
-"""What the demo shows, as values: the last readings of each metric, how strange, and its alerts."""
+"""What the demo shows, as values: the last readings, how strange they were, and the alerts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import math
 from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
+from jobs.demo.kinds import COUNTED, Counted
 from streamad.records import (
     FLAG_INCOMPLETE,
     FLAG_SUPPRESSED,
     FLAG_WARMING,
     Alert,
+    RecordBatch,
     ScoreBatch,
     SignalBatch,
 )
@@ -21,6 +23,8 @@ from streamad.wording import number
 _KEPT: Final = 160
 _GONE_AFTER: Final = 16
 _EVENTS: Final = 500
+_HELD: Final = 24
+"""Readings of metrics for which the strangest event or edge stays in sight."""
 _ORDER: Final = (
     "cpu_percent", "memory", "disk_read", "disk_write", "network", "disturbance", "load", "swap",
     "cpu",
@@ -72,25 +76,89 @@ class Line:
         return "".join(sparks[place] for place in places)
 
 
+@dataclass(slots=True)
+class Tally:
+    """Rows that come one by one, events or edges: how many, and the strangest of late in words."""
+
+    how: Counted
+    line: Line
+    arrived: deque[int]
+    strangest: str = ""
+    strangest_reading: int = -_HELD
+    rows: RecordBatch[Any] | None = None
+
+    @classmethod
+    def of(cls, name: str) -> Tally:
+        """Return an empty one, of a pipeline."""
+        how = COUNTED[name]
+        return cls(how, Line(name, how.label), deque([0], maxlen=max(how.within, 1)))
+
+    def take(self, batch: RecordBatch[Any]) -> None:
+        """Take rows; some may be judged next."""
+        self.rows = batch
+        if self.how.within:
+            self.arrived[-1] += len(batch)
+        else:
+            self.arrived[-1] = len(batch)
+        if len(batch) and self.line.severity is None:
+            self.strangest = self.how.text(batch.values, len(batch) - 1)
+
+    def take_scores(self, scores: ScoreBatch, reading: int) -> None:
+        """Take how severe the rows taken last were."""
+        severity = [one if one == one else 0.0 for one in scores.severity.tolist()]  # noqa: PLR0124
+        if self.rows is None or not severity:
+            return
+        most = max(severity)
+        held = reading - self.strangest_reading < _HELD
+        if held and most < (self.line.severity or 0.0):
+            return
+        self.line.severity, self.strangest_reading = most, reading
+        # As many rows as scores, in the same order, but for rows that came too late.
+        place = min(severity.index(most), len(self.rows) - 1)
+        self.strangest = self.how.text(self.rows.values, place)
+
+    def mark(self, reading: int) -> None:
+        """Let a reading of metrics begin; what was strange some readings ago no longer is."""
+        if reading - self.strangest_reading >= _HELD and self.line.severity is not None:
+            self.line.severity = 0.0
+        self.line.values.append(float(sum(self.arrived)))
+        if self.how.within:
+            self.arrived.append(0)
+
+
 class Board:
-    """All metrics of a machine; `SignalBatch`, `ScoreBatch` and alerts go in."""
+    """All metrics of a machine, its events and edges, and their alerts."""
 
     def __init__(self) -> None:
         self.n_readings = 0
         self.lines: dict[str, Line] = {}
+        self.tallies = {name: Tally.of(name) for name in COUNTED}
         self.events: list[Alert] = []
+
+    def take_rows(self, name: str, batch: RecordBatch[Any]) -> None:
+        """Take what a pipeline read: metrics, or rows that are counted."""
+        tally = self.tallies.get(name)
+        if tally is None:
+            self.take(batch)
+        else:
+            tally.take(batch)
 
     def take(self, batch: SignalBatch) -> None:
         """Take a reading of all metrics."""
         self.n_readings += 1
+        for tally in self.tallies.values():
+            tally.mark(self.n_readings)
         for key, value in zip(batch.keys.to_list(), batch.values[:, 0].tolist(), strict=True):
             if key not in self.lines:
                 self.lines[key] = Line(key, key.partition("/")[2])
             self.lines[key].values.append(value)
             self.lines[key].last_reading = self.n_readings
 
-    def take_scores(self, scores: ScoreBatch) -> None:
-        """Take how severe the newest windows were."""
+    def take_scores(self, name: str, scores: ScoreBatch) -> None:
+        """Take how severe the newest windows of a pipeline were, or the rows taken last."""
+        if name in self.tallies:
+            self.tallies[name].take_scores(scores, self.n_readings)
+            return
         columns = (scores.keys.to_list(), scores.severity.tolist(), scores.flags.tolist())
         for key, severity, flags in zip(*columns, strict=True):
             line = self.lines.get(key)
@@ -101,7 +169,8 @@ class Board:
     def take_alerts(self, alerts: Iterable[Alert]) -> None:
         """Take alerts as they are sent; one id is one event, as last told."""
         for alert in alerts:
-            line = self.lines.get(alert.key)
+            tally = self.tallies.get(alert.pipeline)
+            line = self.lines.get(alert.key) if tally is None else tally.line
             if line is not None:
                 line.alert = None if alert.state == "resolved" else alert
             for place, event in enumerate(self.events):
@@ -129,18 +198,24 @@ class Board:
         first = sorted(lines, key=lambda line: line.alert is None)[:n]
         return [line for line in lines if any(line is one for one in first)]
 
-    def told(self, n: int, *, first: Collection[str] = ()) -> list[Alert]:
+    def told(
+        self, n: int, *, always: Collection[str] = (), first: Collection[str] = ()
+    ) -> list[Alert]:
         """Return the ``n`` events most worth a look, oldest first.
 
-        These are open ones, then those whose ids are in ``first`` (the demo's own), then the latest
+        These are those whose ids are in ``always`` (the surest of each kind), then open ones, then
+        those in ``first`` (the demo's own), then the latest.
         """
         events = self.events
         order = sorted(
             range(len(events)),
             key=lambda place: (
-                events[place].state != "resolved", events[place].id in first, place,
+                events[place].id in always,
+                events[place].state != "resolved",
+                events[place].id in first,
+                place,
             ),
-        )  # fmt: skip
+        )
         chosen = sorted(order[max(0, len(order) - n) :])
         return [events[place] for place in chosen]
 

@@ -1,15 +1,18 @@
-"""The disturbance of the demo: a bounded burst of CPU and disk work, in a process of its own.
+"""The disturbance of the demo: a bounded burst of CPU and disk work, and a program never seen.
 
 Run as a file, not as a module, and with nothing but the standard library: it starts at once. It
-waits for a line on its standard input, works, and waits on. It ends when its input ends, which the
-kernel sees to however its parent dies; a burst ends after ``MOST_BURST_S`` whatever it was told.
-The file it writes has no name, so nothing is left behind even by ``kill -9``.
+waits for a line on its standard input, does what it says (``burst SECONDS``, ``stranger SECONDS``),
+and waits on. It ends when its input ends, which the kernel sees to however its parent dies; both
+end after ``MOST_BURST_S`` whatever it was told. The file it writes has no name, so nothing is left
+behind even by ``kill -9``; the stranger reads from a pipe of ours, and ends with it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -49,9 +52,14 @@ def write(until: float, directory: str) -> None:
         return
 
 
+def bounded(seconds: float) -> float:
+    """Return no more than `MOST_BURST_S`, and no less than nothing."""
+    return min(max(seconds, 0.0), MOST_BURST_S)
+
+
 def burst(seconds: float, directory: str) -> None:
     """Burn and write for ``seconds``, then return."""
-    until = time.monotonic() + min(max(seconds, 0.0), MOST_BURST_S)
+    until = time.monotonic() + bounded(seconds)
     threads = [threading.Thread(target=burn, args=(until,), daemon=True) for _ in range(N_THREADS)]
     for thread in threads:
         thread.start()
@@ -60,16 +68,33 @@ def burst(seconds: float, directory: str) -> None:
         thread.join()
 
 
-def main(directory: str) -> None:
-    """Work a burst for every line (its seconds) on standard input, until that ends."""
+def stranger(seconds: float, program: str) -> None:
+    """Start a program that only waits for its input to end, and end it after ``seconds``."""
+    with contextlib.suppress(OSError):
+        # Called by the name its file has: programs of many names choose by it what they do.
+        child = subprocess.Popen(
+            ["cat"],  # noqa: S607 - what is run is `executable`
+            executable=program,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
+        time.sleep(bounded(seconds))
+        child.communicate()
+
+
+def main(directory: str, program: str) -> None:
+    """Do what every line on standard input says, until that ends."""
     end = threading.Timer(MOST_S, os._exit, (0,))
     end.daemon = True
     end.start()
+    what = {"burst": (burst, directory), "stranger": (stranger, program)}
     for line in sys.stdin:
+        name, _, seconds = line.partition(" ")
+        do, with_it = what[name]
         # The input must be watched while working, or a parent's death would go unnoticed.
-        threading.Thread(target=burst, args=(float(line), directory), daemon=True).start()
+        threading.Thread(target=do, args=(float(seconds), with_it), daemon=True).start()
     os._exit(0)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2])

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from jobs.demo.kinds import KINDS, METRICS, Kind
 from streamad.records import Alert
 
 Phase = Literal["learning", "disturbing", "recovering", "watching", "over"]
 
-_DRIVEN: Final = ("disturbance.", "cpu", "disk_write")
-"""Beginnings of the metrics a disturbance moves, the surest first."""
 _PATIENCE_MS: Final = 6_000
 """After the disturbance, how long an alert for it may still come."""
 _LONGER_MS: Final = 10_000
@@ -24,8 +23,9 @@ _LINGER_MS: Final = 3_000
 class Plan:
     """What is to happen.
 
-    needed : readings until the pipeline judges; interval_ms : between readings; longest_ms : after
-    which it ends whatever has happened; keep_going : watch on after it all, until interrupted.
+    needed : readings until the pipelines judge; interval_ms : between readings; longest_ms : after
+    which it ends whatever has happened; keep_going : watch on after it all, until interrupted;
+    kinds : what is watched and disturbed, metrics first
     """
 
     needed: int
@@ -34,6 +34,7 @@ class Plan:
     burst_ms: int = 9_000
     disturb: bool = True
     keep_going: bool = False
+    kinds: Sequence[Kind] = KINDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,40 +47,68 @@ class Caused:
 
 
 class Script:
-    """Where the demo stands; `step` with every reading and the alerts it made."""
+    """Where the demo stands; `step` with every reading and the alerts it made.
+
+    silent : names of kinds of which nothing can be read on this machine
+    """
 
     def __init__(self, plan: Plan, *, start_ms: int) -> None:
         self.plan, self.start_ms, self.now_ms = plan, start_ms, start_ms
         self.phase: Phase = "learning"
         self.n_readings = 0
-        self.began_ms: int | None = None
+        self.began_ms: dict[str, int] = {}
+        self.starting: list[Kind] = []
+        self.silent: set[str] = set()
         self.caused: dict[str, Caused] = {}
         self.others: dict[str, Alert] = {}
         self.deadline_ms = start_ms + plan.longest_ms
         self._over_ms: int | None = None
 
     def step(self, now_ms: int, alerts: Iterable[Alert]) -> Phase:
-        """Return the phase after a reading; ``disturbing`` is entered once, where work begins."""
+        """Return the phase after a reading; `starting`: the kinds to be disturbed from now."""
         self.now_ms = now_ms
         self.n_readings += 1
         for alert in alerts:
             self._note(alert)
         self.phase = self._next()
+        self.starting = self._due() if self.phase == "disturbing" else []
+        self.began_ms.update(dict.fromkeys((kind.name for kind in self.starting), now_ms))
         return self.phase
+
+    @property
+    def doing(self) -> str:
+        """Return what was done last on purpose, in words."""
+        begun = [kind.doing for kind in self.plan.kinds if kind.name in self.began_ms]
+        return begun[-1] if begun else ""
 
     @property
     def burst_end_ms(self) -> int | None:
         """Return when the disturbance ends, None where it has not begun."""
-        return None if self.began_ms is None else self.began_ms + self.plan.burst_ms
+        began_ms = self.began_ms.get(METRICS.name)
+        return None if began_ms is None else began_ms + self.plan.burst_ms
+
+    def main(self, kind: Kind) -> Caused | None:
+        """Return the surest alert that the disturbance of a kind raised."""
+        ranked = ((kind.rank(caused.alert), caused) for caused in self.caused.values())
+        mine = [(rank, caused) for rank, caused in ranked if rank is not None]
+        return min(mine, key=lambda one: one[0])[1] if mine else None
 
     @property
-    def main(self) -> Caused | None:
-        """Return the surest alert the disturbance raised: that of the process itself, if any."""
-        for beginning in _DRIVEN:
-            for caused in self.caused.values():
-                if _metric(caused.alert).startswith(beginning):
-                    return caused
-        return None
+    def mains(self) -> dict[str, Caused]:
+        """Return the surest alert of each kind that has one, by the kind's name."""
+        found = ((kind.name, self.main(kind)) for kind in self.plan.kinds)
+        return {name: caused for name, caused in found if caused is not None}
+
+    @property
+    def failed(self) -> list[Kind]:
+        """Return the kinds that were disturbed and raised no alert, though they can be read."""
+        return [
+            kind
+            for kind in self.plan.kinds
+            if kind.name in self.began_ms
+            and kind.name not in self.silent
+            and self.main(kind) is None
+        ]
 
     @property
     def still_open(self) -> list[Alert]:
@@ -109,6 +138,15 @@ class Script:
         made = self.now_ms - self.start_ms
         return max(made / max(self.n_readings, 1), self.plan.interval_ms)
 
+    def _due(self) -> list[Kind]:
+        """Return the kinds whose disturbance is to begin now; the first begins at once."""
+        began_ms = self.began_ms.get(METRICS.name, self.now_ms)
+        return [
+            kind
+            for kind in self.plan.kinds
+            if kind.name not in self.began_ms and self.now_ms - began_ms >= kind.after_ms
+        ]
+
     def _next(self) -> Phase:
         if self.now_ms >= self.deadline_ms and not self.plan.keep_going:
             return "over"
@@ -123,22 +161,27 @@ class Script:
     def _after_learning(self) -> Phase:
         if self.n_readings < self.plan.needed:
             return "learning"
-        if not self.plan.disturb:
-            return "watching"
-        self.began_ms = self.now_ms
-        return "disturbing"
+        return "disturbing" if self.plan.disturb else "watching"
 
     def _after_recovering(self) -> Phase:
-        main = self.main
-        late = self.now_ms >= (self.burst_end_ms or 0) + _PATIENCE_MS
-        calm = all(caused.resolved_ms for caused in self.caused.values())
-        waited = main is not None and self.now_ms >= (main.resolved_ms or self.now_ms) + _LONGER_MS
-        ended = main is not None and main.resolved_ms is not None and (calm or waited)
-        if self._over_ms is None and ((main is None and late) or ended):
+        if self._over_ms is None and self._is_settled():
             self._over_ms = self.now_ms + _LINGER_MS
         if self._over_ms is None or self.now_ms < self._over_ms:
             return "recovering"
         return "watching" if self.plan.keep_going else "over"
+
+    def _is_settled(self) -> bool:
+        """Return whether all alerts came and those of metrics ended, or were waited for in vain."""
+        late = self.now_ms >= (self.burst_end_ms or 0) + _PATIENCE_MS
+        if self.failed and not late:
+            return False
+        main = self.main(METRICS)
+        if main is None:
+            return True
+        mine = [one for one in self.caused.values() if METRICS.rank(one.alert) is not None]
+        calm = all(one.resolved_ms for one in mine)
+        waited = self.now_ms >= (main.resolved_ms or self.now_ms) + _LONGER_MS
+        return main.resolved_ms is not None and (calm or waited)
 
     def _note(self, alert: Alert) -> None:
         if alert.id in self.caused:
@@ -156,11 +199,9 @@ class Script:
         return (
             self.phase in {"disturbing", "recovering"}
             and alert.state == "opened"
-            and alert.kind == "anomaly"
             and alert.opened_ms <= (self.burst_end_ms or 0)
-            and _metric(alert).startswith(_DRIVEN)
+            and any(
+                kind.name in self.began_ms and kind.rank(alert) is not None
+                for kind in self.plan.kinds
+            )
         )
-
-
-def _metric(alert: Alert) -> str:
-    return alert.key.partition("/")[2]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection
+import re
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Literal, Protocol, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,22 +14,25 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from jobs.demo.board import Board, Line
+from jobs.demo.board import Board, Line, Tally
 from jobs.demo.script import Phase, Script
 from streamad.records import Alert
 from streamad.shown import safe_text
 from streamad.wording import clock
 
 _SAYS: Final[dict[Phase, str]] = {
-    "learning": "1/3 learning the baseline of this machine",
-    "disturbing": "2/3 disturbing it on purpose: two busy cores, and a file written over and over",
-    "recovering": "3/3 the disturbance is over; waiting until the alert resolves",
+    "learning": "1/3 learning what is usual here: metrics, process starts, connections",
+    "disturbing": "2/3 disturbing it on purpose",
+    "recovering": "3/3 the disturbance is over; waiting until the metrics are back to normal",
     "watching": "watching; Ctrl-C ends it",
     "over": "done",
 }
 _BAR: Final = 8
 _LEAST_WIDTH, _MOST_WIDTH = 60, 140
 _REDRAW_MS: Final = 200
+_SINCE: Final = re.compile(r", since [\d:]+ UTC(?=;|$)")
+_PAPER: Final = Console(file=io.StringIO(), width=_MOST_WIDTH)
+"""Only to measure how lines break."""
 
 
 class View(Protocol):
@@ -99,13 +102,17 @@ class PlainView:
         """Tell of a new phase, of quarters of the learning, and of alerts."""
         if script.phase != self._phase:
             self._phase, self._told = script.phase, 0
-            self._line(script, _SAYS[script.phase])
+            if not script.starting:
+                self._line(script, _SAYS[script.phase])
+        for kind in script.starting:
+            self._line(script, f"{_SAYS['disturbing']}: {kind.doing}")
         quarter = int(script.progress * 4)
         if script.phase == "learning" and 0 < quarter < 4 and quarter > self._told:
             self._told = quarter
             self._line(script, f"{quarter * 25} % learned, {script.left_s:.0f} s left")
+        mains = {caused.alert.id for caused in script.mains.values()}
         for alert in alerts:
-            if alert.state != "updated":
+            if alert.state != "updated" or alert.id in mains:
                 self._line(script, f"{alert.state.upper()} {alert.summary}")
 
     def _line(self, script: Script, text: str) -> None:
@@ -135,25 +142,34 @@ def frame(
 ) -> RenderableType:
     """Return the whole screen for a terminal of ``(columns, lines)``."""
     width = min(max(size[0], _LEAST_WIDTH), _MOST_WIDTH)
-    n_told = 2 if size[1] < 30 else 4
-    # Header 3, alerts with their border, one line of headings; an alert may take two lines.
-    n_lines = max(size[1] - 3 - (2 * n_told + 2) - 1, 3)
+    is_low = size[1] < 20
+    n_told = 4 if is_low else 6 if size[1] < 30 else 8
+    # An event or an edge in words below its line, where there is room.
+    tallies = list(board.tallies.values())
+    per_tally = 1 if is_low else 2
+    # Header 3, one line of headings, the border of alerts 2; an alert may take two lines.
+    n_lines = max(size[1] - 3 - 1 - per_tally * len(tallies) - (n_told + 2), 3)
     return Group(
         _header(script, title, width, ascii_only=ascii_only),
-        _metrics(
+        _lines(
             board.shown(n_lines),
+            tallies,
             width,
             unknown="learning" if script.phase == "learning" else "-",
+            words=not is_low,
             ascii_only=ascii_only,
         ),
-        _alerts(board, script.caused, 2 * n_told, width, ascii_only=ascii_only),
+        _alerts(board, script, n_told, width, ascii_only=ascii_only),
     )
 
 
 def _header(script: Script, title: str, width: int, *, ascii_only: bool) -> RenderableType:
     head = Text(title, style="bold", no_wrap=True, overflow="ellipsis")
     style = {"disturbing": "bold yellow", "recovering": "bold cyan"}.get(script.phase, "bold")
-    says = Text(_SAYS[script.phase], style=style, no_wrap=True, overflow="ellipsis")
+    text = _SAYS[script.phase]
+    if script.phase == "disturbing" and script.doing:
+        text = f"{text}: {script.doing}"
+    says = Text(text, style=style, no_wrap=True, overflow="ellipsis")
     head.truncate(width)
     says.truncate(width)
     return Group(head, says, _progress(script, width, ascii_only=ascii_only))
@@ -173,27 +189,60 @@ def _progress(script: Script, width: int, *, ascii_only: bool) -> Text:
     )
 
 
-def _metrics(lines: list[Line], width: int, *, unknown: str, ascii_only: bool) -> RenderableType:
-    table = Table.grid(padding=(0, 1, 0, 0))
-    labels = max([len(line.label) for line in lines] + [6])
+def _lines(
+    lines: list[Line],
+    tallies: list[Tally],
+    width: int,
+    *,
+    unknown: str,
+    words: bool,
+    ascii_only: bool,
+) -> RenderableType:
+    """Return metrics a line each, and below them what is counted, with the strangest in words."""
+    every = [*lines, *(tally.line for tally in tallies)]
+    labels = max([len(line.label) for line in every] + [6])
     labels = min(labels, max(24, width // 3))
     spark = width - labels - 9 - _BAR - 5 - 5
-    table.add_column(width=labels, no_wrap=True, overflow="ellipsis")
-    table.add_column(width=spark, no_wrap=True)
-    table.add_column(width=9, no_wrap=True, justify="right")
-    table.add_column(width=_BAR, no_wrap=True)
-    table.add_column(width=4, no_wrap=True, justify="right")
+    widths = (labels, spark, 9, _BAR, 4)
     heads = ("metric", f"last {spark} readings", "now", "severity", "")
-    table.add_row(*(Text(head, style="dim") for head in heads))
-    for line in lines:
-        style = "bold red" if line.alert is not None else ""
-        table.add_row(
-            Text(safe_text(line.label), style=style),
-            Text(line.sparkline(spark, ascii_only=ascii_only), style=style or "cyan"),
-            Text(line.now, style=style),
-            *_severity(line, unknown=unknown, ascii_only=ascii_only),
+    body: list[RenderableType] = [
+        _table(
+            [
+                [Text(head, style="dim") for head in heads],
+                *(_row(line, spark, unknown, ascii_only=ascii_only) for line in lines),
+            ],
+            widths,
         )
+    ]
+    for tally in tallies:
+        row = _row(tally.line, spark, unknown, ascii_only=ascii_only)
+        body.append(_table([row], widths))
+        if words:
+            style = "bold red" if tally.line.alert is not None else "dim"
+            text = Text(f"  {tally.strangest}", style=style, no_wrap=True, overflow="ellipsis")
+            text.truncate(width)
+            body.append(text)
+    return Group(*body)
+
+
+def _table(rows: list[list[Text]], widths: tuple[int, ...]) -> Table:
+    table = Table.grid(padding=(0, 1, 0, 0))
+    for place, width in enumerate(widths):
+        justify: Literal["left", "right"] = "right" if place in {2, 4} else "left"
+        table.add_column(width=width, no_wrap=True, overflow="ellipsis", justify=justify)
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def _row(line: Line, spark: int, unknown: str, *, ascii_only: bool) -> list[Text]:
+    style = "bold red" if line.alert is not None else ""
+    return [
+        Text(safe_text(line.label), style=style),
+        Text(line.sparkline(spark, ascii_only=ascii_only), style=style or "cyan"),
+        Text(line.now, style=style),
+        *_severity(line, unknown=unknown, ascii_only=ascii_only),
+    ]
 
 
 def _severity(line: Line, *, unknown: str, ascii_only: bool) -> tuple[Text, Text]:
@@ -211,13 +260,16 @@ def _severity(line: Line, *, unknown: str, ascii_only: bool) -> tuple[Text, Text
 
 
 def _alerts(
-    board: Board, own: Collection[str], height: int, width: int, *, ascii_only: bool
+    board: Board, script: Script, height: int, width: int, *, ascii_only: bool
 ) -> RenderableType:
     """Return as many alerts as fit in ``height`` lines, in a frame that says how many are open."""
     rows: list[Text] = []
+    mains = {caused.alert.id for caused in script.mains.values()}
     for n in range(height, 0, -1):
-        rows = [_event(alert, ascii_only=ascii_only) for alert in board.told(n, first=own)]
-        if sum(-(-max(row.cell_len, 1) // (width - 6)) for row in rows) <= height:
+        shown = board.told(n, always=mains, first=script.caused)
+        rows = [_event(alert, ascii_only=ascii_only) for alert in shown]
+        # As the frame will break them: its border and padding take four columns.
+        if sum(len(row.wrap(_PAPER, width - 4)) for row in rows) <= height:
             break
     n_open = sum(alert.state != "resolved" for alert in board.events)
     style = "red" if n_open else "green" if rows else "bright_black"
@@ -228,7 +280,8 @@ def _alerts(
 
 
 def _event(alert: Alert, *, ascii_only: bool) -> Text:
-    text = alert.summary.removeprefix(f"{alert.key.partition('/')[0]}/")
+    # The host is in the title, and the time at the beginning of the line.
+    text = _SINCE.sub("", alert.summary.removeprefix(f"{alert.key.partition('/')[0]}/"))
     if alert.state == "resolved":
         mark = "ok" if ascii_only else "✔"
         return Text(f"{mark} {clock(alert.resolved_ms or 0)} {text}", style="green")

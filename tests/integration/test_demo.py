@@ -11,13 +11,17 @@ from pathlib import Path
 import psutil
 import pytest
 
+from jobs.demo.disturbance import CHORE, DISTURBER, STRANGER, WORKER
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
-def test_the_demo_raises_an_alert_for_a_real_disturbance_and_ends_in_two_minutes(tmp_path: Path):
+def test_the_demo_raises_an_alert_for_each_disturbance_and_ends_in_two_minutes(tmp_path: Path):
     # The first run on a machine compiles kernels; that is not what is timed here.
-    warm = "from jobs.demo.play import prepared_operator; prepared_operator()"
+    warm = (
+        "from jobs.demo.kinds import KINDS; from jobs.demo.rehearsal import prepare; prepare(KINDS)"
+    )
     subprocess.run([sys.executable, "-c", warm], check=True, cwd=ROOT, capture_output=True)
     out = tmp_path / "alerts.jsonl"
     began = time.monotonic()
@@ -36,7 +40,23 @@ def test_the_demo_raises_an_alert_for_a_real_disturbance_and_ends_in_two_minutes
     ]
     assert [of_it[0]["state"], of_it[-1]["state"]] == ["opened", "resolved"]
     assert of_it[0]["observed"]["value"] > of_it[0]["expected"]["value"]
-    assert "The disturbance raised an alert after" in ended.stdout
+    (stranger,) = {
+        alert["summary"]
+        for alert in alerts
+        if alert["pipeline"] == "demo-starts"
+        and alert["entity"]["process"] == STRANGER
+        and alert["state"] == "opened"
+    }
+    assert f"process={STRANGER}" in stranger
+    fan = [
+        alert
+        for alert in alerts
+        if alert["pipeline"] == "demo-connections" and alert["entity"]["process"] == WORKER
+    ]
+    assert fan[0]["state"] == "opened"
+    assert f"fan-out: {WORKER} reaches about" in fan[-1]["summary"]
+    for label in ("metrics", "process starts", "connections"):
+        assert f"{label}: alert after" in ended.stdout
     left = [p.pid for p in psutil.process_iter() if _is_left_over(p, tmp_path)]
     assert not left
     assert list(tmp_path.iterdir()) == [out]
@@ -44,6 +64,7 @@ def test_the_demo_raises_an_alert_for_a_real_disturbance_and_ends_in_two_minutes
 
 def _is_left_over(process: psutil.Process, folder: Path) -> bool:
     try:
-        return str(folder) in " ".join(process.cmdline())
+        own = process.name() in {CHORE, STRANGER, WORKER, DISTURBER}
+        return own or str(folder) in " ".join(process.cmdline())
     except psutil.Error:
         return False

@@ -6,6 +6,7 @@ import re
 import runpy
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tomllib
@@ -158,6 +159,21 @@ def test_the_python_of_the_readme_raises_an_alert_and_ends_it(tmp_path):
     )
     states = [line.split()[0] for line in told.stdout.splitlines()]
     assert states == ["opened", "resolved"]
+
+
+def test_the_sample_that_watches_this_machine_feeds_both_pipelines():
+    watch = runpy.run_path(str(ROOT / "docs/sample/watch_host.py"))
+    busy = subprocess.Popen(["sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do sleep 0.4; done"])
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()),
+    ):
+        read = watch["main"](readings=10)
+    busy.kill()
+    busy.wait()
+    assert read[0].offset == 10
+    for one in read:
+        assert one.counts["windows"] == one.counts["points"] > 0, one.config.name
 
 
 DETECTOR = ROOT / "docs" / "add-a-detector.md"

@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pytest
 
-import connectors.host as host_module
+import connectors.host.metrics as host_module
 from connectors.host import HostSource
 from streamad.errors import ConfigError
 from streamad.names import split_key

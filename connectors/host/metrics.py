@@ -15,26 +15,25 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import polars as pl
 import psutil
 
+from connectors.host.reading import (
+    UNNAMED,
+    UNREADABLE,
+    Pace,
+    keys_of,
+    name_of,
+    now_ms,
+    one_message,
+)
 from streamad.errors import ConfigError
-from streamad.names import join_key
 from streamad.records import SignalBatch
 
 Readings = dict[str, float]
 
-_UNREADABLE: Final = (psutil.Error, OSError, NotImplementedError, RuntimeError, ValueError)
-"""What psutil raises where a kernel or a container does not tell."""
 _MAX_PROCESSES: Final = 64
-_MIN_INTERVAL_MS: Final = 100
-"""Kernels count CPU time in ticks of about 10 ms: a share over fewer than ten says little."""
 _LOOK_S: Final = 0.3
 """How long processes are watched before the busiest are chosen."""
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(slots=True)
@@ -75,63 +74,48 @@ class HostSource:
         interval_ms: int = 250,
         processes: int = 4,
         watch: Mapping[str, int] | None = None,
-        clock: Callable[[], int] = _now_ms,
+        clock: Callable[[], int] = now_ms,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        if interval_ms < _MIN_INTERVAL_MS or not 0 <= processes <= _MAX_PROCESSES:
-            msg = (
-                f"interval_ms must be {_MIN_INTERVAL_MS} or more and processes lie in "
-                f"0..{_MAX_PROCESSES}, got {interval_ms} and {processes}"
-            )
+        if not 0 <= processes <= _MAX_PROCESSES:
+            msg = f"processes must lie in 0..{_MAX_PROCESSES}, got {processes}"
             raise ConfigError(msg)
         self.host, self.interval_ms = host, interval_ms
         self.unreadable: Counter[str] = Counter()
-        self._clock, self._sleep = clock, sleep
         watched = dict(watch or {})
         busiest = _busiest(processes, without={os.getpid(), *watched.values()}, sleep=sleep)
         self._processes = _followed({**busiest, **watched})
-        self._before_ms = clock()
-        # A mark right after the first reading is let pass: no tick of CPU time may lie between.
-        self._due_ms = self._mark_after(self._before_ms + interval_ms // 2)
+        self._pace = Pace(interval_ms, clock, sleep)
         self._counters: Readings = {}
-        self._offset = 0
+        self._offset = -1
         # Rates and shares need a reading before: the first one is thrown away.
-        self._read(self._before_ms)
+        self._read(1)
+
+    @property
+    def is_due(self) -> bool:
+        """Return whether `poll` would return at once."""
+        return self._pace.is_due
 
     def poll(self) -> SignalBatch:
         """Wait until the next reading is due, and return it as one message.
 
         A reading that is overdue is made at once; those missed in between are not made up for.
         """
-        now_ms = self._clock()
-        wait_ms = self._due_ms - now_ms
-        if wait_ms > 0:
-            self._sleep(wait_ms / 1000)
-            now_ms = self._clock()
-        # A clock set back must not make time stand still or rates infinite.
-        now_ms = max(now_ms, self._before_ms + 1)
-        self._due_ms = self._mark_after(now_ms)
-        return self._batch(self._read(now_ms), now_ms)
-
-    def _mark_after(self, time_ms: int) -> int:
-        return time_ms - time_ms % self.interval_ms + self.interval_ms
-
-    def _batch(self, readings: Readings, now_ms: int) -> SignalBatch:
+        time_ms, passed_ms = self._pace.wait()
+        readings = self._read(passed_ms)
         n = len(readings)
         self._offset += 1
-        return SignalBatch(
-            keys=pl.Series("key", [join_key((self.host, name)) for name in readings], pl.String),
-            time_ms=np.full(n, now_ms, np.int64),
-            values=np.array(list(readings.values()), np.float64).reshape(n, 1),
-            message=np.zeros(n, np.int32),
-            row=np.arange(n, dtype=np.int32),
-            offsets=np.array([self._offset - 1], np.int64),
-            broker_ms=np.array([now_ms], np.int64),
+        columns = {"host": [self.host] * n, "metric": list(readings)}
+        return one_message(
+            keys_of(columns, ("host", "metric")),
+            [time_ms] * n,
+            np.array(list(readings.values()), np.float64).reshape(n, 1),
+            offset=self._offset,
+            at=time_ms,
         )
 
-    def _read(self, now_ms: int) -> Readings:
-        elapsed_s = max(now_ms - self._before_ms, 1) / 1000
-        self._before_ms = now_ms
+    def _read(self, passed_ms: int) -> Readings:
+        elapsed_s = passed_ms / 1000
         counters = {
             **self._of("cpu", _cpu_seconds),
             **self._of("disk", _disk_bytes),
@@ -151,7 +135,7 @@ class HostSource:
     def _of(self, group: str, read: Callable[[], Readings]) -> Readings:
         try:
             return read()
-        except _UNREADABLE:
+        except UNREADABLE:
             self.unreadable[group] += 1
             return {}
 
@@ -188,7 +172,7 @@ class HostSource:
                 with one.process.oneshot():
                     cpu_s = _cpu_time(one.process)
                     memory = float(one.process.memory_info().rss)
-            except _UNREADABLE:
+            except UNREADABLE:
                 self.unreadable["process"] += 1
                 continue
             used = max(cpu_s - one.cpu_s, 0.0) / elapsed_s
@@ -267,17 +251,16 @@ def _cpu_times() -> dict[psutil.Process, float]:
     for process in psutil.process_iter():
         try:
             times[process] = _cpu_time(process)
-        except _UNREADABLE:
+        except UNREADABLE:
             continue
     return times
 
 
 def _name(process: psutil.Process) -> str:
     try:
-        # A thread of the kernel is called `kworker/0:1`; a slash would part its key.
-        return "-".join(process.name().replace("/", " ").split()) or "process"
-    except _UNREADABLE:
-        return "process"
+        return name_of(process)
+    except UNREADABLE:
+        return UNNAMED
 
 
 def _followed(wanted: Mapping[str, int]) -> list[_Process]:
@@ -286,6 +269,6 @@ def _followed(wanted: Mapping[str, int]) -> list[_Process]:
         try:
             process = psutil.Process(pid)
             followed.append(_Process(name, process, _cpu_time(process)))
-        except _UNREADABLE:
+        except UNREADABLE:
             continue
     return followed
