@@ -147,7 +147,6 @@ DECISION_SETTINGS = (
     "detector.params",
     "scoring",
     "alerts.level",
-    "alerts.budget",
     "alerts.tenant",
     "alerts.group",
 )
@@ -172,7 +171,6 @@ LIGHT_SETTINGS = (
     "scoring.direction",
     "scoring.min_effect.absolute",
     "scoring.min_effect.relative",
-    "alerts.budget",
 )
 """Settings that change decisions and nothing that was learned: state is kept when they change."""
 
