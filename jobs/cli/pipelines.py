@@ -17,6 +17,7 @@ commands = typer.Typer()
     epilog=examples(
         "streamad init metrics.csv -o pipeline.yaml",
         "streamad init metrics -o pipeline.yaml       # a topic of KAFKA_BOOTSTRAP_SERVERS",
+        "streamad init flows.csv --records edges -o pipeline.yaml",
     ),
 )
 def init(
@@ -32,15 +33,21 @@ def init(
     name: Annotated[
         str | None, typer.Option(help="The pipeline's name. Default: that of the source.")
     ] = None,
+    records: Annotated[
+        str | None,
+        typer.Option(
+            help="What its records hold: signals, events or edges. Default: what they look like."
+        ),
+    ] = None,
 ) -> None:
     """Look at a file or a topic, and write a pipeline for it.
 
-    The format, the fields, the unit of times, the time between readings and what repeats are
-    found in the data; comments in the file give the reasons. Read it before you run it.
+    What records hold, the format, the fields, the unit of times, the time between readings and what
+    repeats are found in the data; comments in the file give the reasons. Read it before you run it.
     """
     from jobs.init import init_pipeline
 
-    init_pipeline(source, out=out, name=name)
+    init_pipeline(source, out=out, name=name, records=records)
 
 
 @commands.command(
