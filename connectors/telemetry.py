@@ -84,6 +84,11 @@ _TABLE = (
     _counter("detect_points_deselected_total", "Points of keys that series.select leaves out."),
     _counter("detect_windows_total", "Windows closed."),
     _counter("detect_windows_incomplete_total", "Windows not scored: too many samples missing."),
+    _counter("detect_graphs_cut_total", "Graphs judged without all of their edges."),
+    _counter(
+        "detect_graph_edges_left_out_total",
+        "Edges left out of graphs at graphs.max_nodes or graphs.max_edges, once per window.",
+    ),
     _counter("detect_blind_keys_total", "Times that most windows of a key came to be incomplete."),
     _counter("detect_detector_errors_total", "Windows the detector failed on."),
     _counter(
@@ -139,6 +144,8 @@ DETECT_COUNTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "windows": ("detect_windows_total", {}),
     "merged": ("detect_points_merged_total", {}),
     "incomplete": ("detect_windows_incomplete_total", {}),
+    "cut": ("detect_graphs_cut_total", {}),
+    "left_out": ("detect_graph_edges_left_out_total", {}),
     "blind": ("detect_blind_keys_total", {}),
     "detector_errors": ("detect_detector_errors_total", {}),
     "explain_errors": ("detect_explain_errors_total", {}),

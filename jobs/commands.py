@@ -48,11 +48,13 @@ def score_file(  # noqa: PLR0913 - one argument an option, all by keyword
     size: int | None,
     params: Mapping[str, Any],
     plot: Path | None = None,
+    graphs: Path | None = None,
     asked: Asked | None = None,
 ) -> None:
     """Score a file and write the scores.
 
-    asked : what a caller says of columns that only events and edges have
+    graphs : a folder for pictures of graphs that alerted; asked : what a caller says of columns
+    that only events and edges have
     """
     check_plot(plot)
     if detector is not None and artifact is not None:
@@ -70,14 +72,21 @@ def score_file(  # noqa: PLR0913 - one argument an option, all by keyword
     if (records := records_of(name)) != "signals":
         given = asked or Asked()
         said = replace(given, fields=given.fields or columns, key=key, time=time)
-        if detector_info(name).modality == "graphs":
-            score_graph_file(file, said, detector=name, artifact=artifact, params=params, out=out)
-            return
-        score_rows(file, records, said, detector=name, artifact=artifact, params=params, out=out)
+        score = score_graph_file if detector_info(name).modality == "graphs" else score_rows
+        score(
+            file, records, said, detector=name, artifact=artifact, params=params, out=out,
+            graphs=graphs,
+        )  # fmt: skip
         return
-    if asked is not None and asked.fields:
-        msg = f"--fields is for events and edges; {name} scores signals: see --columns"
-        raise ConfigError(msg)
+    for unfit, why in (
+        (graphs is not None, "--graphs is for edges; {} scores signals: see --plot"),
+        (
+            asked is not None and bool(asked.fields),
+            "--fields is for events and edges; {} scores signals: see --columns",
+        ),
+    ):
+        if unfit:
+            raise ConfigError(why.format(name))
     _score_series(
         read_table(file, columns=columns, time=time, key=key, joint=joint),
         file,

@@ -22,6 +22,7 @@ from jobs.offline.graphs import (
     windows_of,
 )
 from jobs.offline.item_files import Asked, pipeline_of, read_items
+from jobs.pictures.graphs import shown_count
 from streamad.config import PipelineConfig
 from streamad.detectors import DETECTORS
 from streamad.detectors.contract import ItemDetector
@@ -34,19 +35,24 @@ ENDS: Mapping[str, Any] = {"source": "source", "target": "target"}
 """Fields of a pipeline that stands for a file of graphs."""
 
 
-def score_graph_file(
+def score_graph_file(  # noqa: PLR0913 - one argument an option
     file: Path,
+    records: str,
     asked: Asked,
     *,
     detector: str,
     artifact: str | None,
     params: Mapping[str, Any],
     out: str,
+    graphs: Path | None = None,
 ) -> None:
-    """Score each graph of a file and write the scores, in the order of the file."""
+    """Score each graph of a file and write the scores, in the order of the file.
+
+    graphs : a folder for pictures of those that alerted
+    """
 
     def pipeline(fields: Mapping[str, Any]) -> PipelineConfig:
-        made = pipeline_of("edges", fields, detector=detector, params=params, artifact=artifact)
+        made = pipeline_of(records, fields, detector=detector, params=params, artifact=artifact)
         check_detector(made)
         return made
 
@@ -61,6 +67,8 @@ def score_graph_file(
         f"{detector}: {len(scored.frame):,} graphs scored, {scored.n_alerts} "
         f"alert{'' if scored.n_alerts == 1 else 's'}"
     )
+    if graphs is not None:
+        say(f"{graphs}: {shown_count(scored.draw(graphs), scored.n_alerts)}")
     if scored.n_errors:
         say(f"{scored.n_errors} graphs could not be scored: the detector failed on them")
 

@@ -16,6 +16,7 @@ from jobs.console import bar, say, status
 from jobs.offline.item_files import Asked, ItemTable, pipeline_of, read_items
 from jobs.offline.items import score_items
 from jobs.offline.tables import write_table
+from jobs.pictures.graphs import draw_alerts, require_edges, shown_count
 from streamad.artifacts import load_artifact, load_manifest
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
@@ -33,8 +34,12 @@ def score_rows(  # noqa: PLR0913 - one argument an option
     artifact: str | None,
     params: Mapping[str, Any],
     out: str,
+    graphs: Path | None = None,
 ) -> None:
-    """Score each row of a file and write the scores, in the order of the file."""
+    """Score each row of a file and write the scores, in the order of the file.
+
+    graphs : a folder for pictures of the edges about those that alerted
+    """
     known = None
     if artifact is not None:
         manifest = load_manifest(artifact)
@@ -45,6 +50,8 @@ def score_rows(  # noqa: PLR0913 - one argument an option
     table = read_items(file, records, asked, known=known)
     config = pipeline_of(records, table.fields, detector=detector, params=params, artifact=artifact)
     check_detector(config)
+    if graphs is not None:
+        require_edges(config, "--graphs")
     for note in table.notes:
         say(note)
     operator = operator_of(config)
@@ -57,6 +64,9 @@ def score_rows(  # noqa: PLR0913 - one argument an option
         f"{operator.detector.info.name}: {len(table):,} {records} scored one by one, {n_left:,} "
         f"incomplete, {n_alerts} alert{'' if n_alerts == 1 else 's'}"
     )
+    if graphs is not None:
+        paths = draw_alerts(graphs, scored.alerts, scored.findings, [table.batch], config)
+        say(f"{graphs}: {shown_count(paths, n_alerts)}")
     for note in scored.account.notes(operator, dated=table.dated):
         say(note)
     if scored.n_errors:

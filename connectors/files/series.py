@@ -27,7 +27,7 @@ from connectors.codecs.rows import (
     spread,
 )
 from connectors.files.documents import table_of
-from connectors.files.moments import Moments, read_moments
+from connectors.files.moments import ROW_MS, Moments, read_moments
 from connectors.files.numbers import read_numbers
 from connectors.files.points import points_of
 from connectors.files.roles import KEY_NAMES, Roles, decimal_commas, find_roles
@@ -39,6 +39,7 @@ from connectors.files.sheet import (
     read_sheet,
     unreadable,
 )
+from connectors.files.times import BY_ROW
 from streamad.errors import ConfigError, nearest
 from streamad.records import Decoded
 
@@ -187,6 +188,8 @@ def _roles(sheet: Sheet, fields: FieldMap) -> Roles:
     frame = sheet.frame
     asked = dict.fromkeys((*fields.key, fields.time, *fields.values, *_conditions(fields)))
     lost = {name for name in asked if name not in frame.columns}
+    by_row = fields.time in lost and fields.time == BY_ROW
+    lost -= {fields.time} if by_row else set()
     own = {*DEFAULT.key, DEFAULT.time, *DEFAULT.values}
     if fields.variate is not None or lost & {*_conditions(fields)}:
         own = set(DEFAULT.key)
@@ -201,16 +204,16 @@ def _roles(sheet: Sheet, fields: FieldMap) -> Roles:
     if lost:
         found = find_roles(
             sheet,
-            time=None if fields.time in lost else fields.time,
+            time=BY_ROW if by_row else None if fields.time in lost else fields.time,
             key=() if lost & {*fields.key} else fields.key,
             taken=(*(fields.values if named else ()), *_conditions(fields)),
             measure=not named,
         )
-    if found.time is None:
+    if found.time is None and not by_row:
         msg = f"{sheet.name} has no column of times; it has {', '.join(frame.columns)}"
         raise ConfigError(msg)
     moments, values = found.moments, found.values
-    if fields.time not in lost:
+    if fields.time not in lost and not by_row:
         moments = Moments(_times(frame[fields.time], fields, sheet.name), fields.time_unit)
     if named:
         values = {
@@ -228,7 +231,10 @@ def _rows(sheet: Sheet, fields: FieldMap, *, joint: bool, notes: list[str]) -> _
     roles = _roles(sheet, fields)
     named = tuple(roles.values) == fields.values
     points = points_of(roles, one=sheet.stem, joint=joint or named)
-    notes += [f"the time is {roles.time}"] if roles.time != fields.time else []
+    if roles.moments is None:
+        notes.append(f"the file has no times: each row counts as {ROW_MS // 60_000} min")
+    elif roles.time != fields.time:
+        notes.append(f"the time is {roles.time}")
     notes += points.notes
     texts = {name: _text(roles.frame, name).gather(points.row) for name in fields.texts}
     return _Rows(

@@ -20,6 +20,10 @@ TIME_NAMES = (
 BY_ROW = "row"
 """Asked for as the time: the number of the row."""
 
+TICK = "tick"
+"""The name of a column of numbers that count on where there are no moments."""
+
+MOST_TICKS = 100_000_000
 DAY_MS = 86_400_000
 
 
@@ -48,6 +52,19 @@ def find_time(
         if moments is not None:
             return name, moments
     return None, None
+
+
+def tick_column(frame: pl.DataFrame) -> str | None:
+    """Return the column of ticks: numbers too small for moments, under that name."""
+    name = next((name for name in frame.columns if name.strip().lower() == TICK), None)
+    return name if name is not None and is_ticks(frame[name]) else None
+
+
+def is_ticks(column: pl.Series) -> bool:
+    """Say whether a column holds whole numbers that are too small to be moments."""
+    numbers = column.cast(pl.Int64, strict=False)
+    most = numbers.max()
+    return not numbers.null_count() and isinstance(most, int) and most < MOST_TICKS
 
 
 def _given(frame: pl.DataFrame, name: str) -> Moments:

@@ -12,6 +12,7 @@ from jobs.cli.options import (
     Count,
     Fields,
     File,
+    GraphFolder,
     Joint,
     Key,
     Label,
@@ -64,6 +65,7 @@ def score(  # noqa: PLR0913 - one argument an option
         str, typer.Option("--out", "-o", help="CSV, Parquet or JSON lines by suffix; '-': CSV out.")
     ] = "-",
     plot: Plot = None,
+    graphs: GraphFolder = None,
 ) -> None:
     """Score a file, row by row, exactly as it would be scored live.
 
@@ -91,6 +93,7 @@ def score(  # noqa: PLR0913 - one argument an option
         size=size,
         params=parameters(params),
         plot=plot,
+        graphs=graphs,
         asked=Asked(fields=listed(fields), label=label),
     )
 

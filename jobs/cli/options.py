@@ -41,6 +41,14 @@ Plot = Annotated[
     Path | None,
     typer.Option(help="Draw the series, their severity and alerts: .html or .svg."),
 ]
+GraphFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--graphs",
+        help="Draw the graphs that alerted into this folder, as SVG: at most 20, the worst.",
+        metavar="FOLDER",
+    ),
+]
 Fields = Annotated[
     str,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.options import Joint, Pipeline, Plot, examples
+from jobs.cli.options import GraphFolder, Joint, Pipeline, Plot, examples
 
 commands = typer.Typer()
 
@@ -17,6 +17,7 @@ commands = typer.Typer()
     epilog=examples(
         "streamad init metrics.csv -o pipeline.yaml",
         "streamad init metrics -o pipeline.yaml       # a topic of KAFKA_BOOTSTRAP_SERVERS",
+        "streamad init flows.csv --records edges -o pipeline.yaml",
     ),
 )
 def init(
@@ -32,15 +33,21 @@ def init(
     name: Annotated[
         str | None, typer.Option(help="The pipeline's name. Default: that of the source.")
     ] = None,
+    records: Annotated[
+        str | None,
+        typer.Option(
+            help="What its records hold: signals, events or edges. Default: what they look like."
+        ),
+    ] = None,
 ) -> None:
     """Look at a file or a topic, and write a pipeline for it.
 
-    The format, the fields, the unit of times, the time between readings and what repeats are
-    found in the data; comments in the file give the reasons. Read it before you run it.
+    What records hold, the format, the fields, the unit of times, the time between readings and what
+    repeats are found in the data; comments in the file give the reasons. Read it before you run it.
     """
     from jobs.init import init_pipeline
 
-    init_pipeline(source, out=out, name=name)
+    init_pipeline(source, out=out, name=name, records=records)
 
 
 @commands.command(
@@ -99,6 +106,7 @@ def backtest(  # noqa: PLR0913 - one argument an option
         Path | None, typer.Option(help="Write the findings here, as JSON lines, for 'explain'.")
     ] = None,
     plot: Plot = None,
+    graphs: GraphFolder = None,
     joint: Joint = False,
 ) -> None:
     """Replay a file or a topic through a pipeline, and report which alerts would have fired.
@@ -109,7 +117,7 @@ def backtest(  # noqa: PLR0913 - one argument an option
     """
     from jobs.offline.backtest import Outputs, backtest_pipeline
 
-    files = Outputs(alerts=out, scores=scores, findings=findings, plot=plot)
+    files = Outputs(alerts=out, scores=scores, findings=findings, plot=plot, graphs=graphs)
     backtest_pipeline(pipeline, source, begin=begin, end=end, files=files, joint=joint)
 
 
@@ -168,6 +176,7 @@ def run(  # noqa: PLR0913 - one argument an option
         "streamad backtest pipeline.yaml week.csv -o a.jsonl --scores s.parquet --findings f.jsonl",
         "streamad explain web-1/cpu --scores s.parquet --findings f.jsonl --alerts a.jsonl "
         "--at 2026-03-01T12:00:00Z",
+        "streamad explain shop calls.yaml --at '10m ago' --picture shop.svg",
     ),
 )
 def explain(  # noqa: PLR0913 - one argument an option
@@ -185,13 +194,32 @@ def explain(  # noqa: PLR0913 - one argument an option
     findings: Annotated[Path | None, typer.Option(help="Findings, as JSON lines.")] = None,
     alerts: Annotated[Path | None, typer.Option(help="Alerts, as JSON lines.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="Draw the graph here, .svg; what stands out is marked.", metavar="FILE"),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            help="The file or topic with the edges to draw. Default: the pipeline's topics.",
+            metavar="SOURCE",
+        ),
+    ] = None,
 ) -> None:
     """Show the score and the decision for one window of a series, and why it alerted or did not.
 
-    It reads the scores log: the decision of that time, not the one of today's settings.
+    It reads the scores log: the decision of that time, not the one of today's settings. A picture
+    of the graph is made of the input, as long as that is kept.
     """
-    from jobs.explain.command import explain_window
+    from jobs.explain.command import Wanted, explain_window
 
     explain_window(
-        key, pipeline, at=at, scores=scores, findings=findings, alerts=alerts, to_json=as_json
+        key,
+        pipeline,
+        at=at,
+        scores=scores,
+        findings=findings,
+        alerts=alerts,
+        wanted=Wanted(as_json=as_json, picture=picture, source=source),
     )

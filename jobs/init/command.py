@@ -6,36 +6,46 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from connectors.codecs import FieldMap, make_codec
 from connectors.files import read_series
 from jobs.console import say, status
+from jobs.init.items import FINDERS
 from jobs.init.look import MAX_RECORDS, Look, look_at, look_at_file
 from jobs.init.measure import measure
-from jobs.init.text import pipeline_text
+from jobs.init.text import items_text, pipeline_text
 from jobs.offline.judged import Account
 from jobs.offline.replay import is_file, joined
 from jobs.settings import environment, kafka_settings
 from streamad.config import parse_pipeline
 from streamad.errors import ConfigError
-from streamad.records import Decoded
+from streamad.records import Decoded, RecordBatch
 from streamad.wording import duration
 
+RECORDS = ("signals", *FINDERS)
 
-def init_pipeline(source: str, *, out: str, name: str | None) -> None:
-    """Write a pipeline for a file or a topic."""
+
+def init_pipeline(source: str, *, out: str, name: str | None, records: str | None = None) -> None:
+    """Write a pipeline for a file or a topic.
+
+    records : what its records hold, None to find it
+    """
+    if records is not None and records not in RECORDS:
+        msg = f"--records: {records!r} is none of {', '.join(RECORDS)}"
+        raise ConfigError(msg)
     target = Path(out)
     if out != "-" and target.exists():
         msg = f"{out} exists; name another file with -o, or remove it"
         raise ConfigError(msg)
     with status(f"looking at {source}"):
         if is_file(source):
-            text, report = first_pipeline(source, *_of_file(Path(source)), name=name)
+            text, report = first_pipeline(source, *_of_file(Path(source), records), name=name)
         else:
             payloads = _sample(source)
-            look = look_at(payloads, source)
+            look = look_at(payloads, source, records)
             parts = _decoded(look, payloads)
             text, report = first_pipeline(source, look, parts, name=name, topic=source)
     if out == "-":
@@ -68,20 +78,50 @@ def first_pipeline(
     if not len(batch):
         msg = f"{source}: not one row can be used: {account.rejections()}"
         raise ConfigError(msg)
-    found = measure(batch)
     stem = Path(source).name.partition(".")[0] if topic is None else source
-    called = name or re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-") or "pipeline"
-    text = pipeline_text(called, source, topic or called, look, found)
+    called = name or _name_of(stem)
+    text, report = _written(called, source, topic or called, look, batch)
     parse_pipeline(text)
-    span = duration(found.span_ms)
-    report = [f"{found.n_rows:,} readings of {found.n_keys:,} series over {span}"]
     if account.rejected:
         report.append(account.rejections())
     return text, report
 
 
-def _of_file(path: Path) -> tuple[Look, list[Decoded]]:
-    look, messages = look_at_file(path)
+def _name_of(stem: str) -> str:
+    """Return a pipeline's name for a file or a topic: names of topics are made of it.
+
+    >>> _name_of("OpenSSH_2k"), _name_of("log (1)"), _name_of("...")
+    ('openssh_2k', 'log-1', 'pipeline')
+    """
+    plain = re.sub(r"[^a-z0-9._-]+", "-", stem.lower())
+    return plain.strip("._-")[:63].strip("._-") or "pipeline"
+
+
+def _written(
+    name: str, source: str, topic: str, look: Look, batch: RecordBatch[Any]
+) -> tuple[str, list[str]]:
+    """Return the text of the pipeline, and what there is to report."""
+    span = duration(int(batch.time_ms.max() - batch.time_ms.min()))
+    if look.items is not None:
+        keys = batch.keys.n_unique()
+        counted = f"{len(batch):,} {look.items.records} of {keys:,} key{'s' if keys != 1 else ''}"
+        report = f"{counted} over {span}"
+        taken = f"taken for {look.items.records}; --records names another kind"
+        text = items_text(
+            name, source, topic, look, look.items, report=report, gap_ms=_longest_gap(batch)
+        )
+        return text, [report, taken, *look.notes]
+    found = measure(batch)
+    text = pipeline_text(name, source, topic, look, found)
+    return text, [f"{found.n_rows:,} readings of {found.n_keys:,} series over {span}"]
+
+
+def _longest_gap(batch: RecordBatch[Any]) -> int:
+    return int(np.diff(np.sort(batch.time_ms), prepend=batch.time_ms.min()).max())
+
+
+def _of_file(path: Path, records: str | None) -> tuple[Look, list[Decoded]]:
+    look, messages = look_at_file(path, records)
     if messages:
         return look, _decoded(look, messages)
     return look, list(read_series(path, look.fields).batches)

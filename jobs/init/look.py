@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +18,9 @@ from connectors.files import find_roles, is_lines, read_sheet
 from connectors.files.documents import is_otlp, table_of, unpacked
 from connectors.files.roles import Roles
 from connectors.files.sheet import ARROW, ARROW_STREAM, PARQUET, ZIP, Sheet, read_bytes
+from jobs.init.items import Items, look_for_items
+from jobs.offline.item_files import pipeline_of
+from jobs.offline.replay import field_map
 from streamad.errors import ConfigError
 
 MAX_RECORDS = 20_000
@@ -41,31 +44,40 @@ class Look:
     """What was found.
 
     format : of the messages; fields : None where the codec's own names serve; table : the fields
-    are columns of a file, and every numeric one may be a series; notes : what else a reader must
-    know
+    are columns of a file, and every numeric one may be a series; items : what is found of events or
+    edges, None of signals; notes : what else a reader must know
     """
 
     format: str
     fields: FieldMap | None = None
     table: bool = False
+    items: Items | None = None
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def records(self) -> str:
+        """Return what records hold, as ``input.records`` says it."""
+        return "signals" if self.items is None else self.items.records
 
-def look_at_file(path: Path) -> tuple[Look, list[bytes]]:
-    """Return what a file holds, and its messages where it holds some."""
+
+def look_at_file(path: Path, records: str | None = None) -> tuple[Look, list[bytes]]:
+    """Return what a file holds, and its messages where it holds some.
+
+    records : the kind of records it is to hold; None: what it looks like
+    """
     raw = read_bytes(path)
     if not is_lines(path):
         if (known := _one_message(raw)) is not None:
-            return Look(format=known), [raw]
+            return _of_signals(known, path.name, records), [raw]
         messages = raw.lstrip().startswith(b"{") and (path.suffix != ".json" or is_otlp(raw))
         if not messages:
-            look = _of_table(read_sheet(path))
+            look = _of_table(read_sheet(path), records)
             look.format = "arrow" if raw.startswith(ARROW_STARTS) else look.format
             return look, []
     lines = [line for line in raw.split(b"\n") if line.strip()][:MAX_RECORDS]
     if is_otlp(raw) and not _is_json(lines[0]):
         lines = [raw]
-    return look_at(lines, path.name), lines
+    return look_at(lines, path.name, records), lines
 
 
 def _one_message(raw: bytes) -> str | None:
@@ -91,8 +103,18 @@ def _is_json(text: bytes) -> bool:
     return True
 
 
-def look_at(payloads: Sequence[bytes | None], name: str) -> Look:
+def _of_signals(form: str, name: str, records: str | None) -> Look:
+    """Return that a format holds metrics, and nothing else."""
+    if records not in (None, "signals"):
+        msg = f"{name}: its format, {form}, holds metrics; --records {records} cannot read it"
+        raise ConfigError(msg)
+    return Look(format=form)
+
+
+def look_at(payloads: Sequence[bytes | None], name: str, records: str | None = None) -> Look:
     """Return what the messages of a topic hold.
+
+    records : the kind of records; None: what they look like
 
     Raises
     ------
@@ -105,19 +127,19 @@ def look_at(payloads: Sequence[bytes | None], name: str) -> Look:
         raise ConfigError(msg)
     first = bare(given[0])
     if first.startswith((b"{", b"[")):
-        records = _records(given)
-        if any("resourceMetrics" in record for record in records[:10]):
-            return Look(format="otlp_json")
-        return _of_records(records, name)
+        objects = _records(given)
+        if any("resourceMetrics" in one for one in objects[:10]):
+            return _of_signals("otlp_json", name, records)
+        return _of_records(objects, name, records)
     if first.startswith(ARROW_STARTS):
         sheet = read_arrow(given[0], name)
-        return _of_sheet(sheet, "arrow", [])
+        return _of_sheet(sheet, "arrow", records)
     if (known := framing(given[0])) is not None:
         msg = f"{name}: {known}"
         raise ConfigError(msg)
     for codec in BINARY:
         if _reads(codec, given[:20]):
-            return Look(format=codec)
+            return _of_signals(codec, name, records)
     msg = (
         f"{name}: its messages begin with {given[0][:8]!r}, which is none of the formats that are "
         "read (JSON, Arrow, OTLP, Prometheus remote write)"
@@ -153,24 +175,45 @@ def _texts(text: bytes) -> list[bytes]:
     return [text] if _is_json(text) else text.split(b"\n")
 
 
-def _of_records(records: list[dict[str, Any]], name: str) -> Look:
-    if not records:
+def _of_records(objects: list[dict[str, Any]], name: str, records: str | None) -> Look:
+    if not objects:
         msg = f"{name}: no message is a JSON object"
         raise ConfigError(msg)
-    records, rows = unpacked(records)
-    look = _of_sheet(Sheet(name=name, frame=table_of(records[:MAX_RECORDS])), "json", [])
+    objects, rows = unpacked(objects)
+    look = _of_sheet(Sheet(name=name, frame=table_of(objects[:MAX_RECORDS])), "json", records)
     if rows is not None and look.fields is not None:
-        look.fields = FieldMap(**{**_as_dict(look.fields), "rows": rows})
+        look.fields = replace(look.fields, rows=rows)
     return look
 
 
-def _as_dict(fields: FieldMap) -> dict[str, Any]:
-    return {name: getattr(fields, name) for name in FieldMap.__dataclass_fields__}
+def _of_items(sheet: Sheet, codec: str, records: str | None, *, table: bool) -> Look | None:
+    """Return the look at events or edges, None where a table holds signals."""
+    roles = find_roles(sheet, measure=False)
+    found = look_for_items(replace(sheet, frame=roles.frame), roles, file=table, asked=records)
+    if found is None:
+        return None
+    default = FieldMap()
+    own = roles.time is None or roles.time in sheet.frame.columns
+    unit = _unit_of_table(roles) if table else _unit(roles, sheet.name)
+    time = {"time": found.fields["time"], "time_unit": unit}
+    if not own:
+        time = {"time": default.time, "time_unit": default.time_unit}
+    found.fields.update(time)
+    return Look(
+        format=codec,
+        fields=field_map(pipeline_of(found.records, found.fields, detector="")),
+        table=table,
+        items=found,
+        notes=[*(sheet.notes if table else ()), *found.notes],
+    )
 
 
-def _of_sheet(sheet: Sheet, codec: str, notes: list[str]) -> Look:
+def _of_sheet(sheet: Sheet, codec: str, records: str | None) -> Look:
     """Find the fields of records, of the commonest measurement where there are several."""
-    frame = sheet.frame
+    found_items = _of_items(sheet, codec, records, table=False)
+    if found_items is not None:
+        return found_items
+    frame, notes = sheet.frame, list[str]()
     where: tuple[tuple[str, str], ...] = ()
     found = _measurements(frame)
     if found is not None:
@@ -249,17 +292,28 @@ def _measurements(frame: pl.DataFrame) -> tuple[str, str, list[str]] | None:
     return None
 
 
-def _of_table(sheet: Sheet) -> Look:
+def _unit_of_table(roles: Roles) -> TimeUnit:
+    """Return the unit of a file's times; ticks count as seconds, rows as whatever they are."""
+    if roles.moments is None:
+        return "s"
+    unit = roles.moments.unit
+    return cast("TimeUnit", unit) if unit in PER_SECOND else "iso"
+
+
+def _of_table(sheet: Sheet, records: str | None) -> Look:
+    found_items = _of_items(sheet, "json", records, table=True)
+    if found_items is not None:
+        return found_items
     roles = find_roles(sheet)
     if roles.time is None or roles.moments is None:
         msg = f"{sheet.name}: no column holds times; it has: {', '.join(sheet.frame.columns)}"
         raise ConfigError(msg)
-    unit = roles.moments.unit if roles.moments.unit in PER_SECOND else "iso"
+    unit = _unit_of_table(roles)
     own = roles.time in sheet.frame.columns
     fields = FieldMap(
         key=roles.key or FieldMap().key,
         time=roles.time if own else FieldMap().time,
-        time_unit=cast("TimeUnit", unit) if own else FieldMap().time_unit,
+        time_unit=unit if own else FieldMap().time_unit,
         values=tuple(roles.values) if len(roles.values) == 1 else FieldMap().values,
     )
     return Look(format="json", fields=fields, table=True, notes=[*sheet.notes, *roles.notes])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from connectors.codecs import FieldMap
+from connectors.files import BY_ROW
+from connectors.files.times import TICK
+from jobs.init.items import Items
 from jobs.init.look import Look
 from jobs.init.measure import Measure
 from streamad.config_values import format_duration
@@ -14,11 +17,66 @@ from streamad.wording import duration
 SILENT_STEPS = 10
 """A series is silent after so many readings that did not come."""
 LEAST_SILENCE_MS = 60_000
+HOUR_MS = 3_600_000
+AHEAD_MS = HOUR_MS // 2
 HEADER_WIDTH = 96
 
 
+def items_text(  # noqa: PLR0913 - what the file is of
+    name: str, source: str, topic: str, look: Look, items: Items, *, report: str, gap_ms: int
+) -> str:
+    """Return the text of a pipeline file for events or edges.
+
+    report : what was looked at; gap_ms : the longest time without a row
+    """
+    fields, why = items.fields, items.why
+    lines = [
+        f"# Made by `streamad init` from {report} in {_plain(source)}.",
+        *(f"# {_plain(note)}" for note in look.notes),
+        f"name: {json.dumps(name)}",
+        "",
+        "input:",
+        f"  topics: {json.dumps(topic)}",
+        f"  format: {look.format}",
+        f"  records: {items.records}",
+        "  fields:",
+        f"    # {why['key']}",
+        f"    key: {_listed(fields['key'])}",
+    ]
+    if fields["time"] == BY_ROW:
+        lines.append(
+            "    # The file has no times: a row counts as 5 min. Name the field of a topic."
+        )
+    elif fields["time"].strip().lower() == TICK:
+        lines.append("    # Numbers of ticks: each is read as a second.")
+    lines += [f"    time: {json.dumps(fields['time'])}", f"    time_unit: {fields['time_unit']}"]
+    for role, value in fields.items():
+        if role in ("key", "time", "time_unit") or not value:
+            continue
+        lines += [f"    # {why[role]}"] if role in why else []
+        lines.append(f"    {role}: {_shown(value)}")
+    if look.fields is not None and look.fields.rows is not None:
+        lines += [
+            "    # A message holds its rows in this array.",
+            f"    rows: {json.dumps(look.fields.rows)}",
+        ]
+    lines += [
+        "",
+        "series:",
+        "  # Keep what is known of a key that sends nothing for a month.",
+        "  ttl: 30d",
+        *_ahead(gap_ms),
+        "",
+        f"# {why['detector']}",
+        f"detector: {items.detector}",
+        "",
+        *_alerts("key"),
+    ]
+    return "\n".join(lines)
+
+
 def pipeline_text(name: str, source: str, topic: str, look: Look, found: Measure) -> str:
-    """Return the text of a pipeline file for what was found in a source."""
+    """Return the text of a pipeline file for what was found in a source of signals."""
     lines = [
         f"# Made by `streamad init` from {found.n_rows:,} readings of {found.n_keys:,} series in "
         f"{_plain(source)}.",
@@ -38,12 +96,28 @@ def pipeline_text(name: str, source: str, topic: str, look: Look, found: Measure
         "",
         "detector: knn_fused",
         "",
+        *_alerts("series"),
+    ]
+    return "\n".join(lines)
+
+
+def _ahead(gap_ms: int) -> list[str]:
+    """Return how far ahead a row may be, where rows are rarer than the default allows."""
+    if gap_ms <= AHEAD_MS:
+        return []
+    return [
+        f"  # Up to {duration(gap_ms)} pass without a row: what comes then is no error.",
+        f"  max_ahead: {format_duration(-(-2 * gap_ms // HOUR_MS) * HOUR_MS)}",
+    ]
+
+
+def _alerts(what: str) -> list[str]:
+    return [
         "alerts:",
-        "  # An ordinary series shows something as rare about once in this time.",
+        f"  # An ordinary {what} shows something as rare about once in this time.",
         "  level: 5d",
         "",
     ]
-    return "\n".join(lines)
 
 
 def _plain(text: str) -> str:
@@ -74,9 +148,18 @@ def _fields(look: Look) -> list[str]:
             f"    rows: {json.dumps(fields.rows)}",
         ]
     if fields.where:
-        named = ", ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in fields.where)
-        lines += ["    # Only these rows; others are counted.", f"    where: {{{named}}}"]
+        shown = _shown(dict(fields.where))
+        lines += ["    # Only these rows; others are counted.", f"    where: {shown}"]
     return lines
+
+
+def _shown(value: str | Mapping[str, str] | Sequence[str]) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Mapping):
+        pairs = (f"{_shown(name)}: {_shown(one)}" for name, one in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    return _listed(value)
 
 
 def _listed(names: Sequence[str]) -> str:

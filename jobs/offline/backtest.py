@@ -27,6 +27,7 @@ from jobs.offline.readiness import beyond_memory, still_learning
 from jobs.offline.replay import Part, between, is_file, read_file, read_topic
 from jobs.offline.score import key_spans
 from jobs.offline.tables import check_output, check_plot, write_table
+from jobs.pictures.graphs import draw_alerts, require_edges, shown_count
 from jobs.settings import environment, kafka_settings
 from streamad.config import PipelineConfig, load_pipeline
 from streamad.errors import ConfigError
@@ -184,12 +185,14 @@ class Outputs:
     """Where a back-test writes: alerts ("-" prints them), and what else is asked for.
 
     scores : every window's score, Parquet; findings : JSON lines; both are read by ``explain``
+    graphs : a folder for pictures of the graphs that alerted
     """
 
     alerts: str = "-"
     scores: Path | None = None
     findings: Path | None = None
     plot: Path | None = None
+    graphs: Path | None = None
 
     def check(self) -> None:
         """Refuse files that could not be written, before hours of work."""
@@ -219,6 +222,8 @@ def backtest_pipeline(
     now_ms = time.time_ns() // 1_000_000
     begin_ms = None if begin is None else parse_moment(begin, now_ms=now_ms)
     end_ms = None if end is None else parse_moment(end, now_ms=now_ms)
+    if files.graphs is not None:
+        require_edges(config, "--graphs")
     operator = build_detect(config, strict=True)
     notes: list[str] = []
     with bar(f"replaying {source}") as tell:
@@ -228,7 +233,7 @@ def backtest_pipeline(
             parts,
             begin_ms=begin_ms,
             end_ms=end_ms,
-            keep_points=files.plot is not None,
+            keep_points=files.plot is not None or files.graphs is not None,
             keep_scores=files.plot is not None or files.scores is not None,
         )
     _write(made, files.alerts)
@@ -239,6 +244,9 @@ def backtest_pipeline(
     if files.plot is not None:
         picture = drawn(made, config, as_html=files.plot.suffix == ".html")
         files.plot.write_text(picture, encoding="utf-8")
+    if files.graphs is not None:
+        paths = draw_alerts(files.graphs, made.alerts, made.findings, made.points, config)
+        notes.append(f"{files.graphs}: {shown_count(paths, len(spans(made.alerts)))}")
     _report(made, config, operator, notes)
 
 

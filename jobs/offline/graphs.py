@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from connectors.files.sheet import require_column
 from jobs.offline.item_files import MINUTE_MS, Asked, ItemTable
 from jobs.offline.items import run_items
 from jobs.offline.score import Progress
+from jobs.pictures.graphs import draw_alerts, draw_judged
 from streamad.errors import ConfigError
 from streamad.graphs.rows import Graphs
 from streamad.operators.detect import DetectOperator
@@ -95,11 +96,12 @@ def _counts(labels: pl.Series) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredGraphs:
-    """A row of scores per graph."""
+    """A row of scores per graph; draw : writes pictures of the graphs that alerted to a folder."""
 
     frame: pl.DataFrame
     n_alerts: int
     n_errors: int
+    draw: Callable[[Path], list[Path]]
 
 
 def score_graphs(table: GraphTable, operator: DetectOperator) -> ScoredGraphs:
@@ -118,7 +120,14 @@ def score_graphs(table: GraphTable, operator: DetectOperator) -> ScoredGraphs:
     out = operator.judge(operator.new_state(), KEY, block)
     frame = pl.DataFrame([table.ids.rename("graph")]).with_columns(*_columns(out.scores))
     n_alerts = sum(f.state == "began" for f in out.findings)
-    return ScoredGraphs(frame=frame, n_alerts=n_alerts, n_errors=out.counts["detector_errors"])
+
+    def draw(folder: Path) -> list[Path]:
+        names = table.ids.cast(pl.String).to_list()
+        return draw_judged(folder, table.graphs, names, out.findings, MINUTE_MS)
+
+    return ScoredGraphs(
+        frame=frame, n_alerts=n_alerts, n_errors=out.counts["detector_errors"], draw=draw
+    )
 
 
 def score_windows(
@@ -143,7 +152,11 @@ def score_windows(
         ]
     )
     n_alerts = sum(alert.state == "opened" for alert in ran.alerts)
-    made = ScoredGraphs(frame=frame, n_alerts=n_alerts, n_errors=ran.n_errors)
+
+    def draw(folder: Path) -> list[Path]:
+        return draw_alerts(folder, ran.alerts, ran.findings, [table.batch], operator.config)
+
+    made = ScoredGraphs(frame=frame, n_alerts=n_alerts, n_errors=ran.n_errors, draw=draw)
     return made, ran.account
 
 

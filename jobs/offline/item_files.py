@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from connectors.codecs.fields import BAD_TIME
 from connectors.codecs.payloads import PAYLOADS
 from connectors.codecs.rows import MAX_TAG_BYTES, cut_texts, joined_key
-from connectors.files import ROW_MS, read_sheet
+from connectors.files import BY_ROW, ROW_MS, read_sheet
+from connectors.files.ends import ends_of, kinds_of
 from connectors.files.numbers import read_numbers
 from connectors.files.roles import KEY_NAMES, LABEL_NAMES, decimal_commas
 from connectors.files.sheet import Sheet, require_column
-from connectors.files.times import find_time
+from connectors.files.times import find_time, is_ticks, tick_column
 from jobs.offline.score import FOREVER
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
@@ -28,15 +29,10 @@ MOST_KINDS = 100
 """A column of so many different whole numbers at the most holds codes of something."""
 ALL = "all"
 """The key of rows that no column parts."""
-ENDS: Mapping[str, tuple[str, ...]] = {
-    "source": ("source", "src", "from", "caller", "client", "src_ip", "srcip"),
-    "target": ("target", "dst", "destination", "to", "callee", "server", "dst_ip", "dstip"),
-    "source_type": ("source_type", "src_type"),
-    "target_type": ("target_type", "dst_type"),
-    "weight": ("weight", "count", "bytes"),
-}
-"""Usual names of what an edge has."""
-TIMES = ("tick", "row")
+ROLES = ("source", "target", "source_type", "target_type", "weight")
+"""What an edge has, in the order in which fields are given."""
+WEIGHTS = ("weight", "count", "bytes")
+"""Usual names of what an edge counts for."""
 MINUTE_MS = 60_000
 
 
@@ -111,13 +107,12 @@ def read_items(
 
 def _label_of(frame: pl.DataFrame, records: str, asked: Asked) -> str | None:
     """Return the column whose name is that of labels; the target of an edge is none."""
-    ends = {*ENDS["source"], *ENDS["target"]} if records == "edges" else set()
+    ends = ends_of(frame.columns) or () if records == "edges" else ()
     return next(
         (
             name
             for name in frame.columns
-            if name.strip().lower() in LABEL_NAMES and name.strip().lower() not in ends
-            and name not in asked.fields
+            if name.strip().lower() in LABEL_NAMES and name not in (*ends, *asked.fields)
         ),
         None,
     )  # fmt: skip
@@ -137,20 +132,14 @@ def _times(sheet: Sheet, asked: Asked) -> tuple[str | None, NDArray[np.int64], b
     Rows are a step apart where there is none.
     """
     frame = sheet.frame
-    tick = asked.time or next((n for n in frame.columns if n.strip().lower() == TIMES[0]), None)
-    if tick is not None and tick != TIMES[1] and tick in frame.columns and _is_ticks(frame[tick]):
+    tick = asked.time or tick_column(frame)
+    if tick is not None and tick != BY_ROW and tick in frame.columns and is_ticks(frame[tick]):
         # Numbers of ticks are no moments: each is a minute, in the order given.
         return tick, frame[tick].cast(pl.Int64, strict=False).to_numpy() * MINUTE_MS, False
     found, moments = find_time(sheet, asked.time, taken={*asked.fields, *asked.key})
     if found is None or moments is None:
         return None, np.arange(frame.height, dtype=np.int64) * ROW_MS, False
     return found, moments.ms, moments.unit != "row"
-
-
-def _is_ticks(column: pl.Series) -> bool:
-    numbers = column.cast(pl.Int64, strict=False)
-    most = numbers.max()
-    return not numbers.null_count() and isinstance(most, int) and most < 100_000_000
 
 
 def _event_fields(frame: pl.DataFrame, asked: Asked, taken: set[Any]) -> dict[str, Any]:
@@ -175,12 +164,15 @@ def _is_number(column: pl.Series) -> bool:
 
 def _edge_fields(frame: pl.DataFrame, asked: Asked, taken: set[Any]) -> dict[str, Any]:
     """Return which columns are the ends of an edge, their types and its weight."""
-    folded = {name.strip().lower(): name for name in reversed(frame.columns) if name not in taken}
-    found: dict[str, Any] = dict(zip(ENDS, asked.fields, strict=False))
-    for role, usual in ENDS.items():
-        name = next((folded[one] for one in usual if one in folded), None)
-        if role not in found and name is not None and not (asked.fields and role != "weight"):
-            found[role] = name
+    free = [name for name in frame.columns if name not in taken]
+    found: dict[str, Any] = dict(zip(ROLES, asked.fields, strict=False))
+    if not asked.fields:
+        found |= dict(zip(ROLES[:2], ends_of(free) or (), strict=False))
+        found |= dict(zip(ROLES[2:4], kinds_of(free) or (), strict=False))
+    folded = {name.strip().lower(): name for name in reversed(free)}
+    weight = next((folded[one] for one in WEIGHTS if one in folded), None)
+    if weight is not None and weight not in found.values():
+        found.setdefault("weight", weight)
     if not {"source", "target"} <= found.keys():
         msg = (
             "an edge has a source and a target; name the columns with --fields source,target; the "

@@ -25,6 +25,7 @@ class ScoredItems:
 
     frame: pl.DataFrame
     alerts: list[Alert]
+    findings: list[Finding]
     account: Account
     n_errors: int
 
@@ -37,6 +38,7 @@ class Ran:
     kept: list[NDArray[np.int64]]
     scores: list[ScoreBatch]
     alerts: list[Alert]
+    findings: list[Finding]
     account: Account
     n_errors: int
 
@@ -55,6 +57,7 @@ def score_items(
     return ScoredItems(
         frame=_frame(table, ran.rows, ran.kept, ran.scores, ran.alerts),
         alerts=ran.alerts,
+        findings=ran.findings,
         account=ran.account,
         n_errors=ran.n_errors,
     )
@@ -93,6 +96,7 @@ def run_items(
         kept=kept,
         scores=scores,
         alerts=alerts_of(operator.config, findings),
+        findings=findings,
         account=account,
         n_errors=n_errors,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection
 from html import escape
 from typing import Final
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from streamad.graphs.rows import Graphs
 from streamad.shown import safe_text
 
-WIDTH, HEIGHT, TOP, MARGIN = 760, 520, 66, 46
+WIDTH, HEIGHT, TOP, BOTTOM, MARGIN = 760, 520, 66, 36, 46
+MOST_NOTE, LINE = 240, 112
 MOST_NODES: Final = 150
 """More are not drawn: marked ones come first, then those with most neighbours."""
 MOST_NAMED: Final = 40
@@ -42,10 +44,12 @@ def draw_graph(
     title: str,
     edges: Collection[tuple[str, str]] = (),
     nodes: Collection[str] = (),
+    note: str = "",
 ) -> str:
     """Return graph ``i`` as SVG; the same graph gives the same picture.
 
     edges, nodes : to be marked, by names of nodes; a pair is marked whichever way its edge points
+    note : a line below the picture, such as the reason
     """
     first = int(graphs.node_from[i])
     names = [str(one) for one in graphs.names[first : int(graphs.node_from[i + 1])]]
@@ -76,12 +80,13 @@ def draw_graph(
     body += [_name(places[u], names[u]) for u in sorted(named)]
     heading = escape(safe_text(title, 76))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT + TOP}" role="img">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT + TOP + BOTTOM}" '
+        'role="img">'
         f"<title>{heading}</title><style>{STYLE}</style>{_tips()}"
         f'<rect class="page" width="100%" height="100%"/>'
         f'<text class="title" x="12" y="26">{heading}</text>'
         f"{_legend(colours, n_left_out=len(names) - len(shown), any_marked=any(marked))}"
-        f"{''.join(body)}</svg>\n"
+        f"{_note(note)}{''.join(body)}</svg>\n"
     )
 
 
@@ -158,6 +163,14 @@ def _tips() -> str:
             for name, look, size in (("tip", "grey", 7), ("marked-tip", "tip", 10))
         )
         + "</defs>"
+    )
+
+
+def _note(text: str) -> str:
+    lines = textwrap.wrap(safe_text(text, MOST_NOTE), LINE, max_lines=2, placeholder=" ...")
+    return "".join(
+        f'<text class="dim" x="12" y="{TOP + HEIGHT + 8 + 17 * place}">{escape(line)}</text>'
+        for place, line in enumerate(lines)
     )
 
 

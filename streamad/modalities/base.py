@@ -146,6 +146,11 @@ class Modality(ABC):
         del look
         return ""
 
+    def left_out(self, values: Any) -> NDArray[np.int64] | None:
+        """Return how many rows each item lacks because it was at its bounds; None: none ever."""
+        del values
+        return None
+
     def sudden(self, values: Any) -> NDArray[np.bool_] | None:
         """Return which items end with a break; None: all that score high do."""
         del values

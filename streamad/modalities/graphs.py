@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from streamad.config_values import format_duration
+from streamad.graphs.rows import Graphs
 from streamad.modalities.base import Item, Span, Windows
 from streamad.modalities.items import Items
 from streamad.records import Explanation
@@ -50,6 +54,10 @@ class GraphsOfEdges(Items):
                 max_edges=config.max_edges,
             )
         )
+
+    def left_out(self, values: Graphs) -> NDArray[np.int64]:
+        """Return how many edges each graph lacks: ``graphs.max_nodes`` and ``max_edges``."""
+        return values.dropped
 
     def span(self, why: Sequence[Explanation] | None, i: int, item: Item) -> Span:
         """Return the window as the time of the event: when in it the edges came is not kept."""

@@ -126,6 +126,10 @@ class WindowJudge:
         call.out.scores.append(log)
         call.out.counts["windows"] += n
         call.out.counts["incomplete"] += int(block.incomplete.sum())
+        left_out = self._modality.left_out(block.values)
+        if left_out is not None and left_out.any():
+            call.out.counts["cut"] += int((left_out > 0).sum())
+            call.out.counts["left_out"] += int(left_out.sum())
 
     def _observe(self, call: Call, block: WindowBlock) -> Observed | None:
         """Let a detector that judges by a population see a block as a whole, in order.

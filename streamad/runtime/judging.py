@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from streamad.config import PipelineConfig
 from streamad.operators.detect import DetectOperator, DetectOutput, Position
 from streamad.operators.shard import ShardState
@@ -23,7 +25,7 @@ from streamad.wording import duration
 logger = logging.getLogger(__name__)
 
 AGAIN_S = 600.0
-"""How often the log names series that are hardly judged, or thrown together."""
+"""How often the log names series that are hardly judged or thrown together, and cut graphs."""
 MAX_HOMES = 200_000
 """Keys of which it is remembered in which partition they were met."""
 
@@ -86,6 +88,7 @@ class Judging:
         self._keep_late = config.series.late == "topic"
         self._homes: dict[int, int] = {}
         self._blind, self._blind_due_s, self._merged_due_s = set[str](), 0.0, 0.0
+        self._cut, self._cut_due_s = np.zeros(2, np.int64), 0.0
         self.tick_ms = tick_length(config.series)
 
     def portion(self, shard: OpenShard, portion: Portion) -> Judged:
@@ -105,6 +108,8 @@ class Judging:
             self._say_blind(shard, out.blind)
         if len(out.merged):
             self._say_merged(shard, str(decoded.batch.keys[int(out.merged[0])]), len(out.merged))
+        if out.counts["cut"]:
+            self._say_cut(shard, out.counts["cut"], out.counts["left_out"])
         topic = shard.source.topic
         self._telemetry.count("input_messages_total", len(messages), topic=topic)
         self._telemetry.observe("input_decode_seconds", portion.seconds)
@@ -180,6 +185,24 @@ class Judging:
             number,
             name,
         )
+
+    def _say_cut(self, shard: OpenShard, n_graphs: int, n_edges: int) -> None:
+        """Report graphs that are judged without all of their edges."""
+        self._cut += np.array([n_graphs, n_edges])
+        if time.monotonic() < self._cut_due_s:
+            return
+        self._cut_due_s = time.monotonic() + AGAIN_S
+        bounds, (graphs, edges) = self._config.graphs, self._cut.tolist()
+        logger.warning(
+            "%s: %s edges were left out of %s graphs, which had reached graphs.max_nodes (%s) or "
+            "graphs.max_edges (%s): raise these, or shorten graphs.span",
+            shard.source,
+            f"{edges:,}",
+            f"{graphs:,}",
+            f"{bounds.max_nodes:,}",
+            f"{bounds.max_edges:,}",
+        )
+        self._cut[:] = 0
 
     def measure(self, shard: OpenShard) -> None:
         """Say how many keys a shard holds, and how large they are."""

@@ -293,6 +293,7 @@ Recommended alarms:
 |---|---|
 | falls behind | `streamad_input_lag_messages > 100000` for 10 minutes |
 | detector fails | `rate(streamad_detect_detector_errors_total[5m]) > 0` |
+| graphs are cut | `increase(streamad_detect_graphs_cut_total[1h]) > 0` |
 | input is rejected | `rate(streamad_input_rejected_total[5m]) > 0` |
 | no snapshot | `time() - streamad_state_snapshot_timestamp_seconds > 900` |
 | input was lost | `increase(streamad_input_offset_out_of_range_total[1h]) > 0` |

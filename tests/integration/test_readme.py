@@ -92,7 +92,9 @@ def alerts(log: KafkaLog, topic: str) -> list[dict[str, object]]:
 
 def test_the_readme_works_command_by_command(clone: Path, kafka_libs: Path):
     readme = (clone / "README.md").read_text()
-    assert f"```yaml\n{(clone / 'docs/sample/hosts.yaml').read_text()}```" in readme
+    for sample, page in (("hosts", "README.md"), ("logins", "docs/events-and-graphs.md")):
+        text = (clone / f"docs/sample/{sample}.yaml").read_text()
+        assert f"```yaml\n{text}```" in (clone / page).read_text()
     with KafkaBroker(libs=kafka_libs) as broker:
         shell = Shell(
             clone,
@@ -118,6 +120,9 @@ def test_the_readme_works_command_by_command(clone: Path, kafka_libs: Path):
     assert {one["key"] for one in opened} == {"web-1/cpu", "web-2/requests"}
     found = [json.loads(line) for line in (clone / "alerts.jsonl").read_text().splitlines()]
     assert {one["key"] for one in found} == {"web-1/cpu", "web-2/requests"}
+    odd = [json.loads(line) for line in (clone / "odd.jsonl").read_text().splitlines()]
+    assert {one["key"] for one in odd} == {"alice", "carol", "deploy"}
+    assert any(f"`{one['summary']}`" in readme for one in odd)
     for name in (
         "alerts.html",
         "scores.html",

@@ -8,10 +8,12 @@ import numpy as np
 import orjson
 import pytest
 
-from jobs.build import check_detector
-from jobs.offline.replay import codec_of
+from jobs.build import build_detect, check_detector
+from jobs.offline.backtest import replay
+from jobs.offline.replay import codec_of, read_file
 from streamad.config import load_pipeline
 
+SAMPLE = Path(__file__).resolve().parents[2] / "docs" / "sample"
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "examples"
 KUBERNETES = {
     "kind": "Event", "level": "Metadata", "stage": "ResponseComplete",
@@ -71,6 +73,20 @@ def test_an_example_reads_its_records(name):
         assert rows.fields.to_dicts() == [wanted]
         return
     assert (rows.source[0], rows.target[0], rows.target_type[0], rows.weight[0]) == wanted
+
+
+def test_the_sample_of_logins_shows_the_three_that_are_odd_and_nothing_else():
+    config = load_pipeline(SAMPLE / "logins.yaml", environment={})
+    made = replay(build_detect(config), read_file(SAMPLE / "logins.csv", config))
+    opened = {
+        alert.summary.partition(", since")[0] for alert in made.alerts if alert.state == "opened"
+    }
+    assert opened == {
+        "alice: rare for this key: origin=laptop-2",
+        "carol: rare for this key: origin=185.220.101.7",
+        "deploy: rare for this key: host=db-1",
+    }
+    assert not made.account.rejected
 
 
 def test_each_example_is_tested():

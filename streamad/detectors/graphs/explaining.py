@@ -176,6 +176,12 @@ def said_of(effects: list[Effect]) -> list[str]:
     return [f"{one.what} {one.name} {verbs[one.what]}" for one in effects]
 
 
+def left_out_of(graphs: Graphs, i: int) -> list[str]:
+    """Return a phrase that a graph was judged without all of its edges, where it was."""
+    n = int(graphs.dropped[i])
+    return [f"{n:,} edge{' was' if n == 1 else 's were'} left out of it"] if n else []
+
+
 def guilty(graphs: Graphs, i: int, nodes: Iterable[int]) -> tuple[str, ...]:
     """Return the names of nodes, each once, in this order, at most ten."""
     names = dict.fromkeys(name_of(graphs, i, u) for u in nodes)

@@ -22,6 +22,7 @@ from streamad.detectors.graphs.explaining import (
     Surprise,
     edge_effects,
     guilty,
+    left_out_of,
     node_effects,
     pair_shares,
     said_of,
@@ -238,9 +239,7 @@ class GraphVector(ItemDetector[Graphs]):
             name = vectors.names[j]
             usual = plain(name, float(self._centre[j]))
             said.append(sentence(name, plain(name, float(vector[j])), usual))
-        if items.dropped[i]:
-            said.append(f"{int(items.dropped[i]):,} edges were left out of it")
-        said += said_of(effects)
+        said += [*left_out_of(items, i), *said_of(effects)]
         return "; ".join(said) or "nothing about this graph stands out"
 
     # state -----------------------------------------------------------------------------------

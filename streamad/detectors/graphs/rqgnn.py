@@ -20,6 +20,7 @@ from streamad.detectors.graphs.explaining import (
     Surprise,
     edge_effects,
     guilty,
+    left_out_of,
     node_effects,
     number,
     pair_shares,
@@ -277,7 +278,7 @@ class RQGNN(ItemDetector[Graphs]):
             parts.append(sentence("edges", round(here), round(there)))
         if types:
             parts.append(f"{types[0].name} raises the score most")
-        parts += said_of(found)
+        parts += [*left_out_of(items, i), *said_of(found)]
         return "; ".join(parts)
 
     # state -----------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import numpy as np
 import pytest
 
 from connectors.memory import MemoryMember, MemoryTopics
@@ -13,13 +15,16 @@ from connectors.telemetry import DETECT_COUNTS, PrometheusTelemetry
 from jobs.build import build_detect
 from jobs.offline.replay import codec_of
 from streamad.config import PipelineConfig
+from streamad.detectors.graphs.label_free import GraphVector
+from streamad.operators.detect import DetectOperator
 from streamad.ports import NullTelemetry, Source
-from streamad.records import Rejected
+from streamad.records import RecordBatch, Rejected
 from streamad.runtime.detect import DetectLoop
 from streamad.runtime.judging import Judging, OpenShard, count_rejected
 from streamad.runtime.keyed.detect import KeyedDetect
 from streamad.runtime.keyed.journal import Entry
 from streamad.runtime.placing import Clock
+from streamad.testing.graphs import town
 from streamad.testing.keyed_state import MemoryEngine
 
 BEGIN_MS = 1_700_000_000_000
@@ -61,6 +66,7 @@ def on_the_plain_loop(
     folder: str,
     config: PipelineConfig = CONFIG,
     given: dict[Source, list[bytes]] = INPUT,
+    operator: DetectOperator | None = None,
 ) -> None:
     topics = MemoryTopics(partitions=2)
     topics.make("in", 2)
@@ -68,7 +74,7 @@ def on_the_plain_loop(
         topics.put(source, payloads)
     loop = DetectLoop(
         config,
-        build_detect(config),
+        operator or build_detect(config),
         member=MemoryMember(log=topics, topics=["in"]),
         decoder=codec_of(config),
         records=records(config),
@@ -144,6 +150,51 @@ def test_series_that_are_hardly_judged_are_named_once_in_a_while(tmp_path, caplo
     assert "2 series are hardly watched (gappy, thin)" in said
     assert "more than 20 % of their samples, one every 1 s," in said
     assert samples(telemetry)["streamad_detect_blind_keys_total"] == 2
+
+
+def test_edges_left_out_of_graphs_are_counted_and_told(tmp_path, caplog):
+    config = PipelineConfig.model_validate(
+        {
+            "name": "judging",
+            "input": {
+                "topics": "in",
+                "start": "earliest",
+                "records": "edges",
+                "fields": {"source": "a", "target": "b"},
+            },
+            "graphs": {"span": "10s", "max_edges": 50, "max_nodes": 40},
+            "detector": "graph_vector",
+            "scoring": {"min_windows": 0},
+        }
+    )
+
+    def call(t: int, a: str, b: str) -> bytes:
+        return json.dumps({"key": "x", "ts": BEGIN_MS + 1000 * t, "a": a, "b": b}).encode()
+
+    calls = [call(t, f"web-{t % 5}", f"db-{t % 3}") for t in range(600)]
+    # In two windows more edges, and more nodes, than graphs may have.
+    scan = [call(305, f"web-{i % 5}", f"db-{i}") for i in range(60)]
+    dense = [call(405, f"n-{i}", f"n-{j}") for i in range(12) for j in range(12)]
+    given = {HERE: [*calls[:306], *scan, *calls[306:406], *dense, *calls[406:]]}
+    usual = town(["usual"] * 40)
+    operator = DetectOperator(config, GraphVector().fit(usual))
+    telemetry = PrometheusTelemetry(strict=True)
+    on_the_plain_loop(telemetry, str(tmp_path), config, given, operator)
+    counted = samples(telemetry)
+    assert counted["streamad_detect_graphs_cut_total"] == 2
+    n_left_out = counted["streamad_detect_graph_edges_left_out_total"]
+    assert n_left_out > 100
+    said = [one.getMessage() for one in caplog.records if "left out of" in one.message]
+    assert len(said) == 1
+    assert "graphs.max_nodes (40) or graphs.max_edges (50): raise these" in said[0]
+    out = operator.process(operator.new_state(), decoded(config, given[HERE]))
+    texts = [one.explanation.text for one in out.findings if one.explanation is not None]
+    assert any("edges were left out of it" in text for text in texts)
+
+
+def decoded(config: PipelineConfig, payloads: list[bytes]) -> RecordBatch[Any]:
+    n = len(payloads)
+    return codec_of(config).decode(payloads, np.arange(n), np.full(n, -1)).batch
 
 
 @pytest.fixture
