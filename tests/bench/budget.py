@@ -163,7 +163,7 @@ def pages_of(findings: Iterable[Finding], pages: float) -> list[tuple[str, int, 
 def found(
     pages: Sequence[tuple[str, int, int]], all_placed: Sequence[tuple[Series, str, int]]
 ) -> tuple[int, int, int]:
-    """Return how many anomalies were paged for, how many there are, and how many pages were true."""
+    """Return how many anomalies were paged for, how many there are, and the true pages."""
     by_key: dict[str, list[int]] = {}
     for key, began_ms, _ in pages:
         by_key.setdefault(key, []).append(began_ms)
