@@ -44,6 +44,7 @@ CODECS = Registry(
         "arrow": "connectors.codecs.arrow:ArrowCodec",
         "otlp_json": "connectors.codecs.otlp.json:OtlpJsonCodec",
         "otlp_proto": "connectors.codecs.otlp.proto:OtlpProtoCodec",
+        "otlp_logs": "connectors.codecs.otlp.logs_codec:OtlpLogsCodec",
         "prometheus": "connectors.codecs.prometheus:RemoteWriteCodec",
     },
 )

@@ -41,6 +41,19 @@ CALL = {
     "tenant": "shop", "ts": 1_772_366_400_000, "client": "cart", "server": "db",
     "connection_type": "database", "calls": 3,
 }  # fmt: skip
+OTLP = {"resourceLogs": [{
+    "resource": {"attributes": [
+        {"key": "service.name", "value": {"stringValue": "cart"}},
+        {"key": "k8s.namespace.name", "value": {"stringValue": "shop"}},
+    ]},
+    "scopeLogs": [{"scope": {"name": "net/http"}, "logRecords": [{
+        "timeUnixNano": "1772366400123456789", "severityNumber": 17,
+        "attributes": [
+            {"key": "http.request.method", "value": {"stringValue": "PUT"}},
+            {"key": "http.response.status_code", "value": {"intValue": "500"}},
+        ],
+    }]}],
+}]}  # fmt: skip
 CASES = {
     "kubernetes-audit": (KUBERNETES, {
         "verb": "list", "objectRef.resource": "secrets", "objectRef.namespace": "shop",
@@ -53,6 +66,10 @@ CASES = {
     "windows-events": (WINDOWS, {
         "event.code": "4688", "winlog.channel": "Security", "process.name": "powershell.exe",
         "process.parent.name": "winword.exe",
+    }),
+    "otlp-logs": (OTLP, {
+        "severity": "ERROR", "event.name": None, "scope": "net/http", "http.request.method": "PUT",
+        "http.route": None, "k8s.namespace.name": "shop", "http.response.status_code": 500.0,
     }),
     "flow-records": (FLOW, ("10.0.0.1", "10.0.0.9", None, 12.0)),
     "service-graph": (CALL, ("cart", "db", "database", 3.0)),
