@@ -40,6 +40,7 @@ CODECS = Registry(
     "codec",
     "streamad.codecs",
     {
+        "cloudevents": "connectors.codecs.cloudevents:CloudEventsCodec",
         "json": "connectors.codecs.json:JsonCodec",
         "arrow": "connectors.codecs.arrow:ArrowCodec",
         "otlp_json": "connectors.codecs.otlp.json:OtlpJsonCodec",

@@ -57,6 +57,15 @@ def otlp_json_message(first: int) -> bytes:
     return orjson.dumps({"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]})
 
 
+def cloudevents_message(first: int) -> bytes:
+    about = {"specversion": "1.0", "id": "1", "source": "/a", "type": "b"}
+    times = (f"2023-11-14T22:13:20.{max(i, 0):03d}Z" for i in range(first, first + ROWS))
+    rows = range(first, first + ROWS)
+    return orjson.dumps(
+        [{**about, "time": at, "value": i} for i, at in zip(rows, times, strict=True)]
+    )
+
+
 def otlp_logs_message(first: int) -> bytes:
     request = ExportLogsServiceRequest()
     logs = request.resource_logs.add()
@@ -90,6 +99,7 @@ def remote_write_message(first: int) -> bytes:
 
 
 MESSAGES = {
+    "cloudevents": cloudevents_message,
     "json": json_message,
     "arrow": arrow_message,
     "otlp_logs": otlp_logs_message,

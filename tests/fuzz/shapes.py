@@ -273,6 +273,7 @@ DECODED: dict[str, Callable[[random.Random], bytes]] = {
     "json_lines": json_lines,
     "json_columns": json_columns,
     "arrow": arrow,
+    "cloudevents": json_object,
     "otlp_json": otlp_json,
     "otlp_proto": otlp_proto,
     "otlp_logs": otlp_logs,

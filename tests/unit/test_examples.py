@@ -54,6 +54,11 @@ OTLP = {"resourceLogs": [{
         ],
     }]}],
 }]}  # fmt: skip
+CLOUD = {
+    "specversion": "1.0", "id": "1", "source": "/billing", "type": "com.example.invoice.paid",
+    "time": "2026-03-01T12:00:00.123Z", "subject": "invoice-7",
+    "data": {"actor": "alice", "action": "pay"},
+}  # fmt: skip
 CASES = {
     "kubernetes-audit": (KUBERNETES, {
         "verb": "list", "objectRef.resource": "secrets", "objectRef.namespace": "shop",
@@ -70,6 +75,10 @@ CASES = {
     "otlp-logs": (OTLP, {
         "severity": "ERROR", "event.name": None, "scope": "net/http", "http.request.method": "PUT",
         "http.route": None, "k8s.namespace.name": "shop", "http.response.status_code": 500.0,
+    }),
+    "cloudevents": (CLOUD, {
+        "type": "com.example.invoice.paid", "subject": "invoice-7", "dataschema": None,
+        "data.actor": "alice", "data.action": "pay",
     }),
     "flow-records": (FLOW, ("10.0.0.1", "10.0.0.9", None, 12.0)),
     "service-graph": (CALL, ("cart", "db", "database", 3.0)),

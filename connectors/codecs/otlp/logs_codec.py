@@ -240,8 +240,8 @@ class _Taken:
         if reason == "wrong_type":
             odd = [name for name in key if isinstance(values[name], (dict, list))]
             odd += [name for name in self._numbers if number_of(values[name]) is None]
-            shown = {name: shorten(str(values[name]), 60) for name in odd}
-            return f"expected a text in the key and numbers elsewhere, got {shown}"
+            got = {name: shorten(str(values[name]), 60) for name in odd}
+            return f"expected a text in the key and numbers elsewhere, got {got}"
         return ""
 
 
