@@ -31,7 +31,7 @@ class Clan(ItemDetector[EventRows]):
     The encoder is trained on ordinary rows alone: it draws them together, and away from copies of
     which half of the numbers are replaced by random ones, which stand for attacks. A row's distance
     is that to the nearest of a few centres of ordinary rows, averaged over encoders. Beside it
-    stands the Mahalanobis distance: directions say little of how far outside a number lies. The
+    stands the Mahalanobis distance: directions show little of how far outside a number lies. The
     score is the mean of both, in decades of what ordinary rows have that were not trained on;
     beyond the farthest of these, a decade more for as much as lies between the rarest tenth and the
     rarest hundredth of them.
@@ -74,7 +74,7 @@ class Clan(ItemDetector[EventRows]):
         n_centres: int = 8,
         hidden: int = 128,
         dim: int = 32,
-        steps: int = 600,
+        steps: int = 400,
         replaced: float = 0.5,
         seed: int = 0,
     ) -> None:

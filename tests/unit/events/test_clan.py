@@ -52,13 +52,12 @@ def test_what_is_served_is_what_was_trained():
 
 def test_a_damaged_row_differs_in_some_numbers_and_stays_within_the_span():
     rows = torch.full((2_000, 6), 9.0)
-    recipe = ClanRecipe(replaced=0.1, span=1.5, widest=3.0)
+    recipe = ClanRecipe(replaced=0.1, span=1.5)
     other = damaged(rows, recipe, torch.Generator().manual_seed(0))
     differ = other != rows
     assert differ.any(dim=1).all()
     assert 0.1 < float(differ.float().mean()) < 0.25
-    assert 2.5 < float(other[differ].abs().max()) <= 3.0
-    assert float(other[differ].abs().median()) < 1.5
+    assert 1.4 < float(other[differ].abs().max()) <= 1.5
 
 
 def test_the_loss_by_hand():
