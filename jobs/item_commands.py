@@ -19,6 +19,7 @@ from jobs.offline.tables import write_table
 from jobs.pictures.graphs import draw_alerts, require_edges, shown_count
 from streamad.artifacts import load_artifact, load_manifest
 from streamad.config import PipelineConfig
+from streamad.detectors import DETECTORS
 from streamad.errors import ConfigError
 from streamad.operators.detect import DetectOperator
 from streamad.training.fit import Fitted, rows_of
@@ -104,7 +105,8 @@ def fit_rows(
     facts: Mapping[str, str],
 ) -> Fitted:
     """Fit a detector on the rows of a file that no label calls anomalous."""
-    table = read_items(train, records, asked)
+    numeric = DETECTORS.load(detector).info.numeric
+    table = read_items(train, records, replace(asked, measured=numeric))
     for note in table.notes:
         say(note)
     config = pipeline_of(records, table.fields, detector=detector, params=params)

@@ -176,7 +176,7 @@ class InputConfig(Section):
             msg = "records: edges needs fields.source and fields.target: the two ends of an edge"
             raise ValueError(msg)
         if kind != "signals" and self.format in SERIES_FORMATS:
-            msg = f"format: {self.format} holds series; records: {kind} come as json or arrow"
+            msg = f"format: {self.format} holds series; records: {kind} come in other formats"
             raise ValueError(msg)
         return self
 

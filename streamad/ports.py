@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,6 +113,26 @@ class Decoder(Protocol):
         payloads: Sequence[bytes | None],
         offsets: NDArray[np.int64],
         broker_ms: NDArray[np.int64],
+    ) -> Decoded:
+        """Return usable rows and rejections, both in message order."""
+        ...
+
+
+@runtime_checkable
+class HeaderDecoder(Protocol):
+    """A decoder that may need the headers of messages, where ``reads_headers`` says so."""
+
+    @property
+    def reads_headers(self) -> bool:
+        """Whether what messages hold depends on their headers."""
+        ...
+
+    def decode(
+        self,
+        payloads: Sequence[bytes | None],
+        offsets: NDArray[np.int64],
+        broker_ms: NDArray[np.int64],
+        headers: Sequence[Sequence[tuple[str, bytes | None]]] | None = None,
     ) -> Decoded:
         """Return usable rows and rejections, both in message order."""
         ...

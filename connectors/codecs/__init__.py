@@ -40,10 +40,12 @@ CODECS = Registry(
     "codec",
     "streamad.codecs",
     {
+        "cloudevents": "connectors.codecs.cloudevents:CloudEventsCodec",
         "json": "connectors.codecs.json:JsonCodec",
         "arrow": "connectors.codecs.arrow:ArrowCodec",
         "otlp_json": "connectors.codecs.otlp.json:OtlpJsonCodec",
         "otlp_proto": "connectors.codecs.otlp.proto:OtlpProtoCodec",
+        "otlp_logs": "connectors.codecs.otlp.logs_codec:OtlpLogsCodec",
         "prometheus": "connectors.codecs.prometheus:RemoteWriteCodec",
     },
 )

@@ -11,7 +11,7 @@ import logging
 import traceback
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, Protocol
 
@@ -19,10 +19,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from streamad.ports import HeaderDecoder
 from streamad.records import NO_ROWS, Decoded, RecordBatch, Rejected, joined_rows
 
 logger = logging.getLogger(__name__)
 
+Headers = Sequence[tuple[str, bytes | None]]
 UNFORESEEN = (Exception, pl.exceptions.PanicException)
 """A panic of polars is no Exception; an interrupt from outside must still get through."""
 
@@ -49,18 +51,25 @@ class GuardedCodec:
     def __init__(self, codec: Decodes, name: str) -> None:
         self.inner, self._name = codec, name
 
+    @property
+    def reads_headers(self) -> bool:
+        """Whether what messages hold depends on their headers."""
+        return isinstance(self.inner, HeaderDecoder) and self.inner.reads_headers
+
     def decode(
         self,
         payloads: Sequence[bytes | None],
         offsets: NDArray[np.int64],
         broker_ms: NDArray[np.int64],
+        headers: Sequence[Headers] | None = None,
     ) -> Decoded:
         """Return the usable rows of ``payloads`` and what had to be rejected; never raises.
 
-        offsets, broker_ms : int64 ``(n_messages,)``
+        offsets, broker_ms : int64 ``(n_messages,)``; headers : those of each message, of use to
+        codecs with ``reads_headers``
         """
         failures: Counter[str] = Counter()
-        decoded = self._part(payloads, offsets, broker_ms, failures)
+        decoded = self._part(_Part(payloads, offsets, broker_ms, headers), failures)
         for what, number in failures.items():
             logger.error(
                 "decoder %s failed on %d messages with %s; they become dead-letter records",
@@ -70,33 +79,50 @@ class GuardedCodec:
             )
         return _accounted(decoded, len(payloads))
 
-    def _part(
-        self,
-        payloads: Sequence[bytes | None],
-        offsets: NDArray[np.int64],
-        broker_ms: NDArray[np.int64],
-        failures: Counter[str],
-    ) -> Decoded:
+    def _part(self, part: _Part, failures: Counter[str]) -> Decoded:
         """Decode; where that fails, each half, down to the messages at fault."""
         try:
-            return self.inner.decode(payloads, offsets, broker_ms)
+            return self._decode(part)
         except UNFORESEEN as error:
             what = _what(error)
-        if len(payloads) > 1:
-            half = len(payloads) // 2
-            left = self._part(payloads[:half], offsets[:half], broker_ms[:half], failures)
-            right = self._part(payloads[half:], offsets[half:], broker_ms[half:], failures)
-            return _joined(left, right, half, offsets, broker_ms)
+        if len(part) > 1:
+            half = len(part) // 2
+            left = self._part(part[:half], failures)
+            right = self._part(part[half:], failures)
+            return _joined(left, right, half, part.offsets, part.broker_ms)
         failures[what] += 1
-        nothing = self.inner.decode([], offsets[:0], broker_ms[:0])
+        nothing = self._decode(part[:0])
         refused = Rejected(
             message=0,
             reason="decoder_error",
             detail=f"the decoder failed with {what}",
-            payload=payloads[0],
+            payload=part.payloads[0],
         )
-        batch = replace(nothing.batch, offsets=offsets, broker_ms=broker_ms)
+        batch = replace(nothing.batch, offsets=part.offsets, broker_ms=part.broker_ms)
         return Decoded(batch=batch, rejected=[refused])
+
+    def _decode(self, part: _Part) -> Decoded:
+        given = (part.payloads, part.offsets, part.broker_ms)
+        if isinstance(self.inner, HeaderDecoder) and part.headers is not None:
+            return self.inner.decode(*given, part.headers)
+        return self.inner.decode(*given)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Consecutive messages."""
+
+    payloads: Sequence[bytes | None]
+    offsets: NDArray[np.int64]
+    broker_ms: NDArray[np.int64]
+    headers: Sequence[Headers] | None
+
+    def __len__(self) -> int:
+        return len(self.payloads)
+
+    def __getitem__(self, at: slice) -> _Part:
+        headers = None if self.headers is None else self.headers[at]
+        return _Part(self.payloads[at], self.offsets[at], self.broker_ms[at], headers)
 
 
 def _what(error: BaseException) -> str:

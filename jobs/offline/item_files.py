@@ -65,6 +65,7 @@ class Asked:
     """What a caller says of a file's columns; what is not said is found.
 
     normal : the label of ordinary rows
+    measured : columns of whole numbers measure something, however few kinds there are
     """
 
     fields: Sequence[str] = ()
@@ -73,6 +74,7 @@ class Asked:
     count: str | None = None
     label: str | None = None
     normal: str | None = None
+    measured: bool = False
 
 
 def read_items(
@@ -145,7 +147,7 @@ def _times(sheet: Sheet, asked: Asked) -> tuple[str | None, NDArray[np.int64], b
 def _event_fields(frame: pl.DataFrame, asked: Asked, taken: set[Any]) -> dict[str, Any]:
     """Return which columns are categories and which are numbers."""
     names = list(asked.fields) or [name for name in frame.columns if name not in taken]
-    numbers = [name for name in names if _is_number(frame[name])]
+    numbers = [name for name in names if _is_number(frame[name], asked)]
     categories = [name for name in names if name not in numbers]
     if not names:
         msg = f"no column describes an event; the file has {', '.join(frame.columns)}"
@@ -153,13 +155,13 @@ def _event_fields(frame: pl.DataFrame, asked: Asked, taken: set[Any]) -> dict[st
     return {"categories": categories, "numbers": numbers}
 
 
-def _is_number(column: pl.Series) -> bool:
+def _is_number(column: pl.Series, asked: Asked) -> bool:
     """Say whether a column measures something: fractions, or whole numbers of very many kinds."""
     numbers = column.cast(pl.Float64, strict=False)
     if numbers.null_count() > column.null_count() or numbers.null_count() == len(numbers):
         return False
     whole = bool((numbers.drop_nulls() == numbers.drop_nulls().floor()).all())
-    return not whole or numbers.n_unique() > MOST_KINDS
+    return not whole or asked.measured or numbers.n_unique() > MOST_KINDS
 
 
 def _edge_fields(frame: pl.DataFrame, asked: Asked, taken: set[Any]) -> dict[str, Any]:

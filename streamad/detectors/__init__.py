@@ -14,6 +14,7 @@ DETECTORS = Registry(
         "themis": "streamad.detectors.themis:Themis",
         "rare_events": "streamad.detectors.events.rare:RareEvents",
         "ape": "streamad.detectors.events.ape:Ape",
+        "clan": "streamad.detectors.events.clan:Clan",
         "graph_vector": "streamad.detectors.graphs.label_free:GraphVector",
         "rqgnn": "streamad.detectors.graphs.rqgnn:RQGNN",
         "edge_stream": "streamad.detectors.graphs.edges:EdgeStream",

@@ -34,6 +34,8 @@ class DetectorInfo:
     n_looks : 2 where the detector also looks at the newest samples; see `Detector.looks`.
     scope : ``key``: what a key yields depends on that key alone; ``partition``: on all records of
         its input partition, in offset order, as a memory of a population does.
+    numeric : it judges the numbers of events and no categories: in a file, whole numbers of few
+        kinds are numbers too, not codes of something.
     dull : scores below never matter, whatever a key's history; windows that score less are not
         asked for their explanation where ``direction`` or ``min_effect`` need one.
     learn_every, delay : `learn` takes effect at multiples of ``learn_every`` windows of the key,
@@ -52,6 +54,7 @@ class DetectorInfo:
     learn_every: int = 0
     delay: int = 0
     multivariate: bool = True
+    numeric: bool = False
     nan_ok: float = 0.0
     cost: Cost = "cheap"
     n_looks: int = 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from streamad.ports import Decoder, Messages
+from streamad.ports import Decoder, HeaderDecoder, Messages
 from streamad.records import UNREADABLE, Decoded, Rejected
 
 REPLAYED_FOR = "streamad.replayed-for"
@@ -68,7 +68,11 @@ def decode(decoder: Decoder, messages: Messages, *, pipeline: str) -> Decoded:
     payloads, others = messages.payloads, _for_others(messages, pipeline)
     if others:
         payloads = [None if i in others else one for i, one in enumerate(payloads)]
-    decoded = decoder.decode(payloads, messages.offsets, messages.broker_ms)
+    if isinstance(decoder, HeaderDecoder) and decoder.reads_headers:
+        headers = [raw.headers for raw in messages.raw]
+        decoded = decoder.decode(payloads, messages.offsets, messages.broker_ms, headers)
+    else:
+        decoded = decoder.decode(payloads, messages.offsets, messages.broker_ms)
     if not messages.unreadable and not others:
         return decoded
 

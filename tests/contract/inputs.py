@@ -97,7 +97,7 @@ def fitted(name: str) -> dict[str, np.ndarray]:
 
 def new(name: str) -> ItemDetector[Any]:
     """Return a detector, not fitted, that trains quickly."""
-    quick = {"rqgnn": {"epochs": 8}, "ape": {"steps": 60}}
+    quick = {"rqgnn": {"epochs": 8}, "ape": {"steps": 60}, "clan": {"steps": 60}}
     return make(name, size=size_of(name), params=quick.get(name))
 
 

@@ -11,6 +11,7 @@ import orjson
 import polars as pl
 import pyarrow as pa
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from connectors.codecs import CODECS, FieldMap, make_codec
@@ -56,6 +57,26 @@ def otlp_json_message(first: int) -> bytes:
     return orjson.dumps({"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]})
 
 
+def cloudevents_message(first: int) -> bytes:
+    about = {"specversion": "1.0", "id": "1", "source": "/a", "type": "b"}
+    times = (f"2023-11-14T22:13:20.{max(i, 0):03d}Z" for i in range(first, first + ROWS))
+    rows = range(first, first + ROWS)
+    return orjson.dumps(
+        [{**about, "time": at, "value": i} for i, at in zip(rows, times, strict=True)]
+    )
+
+
+def otlp_logs_message(first: int) -> bytes:
+    request = ExportLogsServiceRequest()
+    logs = request.resource_logs.add()
+    logs.resource.attributes.add(key="service.name").value.string_value = "cart"
+    scope = logs.scope_logs.add()
+    for i in range(first, first + ROWS):
+        record = scope.log_records.add(time_unix_nano=(START_MS + i) * 1_000_000)
+        record.attributes.add(key="value").value.int_value = i
+    return request.SerializeToString()
+
+
 def otlp_proto_message(first: int) -> bytes:
     request = ExportMetricsServiceRequest()
     metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name="load")
@@ -78,8 +99,10 @@ def remote_write_message(first: int) -> bytes:
 
 
 MESSAGES = {
+    "cloudevents": cloudevents_message,
     "json": json_message,
     "arrow": arrow_message,
+    "otlp_logs": otlp_logs_message,
     "otlp_json": otlp_json_message,
     "otlp_proto": otlp_proto_message,
     "prometheus": remote_write_message,

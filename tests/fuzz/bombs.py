@@ -74,6 +74,13 @@ def metric(name: str, *points: bytes, form: int = 5) -> bytes:
     )
 
 
+def log(value: float) -> bytes:
+    """Return a log record at a time, with a number."""
+    number = b"\x21" + struct.pack("<d", value)
+    pair = within(1, b"value") + within(2, number)
+    return b"\x09" + struct.pack("<Q", NOW_NS) + within(6, pair)
+
+
 def otlp(*metrics: bytes, resource: bytes = b"") -> bytes:
     return within(1, within(1, resource) + within(2, b"".join(metrics)))
 
@@ -249,6 +256,31 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "otlp_json: attributes of many kinds": (
         "otlp_json",
         lambda: otlp_json([{"name": "m"}], {"attributes": [{"key": "a"}] * 300_000}),
+    ),
+    "otlp_logs: a resource of 2 MB, 8,000 records without a time": (
+        "otlp_logs",
+        lambda: within(
+            1,
+            within(1, within(1, attribute("dc", LONG))) + within(2, within(2, b"\x10\x09") * 8_000),
+        ),
+    ),
+    "otlp_logs: a key of 2 MB in a resource of 90,000 records": (
+        "otlp_logs",
+        lambda: within(
+            1,
+            within(1, within(1, attribute("service.name", SHORTER)))
+            + within(2, within(2, log(1.0)) * 60_000),
+        ),
+    ),
+    "otlp_logs: empty records": ("otlp_logs", lambda: within(1, within(2, b"\x12\x00" * EMPTY))),
+    "otlp_logs: empty scopes": ("otlp_logs", lambda: within(1, b"\x12\x00" * EMPTY)),
+    "otlp_logs: empty attributes of a record": (
+        "otlp_logs",
+        lambda: within(1, within(2, within(2, log(1.0) + b"\x32\x00" * EMPTY))),
+    ),
+    "otlp_logs: empty records in JSON": (
+        "otlp_logs",
+        lambda: b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[%s{}]}]}]}' % (b"{}," * 1_300_000),
     ),
     "prometheus: 8,000 NaN samples": ("prometheus", nan_samples),
     "prometheus: a label of 2 MB, 8,000 bad samples": (

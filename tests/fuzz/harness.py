@@ -53,13 +53,21 @@ LONG = FieldMap(key=("host",), variate="metric", variates=("cpu", "mem"), tags=(
 ISO = FieldMap(key=("host",), time="at", time_unit="iso", tags=("dc",))
 OTLP = FieldMap(key=("host",), variate="metric", variates=("cpu", "mem"), tags=("dc", "scope"))
 LABELS = FieldMap(key=("host",), variate="__name__", variates=("cpu", "mem"), tags=("dc",))
+LOGS = FieldMap(key=("host", "dc"), values=("value", "mem"), tags=("body.x", "severity"))
+ENVELOPED = FieldMap(
+    key=("data.host", "source"), time="data.at", time_unit="iso", values=("data.value", "data.mem")
+)
+UNPACKED = FieldMap(rows="data", key=("host",), tags=("source", "dc"))
 MAPS: dict[str, tuple[FieldMap, ...]] = {
     "json": (FieldMap(), WIDE, LONG, ISO),
     "json_lines": (FieldMap(), WIDE, LONG, ISO),
     "json_columns": (FieldMap(), WIDE, LONG, ISO),
     "arrow": (FieldMap(), WIDE, LONG, ISO),
+    "cloudevents": (ENVELOPED, UNPACKED),
     "otlp_json": (FieldMap(tags=("dc",)), OTLP),
     "otlp_proto": (FieldMap(tags=("dc",)), OTLP),
+    "otlp_logs": (FieldMap(tags=("dc",)), LOGS),
+    "otlp_logs_json": (FieldMap(tags=("dc",)), LOGS),
     "prometheus": (FieldMap(tags=("dc",)), LABELS),
     "rekeyed": (FieldMap(),),
 }
@@ -67,6 +75,8 @@ CONFIG = parse_pipeline(
     "{name: p, input: {topics: [t], fields: {key: [host], values: [cpu, mem], tags: [dc]}}, "
     "detector: robust_z}"
 )
+CODEC_OF = {"json_lines": "json", "json_columns": "json", "otlp_logs_json": "otlp_logs"}
+"""Kinds of messages that are not called as what reads them."""
 READ_BACK = ("event", "scores", "state", "letter")
 KINDS = (*shapes.DECODED, *READ_BACK)
 
@@ -96,11 +106,30 @@ class Raw:
     headers: Sequence[tuple[str, bytes | None]] = (("h", b"x" * 100),)
 
 
+class InBinaryMode:
+    """A codec of CloudEvents that is given messages as the data of events in binary mode."""
+
+    headers = (
+        ("ce_specversion", b"1.0"), ("ce_source", b"/a"), ("ce_data", b"x"), ("ce_\"", b"\xff"),
+        ("content-type", b"application/json"), ("ce_time", None),
+    )  # fmt: skip
+
+    def __init__(self, codec: Any) -> None:
+        self.inner = codec
+
+    def decode(self, payloads: Sequence[bytes | None], offsets: Any, broker_ms: Any) -> Decoded:
+        """Decode messages that all have the same headers."""
+        headers = [self.headers] * len(payloads)
+        return self.inner.decode(payloads, offsets, broker_ms, headers)  # type: ignore[no-any-return]
+
+
 def codec_of(kind: str, fields: FieldMap) -> Any:
     """Return a fresh codec for a kind of message."""
+    if kind == "cloudevents":
+        return InBinaryMode(make_codec(kind, fields))
     if kind == "rekeyed":
         return RekeyedCodec(CONFIG)
-    return make_codec("json" if kind.startswith("json") else kind, fields)
+    return make_codec(CODEC_OF.get(kind, kind), fields)
 
 
 def decode(codec: Any, payloads: Sequence[bytes | None]) -> Decoded:
@@ -139,7 +168,7 @@ def good(kind: str, fields: FieldMap) -> list[tuple[bytes, tuple[Any, ...]]]:
 def damaged(kind: str, text: bytes, other: bytes, rng: random.Random) -> bytes:
     """Damage a message in a way that fits its kind."""
     how = rng.random()
-    if kind.startswith("json") or kind == "otlp_json":
+    if kind.startswith("json") or kind in ("cloudevents", "otlp_json", "otlp_logs_json"):
         if how < 0.65:
             lines = text.split(b"\n")
             place = rng.randrange(len(lines))
@@ -150,7 +179,7 @@ def damaged(kind: str, text: bytes, other: bytes, rng: random.Random) -> bytes:
         raw = bytes(cramjam.snappy.decompress_raw(text))
         raw = mutate.change_proto(raw, rng) if how < 0.6 else mutate.change_bytes(raw, raw, rng)
         return bytes(cramjam.snappy.compress_raw(raw))
-    if kind == "otlp_proto" and how < 0.6:
+    if kind in ("otlp_proto", "otlp_logs") and how < 0.6:
         return mutate.change_proto(text, rng)
     return mutate.change_bytes(text, other, rng)
 

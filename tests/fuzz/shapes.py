@@ -14,6 +14,7 @@ import orjson
 import polars as pl
 import pyarrow as pa
 from google.protobuf.json_format import MessageToDict
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from connectors.codecs.prometheus import messages
@@ -129,7 +130,10 @@ def _otlp_point(point: Any, form: str, rng: random.Random) -> None:
     else:
         point.count, point.sum = rng.randrange(99), rng.random()
     point.attributes.add(key="host").value.string_value = rng.choice(TEXTS)
-    value = point.attributes.add(key="dc").value
+    _otlp_value(point.attributes.add(key="dc").value, rng)
+
+
+def _otlp_value(value: Any, rng: random.Random) -> None:
     how = rng.randrange(4)
     if how == 0:
         value.int_value = 5
@@ -147,6 +151,35 @@ def otlp_proto(rng: random.Random) -> bytes:
 
 def otlp_json(rng: random.Random) -> bytes:
     return orjson.dumps(MessageToDict(otlp_request(rng), use_integers_for_enums=True))
+
+
+def otlp_logs_request(rng: random.Random) -> ExportLogsServiceRequest:
+    request = ExportLogsServiceRequest()
+    for _ in range(rng.randint(1, 2)):
+        logs = request.resource_logs.add()
+        for name in ("service.name", "host"):
+            logs.resource.attributes.add(key=name).value.string_value = rng.choice(TEXTS)
+        scope = logs.scope_logs.add()
+        scope.scope.name = "lib"
+        for _ in range(rng.choice((1, 3, 20))):
+            record = scope.log_records.add(severity_number=rng.randrange(25), trace_id=b"\x07" * 16)
+            time_ns = (START_MS + rng.randrange(10**9)) * 1_000_000
+            if rng.random() < 0.5:
+                record.time_unix_nano = time_ns
+            record.observed_time_unix_nano = time_ns
+            _otlp_value(record.body, rng)
+            _otlp_value(record.attributes.add(key="dc").value, rng)
+            for name in ("value", "mem"):
+                record.attributes.add(key=name).value.double_value = rng.random()
+    return request
+
+
+def otlp_logs(rng: random.Random) -> bytes:
+    return otlp_logs_request(rng).SerializeToString()
+
+
+def otlp_logs_json(rng: random.Random) -> bytes:
+    return orjson.dumps(MessageToDict(otlp_logs_request(rng), use_integers_for_enums=True))
 
 
 def write_request(rng: random.Random) -> bytes:
@@ -240,8 +273,11 @@ DECODED: dict[str, Callable[[random.Random], bytes]] = {
     "json_lines": json_lines,
     "json_columns": json_columns,
     "arrow": arrow,
+    "cloudevents": json_object,
     "otlp_json": otlp_json,
     "otlp_proto": otlp_proto,
+    "otlp_logs": otlp_logs,
+    "otlp_logs_json": otlp_logs_json,
     "prometheus": prometheus,
     "rekeyed": rekeyed,
 }

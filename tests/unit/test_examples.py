@@ -43,6 +43,24 @@ CALL = {
     "tenant": "shop", "ts": 1_772_366_400_000, "client": "cart", "server": "db",
     "connection_type": "database", "calls": 3,
 }  # fmt: skip
+OTLP = {"resourceLogs": [{
+    "resource": {"attributes": [
+        {"key": "service.name", "value": {"stringValue": "cart"}},
+        {"key": "k8s.namespace.name", "value": {"stringValue": "shop"}},
+    ]},
+    "scopeLogs": [{"scope": {"name": "net/http"}, "logRecords": [{
+        "timeUnixNano": "1772366400123456789", "severityNumber": 17,
+        "attributes": [
+            {"key": "http.request.method", "value": {"stringValue": "PUT"}},
+            {"key": "http.response.status_code", "value": {"intValue": "500"}},
+        ],
+    }]}],
+}]}  # fmt: skip
+CLOUD = {
+    "specversion": "1.0", "id": "1", "source": "/billing", "type": "com.example.invoice.paid",
+    "time": "2026-03-01T12:00:00.123Z", "subject": "invoice-7",
+    "data": {"actor": "alice", "action": "pay"},
+}  # fmt: skip
 CASES = {
     "kubernetes-audit": (KUBERNETES, {
         "verb": "list", "objectRef.resource": "secrets", "objectRef.namespace": "shop",
@@ -55,6 +73,14 @@ CASES = {
     "windows-events": (WINDOWS, {
         "event.code": "4688", "winlog.channel": "Security", "process.name": "powershell.exe",
         "process.parent.name": "winword.exe",
+    }),
+    "otlp-logs": (OTLP, {
+        "severity": "ERROR", "event.name": None, "scope": "net/http", "http.request.method": "PUT",
+        "http.route": None, "k8s.namespace.name": "shop", "http.response.status_code": 500.0,
+    }),
+    "cloudevents": (CLOUD, {
+        "type": "com.example.invoice.paid", "subject": "invoice-7", "dataschema": None,
+        "data.actor": "alice", "data.action": "pay",
     }),
     "flow-records": (FLOW, ("10.0.0.1", "10.0.0.9", None, 12.0)),
     "service-graph": (CALL, ("cart", "db", "database", 3.0)),

@@ -83,7 +83,7 @@ class Resource:
     scopes: dict[str, Origin] = field(default_factory=dict)
 
 
-class _TooManyError(ValueError):
+class TooManyError(ValueError):
     """A message has more parts than its rows could need."""
 
 
@@ -94,10 +94,10 @@ class Parts:
     left: int
 
     def take(self, number: int) -> None:
-        """Take some; raises `_TooManyError` where there are no more."""
+        """Take some; raises `TooManyError` where there are no more."""
         self.left -= number
         if self.left < 0:
-            raise _TooManyError
+            raise TooManyError
 
 
 class Reading(NamedTuple):
@@ -147,7 +147,7 @@ class OtlpCodec(ABC):
 
     @abstractmethod
     def _readings(self, request: Any, parts: Parts) -> Iterator[Reading]:
-        """Yield every number of a request, in order; raises as `_parse`, or `_TooManyError`."""
+        """Yield every number of a request, in order; raises as `_parse`, or `TooManyError`."""
 
     @abstractmethod
     def _attributes(self, labels: Any) -> Table:
@@ -175,14 +175,14 @@ class OtlpCodec(ABC):
                 request = self._parse(text)
                 parts = Parts(MAX_PARTS * self._max_rows)
                 readings = list(islice(self._readings(request, parts), self._max_rows + 1))
-            except _TooManyError:
-                points.rejected.append(_refuse(place, text, "too_many_rows", self._too_many))
+            except TooManyError:
+                points.rejected.append(refuse(place, text, "too_many_rows", self._too_many))
                 continue
             except (ValueError, DecodeError, RecursionError, UnicodeError) as error:
-                points.rejected.append(_refuse(place, text, "invalid_otlp", str(error)))
+                points.rejected.append(refuse(place, text, "invalid_otlp", str(error)))
                 continue
             if len(readings) > self._max_rows:
-                points.rejected.append(_refuse(place, text, "too_many_rows", self._too_many))
+                points.rejected.append(refuse(place, text, "too_many_rows", self._too_many))
                 continue
             self._take(readings, place, points)
             origins.extend((request, reading) for reading in readings)
@@ -285,7 +285,8 @@ def _with_prefix(resource: Table) -> Table:
     return {**resource, **{f"{RESOURCE}{label}": text for label, text in resource.items()}}
 
 
-def _refuse(place: int, text: bytes, reason: str, detail: str) -> Rejected:
+def refuse(place: int, text: bytes, reason: str, detail: str) -> Rejected:
+    """Return a rejection of a whole message."""
     return Rejected(message=place, reason=reason, detail=shorten(detail), payload=text)
 
 

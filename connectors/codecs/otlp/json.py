@@ -33,21 +33,21 @@ class OtlpJsonCodec(OtlpCodec):
         raise ValueError(msg)
 
     def _readings(self, request: Any, parts: Parts) -> Iterator[Reading]:
-        for i, resource_metrics in _objects(request, "resourceMetrics", parts):
-            about = _object(resource_metrics, "resource")
-            check_resource(_length(about, "attributes"))
+        for i, resource_metrics in objects(request, "resourceMetrics", parts):
+            about = object_at(resource_metrics, "resource")
+            check_resource(length(about, "attributes"))
             resource = self._resource(_json_attributes(about))
-            for j, scope_metrics in _objects(resource_metrics, "scopeMetrics", parts):
-                origin = self._origin(resource, _word(_object(scope_metrics, "scope"), "name"))
-                for k, metric in _objects(scope_metrics, "metrics", parts):
+            for j, scope_metrics in objects(resource_metrics, "scopeMetrics", parts):
+                origin = self._origin(resource, word(object_at(scope_metrics, "scope"), "name"))
+                for k, metric in objects(scope_metrics, "metrics", parts):
                     for m, name, kind, point, value in _json_numbers(metric, parts):
-                        labels = _dump(point.get("attributes")) or UNREADABLE
-                        time_ns = _integer(point.get("timeUnixNano"))
+                        labels = dump(point.get("attributes")) or UNREADABLE
+                        time_ns = integer(point.get("timeUnixNano"))
                         yield Reading((i, j, k, m), origin, name, kind, labels, time_ns, value)
 
     def _attributes(self, labels: Any) -> Table:
         given = {"attributes": orjson.loads(labels)}
-        if _length(given, "attributes") > MAX_LABELS:
+        if length(given, "attributes") > MAX_LABELS:
             msg = f"more than {MAX_LABELS} attributes"
             raise ValueError(msg)
         return _json_attributes(given)
@@ -62,13 +62,13 @@ class OtlpJsonCodec(OtlpCodec):
         metric = {**metric, form: {**metric[form], "dataPoints": [point]}}
         scope_metrics = {**scope_metrics, "metrics": [metric]}
         resource_metrics = {**resource_metrics, "scopeMetrics": [scope_metrics]}
-        return _dump({"resourceMetrics": [resource_metrics]})
+        return dump({"resourceMetrics": [resource_metrics]})
 
 
 JSON_FORMS = ("gauge", "sum", "histogram", "exponentialHistogram", "summary")
 
 
-def _dump(value: object) -> bytes | None:
+def dump(value: object) -> bytes | None:
     """Write JSON; None where it is nested more deeply than its writer goes."""
     try:
         return orjson.dumps(value)
@@ -76,12 +76,13 @@ def _dump(value: object) -> bytes | None:
         return None
 
 
-def _length(parent: Mapping[str, Any], name: str) -> int:
+def length(parent: Mapping[str, Any], name: str) -> int:
+    """Return how many elements an array has, 0 where there is none."""
     children = parent.get(name)
     return len(children) if isinstance(children, list) else 0
 
 
-def _objects(
+def objects(
     parent: Any, name: str, parts: Parts | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the objects of an array; what is none is passed over, as a protobuf reader would."""
@@ -94,12 +95,14 @@ def _objects(
                 yield index, child
 
 
-def _object(parent: Mapping[str, Any], name: str) -> dict[str, Any]:
+def object_at(parent: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return an object's member that is an object; an empty one where there is none."""
     child = parent.get(name)
     return child if isinstance(child, dict) else {}
 
 
-def _word(parent: Mapping[str, Any], name: str) -> str:
+def word(parent: Mapping[str, Any], name: str) -> str:
+    """Return an object's member that is a text; an empty one where there is none."""
     text = parent.get(name)
     return text if isinstance(text, str) else ""
 
@@ -108,7 +111,7 @@ def _json_numbers(
     metric: Mapping[str, Any], parts: Parts
 ) -> Iterator[tuple[int, str, str, dict[str, Any], float | None]]:
     """Yield point index, series name, kind, data point and value of every number of a metric."""
-    name = _word(metric, "name")
+    name = word(metric, "name")
     form = next((form for form in JSON_FORMS if isinstance(metric.get(form), dict)), None)
     if form is None:
         return
@@ -118,13 +121,13 @@ def _json_numbers(
     wanted: list[tuple[str, tuple[str, ...]]] = [(name, ("asDouble", "asInt"))]
     if form not in ("gauge", "sum"):
         wanted = [(f"{name}_count", ("count",)), (f"{name}_sum", ("sum",))]
-    for index, point in _objects(data, "dataPoints", parts):
-        if (_integer(point.get("flags", 0)) or 0) & NO_RECORDED_VALUE:
+    for index, point in objects(data, "dataPoints", parts):
+        if (integer(point.get("flags", 0)) or 0) & NO_RECORDED_VALUE:
             continue
         for series, names in wanted:
             given = next((point[part] for part in names if part in point), None)
             if given is not None:
-                yield index, series, kind, point, _number(given)
+                yield index, series, kind, point, number(given)
 
 
 def _json_kind(form: str, data: Mapping[str, Any]) -> str:
@@ -134,7 +137,7 @@ def _json_kind(form: str, data: Mapping[str, Any]) -> str:
     return kind_of(data.get("aggregationTemporality"), cumulative=cumulative)
 
 
-def _number(value: object) -> float | None:
+def number(value: object) -> float | None:
     """Return a JSON number, or the text that protobuf's JSON mapping makes of one."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
@@ -144,7 +147,8 @@ def _number(value: object) -> float | None:
         return None
 
 
-def _integer(value: object) -> int | None:
+def integer(value: object) -> int | None:
+    """Return a JSON integer, or the text that protobuf's JSON mapping makes of one."""
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         return None
     try:
@@ -155,8 +159,8 @@ def _integer(value: object) -> int | None:
 
 def _json_attributes(parent: Mapping[str, Any]) -> Table:
     return {
-        _word(pair, "key"): _json_text(_object(pair, "value"))
-        for _, pair in _objects(parent, "attributes")
+        word(pair, "key"): _json_text(object_at(pair, "value"))
+        for _, pair in objects(parent, "attributes")
     }
 
 
@@ -173,7 +177,7 @@ def _json_text(value: Mapping[str, Any]) -> str:
     for form, given in value.items():
         if form in JSON_TEXTS and not isinstance(given, (dict, list)):
             return JSON_TEXTS[form](given)
-        if (text := _dump(given)) is None:
+        if (text := dump(given)) is None:
             msg = f"an attribute's {form[:40]} is nested too deeply"
             raise ValueError(msg)
         return text.decode()

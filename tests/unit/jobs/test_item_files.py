@@ -73,6 +73,9 @@ def test_columns_are_found_and_labels_never_scored(tmp_path):
     assert table.fields["categories"] == ["user", "process", "port"]
     assert table.fields["numbers"] == ["bytes"]
     assert table.marked.sum() == 5
+    measured = read_items(tmp_path / "a.csv", "events", Asked(count="count", measured=True))
+    assert measured.fields["categories"] == ["user", "process"]
+    assert measured.fields["numbers"] == ["port", "bytes"]
     chosen = read_items(tmp_path / "a.csv", "events", Asked(fields=("port", "user")))
     assert chosen.fields == {
         "categories": ["port", "user"], "numbers": [], "key": ("key",),

@@ -42,7 +42,7 @@ def desk(pages: float | None = 5, **given: object) -> Desk:
 
 def pages(desk: Desk, findings: list[Finding], state: DeskState | None = None) -> list[int]:
     """Return when incidents paged."""
-    state = state or desk.new_state()
+    state = desk.new_state() if state is None else state
     paged = {}
     for one in desk.process(state, in_order(*findings)).incidents:
         if one.paged_ms is not None:
