@@ -164,7 +164,7 @@ def links_of(incident: Incident) -> dict[str, str]:
             continue
         if any(map(is_secret_name, query)) or len(link) > MAX_LINK_CHARS:
             continue
-        kept[safe_text(name, 60)] = quote(link, safe="%:/?#[]@!$&()*+,;=~-._")
+        kept[safe_text(name, 60)] = quote(link, safe="%:/?#[]@!$&()*+,;=~-._", errors="replace")
     return kept
 
 

@@ -6,6 +6,7 @@ https://grafana.com/docs/grafana/latest/developers/http_api/annotations/
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -53,7 +54,7 @@ class Grafana(Adapter):
                 return [Request(url=url, method=method, headers=headers, body=orjson.dumps(body))]
         body["time"] = incident.began_ms
         tags = ["streamad", incident.name, incident.group, level_of(incident.severity)]
-        body["tags"] = [safe_text(tag, MAX_TAG_CHARS) for tag in (*tags, *self._config.tags)]
+        body["tags"] = [_tag(tag) for tag in (*tags, *self._config.tags)]
         if self._config.dashboard is not None:
             body["dashboardUID"] = self._config.dashboard
         if self._config.panel is not None:
@@ -74,6 +75,11 @@ class Grafana(Adapter):
         if type(number) is not int or number < 0:
             return Outcome(result="retry", detail="expected Grafana's JSON, got another answer")
         return Outcome(result="ok", reference=str(number))
+
+
+def _tag(text: str) -> str:
+    """Return a tag, which stands in URLs and in HTML."""
+    return re.sub(r"[<>&\"']", " ", safe_text(text, MAX_TAG_CHARS)).strip() or "-"
 
 
 def _text(page: Page) -> str:

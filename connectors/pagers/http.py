@@ -64,11 +64,15 @@ class Sender:
         """Send a request and read its answer; never raises, never waits beyond the time limit."""
         deadline_s = time.monotonic() + self._config.timeout / 1000
         try:
-            return self._send(request, deadline_s)
+            answer = self._send(request, deadline_s)
+            if time.monotonic() >= deadline_s:
+                # Cut off in its headers, which reads like their end.
+                raise TimeoutError
         except (OSError, http.client.HTTPException, ValueError) as error:
             late = time.monotonic() >= deadline_s
             why = f"no answer within {self._config.timeout / 1000:g} s" if late else _why(error)
             return Answer(failure=f"{request.where}: {why}")
+        return answer
 
     def close(self) -> None:
         """Wait for nothing; threads end with their time limit."""

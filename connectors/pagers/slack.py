@@ -33,10 +33,10 @@ from streamad.shown import safe_text
 
 MAX_HEADER_CHARS, MAX_SECTION_CHARS, MAX_TEXT_CHARS = 150, 3_000, 3_000
 _COLOURS: Final = {
-    "FIRING": ":red_circle:",
-    "ACKNOWLEDGED": ":large_yellow_circle:",
-    "RESOLVED": ":large_green_circle:",
-    "DIGEST": ":memo:",
+    "FIRING": "\U0001f534",
+    "ACKNOWLEDGED": "\U0001f7e1",
+    "RESOLVED": "\U0001f7e2",
+    "DIGEST": "\U0001f4dd",
 }
 _AGAIN: Final = frozenset(
     {"ratelimited", "fatal_error", "internal_error", "request_timeout", "service_unavailable"}
@@ -123,11 +123,11 @@ class Slack(Adapter):
         # Its first line is the title, and its last ones are links, which have a block of their own.
         links = links_of(page.record) if isinstance(page.record, Incident) else {}
         lines = [line for line in lines_of(page)[1:] if line not in _plain(links)]
-        title = f"{_COLOURS[state]} {state}: {safe_text(title_of(page), 120)}"
+        title = f"{_COLOURS[state]} {state}: {_unlinked(safe_text(title_of(page), 120))}"
         blocks: list[dict[str, Any]] = [
             {
                 "type": "header",
-                "text": {"type": "plain_text", "text": title[:MAX_HEADER_CHARS], "emoji": True},
+                "text": {"type": "plain_text", "text": title[:MAX_HEADER_CHARS], "emoji": False},
             }
         ]
         text = escaped("\n".join(lines).strip())[:MAX_SECTION_CHARS]
@@ -151,6 +151,11 @@ def _of_error(error: str, page: Page, answer: Answer) -> Outcome:
     if error in _A_PERSON:
         return Outcome(result="retry", detail=detail, wait_s=SLOW_S)
     return Outcome(result="never", detail=detail)
+
+
+def _unlinked(text: str) -> str:
+    # Plain text has no markup; where a client looks for it all the same, this is none.
+    return text.replace("<", f"<{_ZERO_WIDTH}")
 
 
 def _plain(links: dict[str, str]) -> set[str]:

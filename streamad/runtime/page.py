@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final, Protocol
 
 from streamad.errors import MembershipError
@@ -34,12 +33,11 @@ from streamad.ports import (
     Telemetry,
     no_fault,
 )
+from streamad.runtime.page_queue import Item, Part, only
 from streamad.runtime.placing import Clock, Placing
 
 logger = logging.getLogger(__name__)
 
-MAX_QUEUE, MAX_QUEUE_BYTES = 2_000, 32 * 2**20
-"""Records of incidents held in memory per partition; further ones wait in their topic."""
 FRESH_S: Final = 3.0
 """The group is asked again whether a partition is ours where it last confirmed longer ago."""
 TURN_S: Final = 1.0
@@ -70,51 +68,6 @@ class PageRecords(Protocol):
     def dead(self, messages: Messages, *, reason: str, detail: str) -> list[Outgoing]:
         """Return the dead-letter record of a message of one record."""
         ...
-
-
-@dataclass(slots=True)
-class _Item:
-    """A record in hand. since_s : when it was read; done : a digest that was sent."""
-
-    message: Messages
-    record: Incident | Digest
-    offset: int
-    since_s: float
-    done: bool = False
-
-    @property
-    def n_bytes(self) -> int:
-        return len(self.message.payloads[0] or b"")
-
-
-@dataclass(slots=True)
-class _Part:
-    """One partition at work.
-
-    position : all before it is worked off; read : the next offset to be polled
-    cut_ms, over : incidents that are over by now, of records written before: they come too late
-    unsaved : incidents of which more is known than is committed
-    """
-
-    source: Source
-    position: int
-    read: int
-    told: dict[str, Told]
-    cut_ms: int = 0
-    over: frozenset[str] = frozenset()
-    queue: deque[_Item] = field(default_factory=deque)
-    n_bytes: int = 0
-    newest: Counter[str] = field(default_factory=Counter)
-    resolved_s: dict[str, float] = field(default_factory=dict)
-    unsaved: dict[str, None] = field(default_factory=dict)
-    letters: list[Outgoing] = field(default_factory=list)
-    dirty: bool = False
-    paused: bool = False
-    attempts: int = 0
-    due_s: float = 0.0
-    confirmed_s: float = -1e9
-    commit_due_s: float = 0.0
-    remind_due_s: float = 0.0
 
 
 class PageLoop:
@@ -148,7 +101,7 @@ class PageLoop:
         self._member, self._records, self._clock = member, records, clock
         self._telemetry, self._fault = telemetry or NullTelemetry(), fault
         self._placing = Placing(member, clock, self._place)
-        self.parts: dict[Source, _Part] = {}
+        self.parts: dict[Source, Part] = {}
 
     @property
     def sources(self) -> list[Source]:
@@ -220,7 +173,7 @@ class PageLoop:
         first, after = self._member.log.bounds(source.topic)[source]
         done = self._member.committed(source)
         cut_ms = self._clock.wall_ms() - self._config.max_age
-        part = _Part(source=source, position=0, read=0, told={}, cut_ms=cut_ms)
+        part = Part(source=source, position=0, read=0, told={}, cut_ms=cut_ms)
         if done is None:
             position = self._member.log.offset_at(source, cut_ms)
             position = min(max(position, first), after)
@@ -267,27 +220,23 @@ class PageLoop:
             if isinstance(record, Incident) and record.state == "resolved"
         ]
 
-    def _take(self, part: _Part, messages: Messages) -> None:
+    def _take(self, part: Part, messages: Messages) -> None:
         now_s = self._clock.seconds()
         for number, record in enumerate(self._records.incidents(messages)):
             offset = int(messages.offsets[number])
             if offset < part.read:
                 continue
             if record is not None and not self._too_late(part, messages, number, record):
-                item = _Item(_only(messages, number), record, offset, now_s)
-                part.queue.append(item)
-                part.newest[record.id] += 1
-                part.n_bytes += item.n_bytes
+                part.put(Item(only(messages, number), record, offset, now_s))
             elif not part.queue:
                 part.position, part.dirty = offset + 1, True
         part.read = int(messages.offsets[-1]) + 1
-        full = len(part.queue) >= MAX_QUEUE or part.n_bytes >= MAX_QUEUE_BYTES
-        if full and not part.paused:
+        if part.full and not part.paused:
             part.paused = True
             self._member.pause(part.source)
 
     def _too_late(
-        self, part: _Part, messages: Messages, number: int, record: Incident | Digest
+        self, part: Part, messages: Messages, number: int, record: Incident | Digest
     ) -> bool:
         """Return whether nobody needs to know any more: written long ago, and over by now."""
         written_ms = int(messages.broker_ms[number])
@@ -298,7 +247,7 @@ class PageLoop:
 
     # ------------------------------------------------------------------ out
 
-    def _work(self, part: _Part) -> None:
+    def _work(self, part: Part) -> None:
         """Send what is due, one change after the other, each committed before the next."""
         began_s = self._clock.seconds()
         while part.queue and part.due_s <= (now_s := self._clock.seconds()):
@@ -308,18 +257,17 @@ class PageLoop:
         self._remind(part)
         if part.dirty and self._clock.seconds() >= part.commit_due_s:
             self._commit(part)
-        room = len(part.queue) < MAX_QUEUE // 2 and part.n_bytes < MAX_QUEUE_BYTES // 2
-        if part.paused and room:
+        if part.paused and part.has_room:
             part.paused = False
             self._member.place(part.source, part.read)
 
-    def _still_ours(self, part: _Part, now_s: float) -> bool:
+    def _still_ours(self, part: Part, now_s: float) -> bool:
         """Return whether the group lets us commit: what was sent last, and that we are quiet."""
         if part.unsaved or part.letters or now_s - part.confirmed_s > FRESH_S:
             return self._commit(part, confirm=True)
         return True
 
-    def _work_off(self, part: _Part, item: _Item) -> None:
+    def _work_off(self, part: Part, item: Item) -> None:
         change = self._next(part, item)
         if change is None:
             self._done(part, item)
@@ -333,7 +281,7 @@ class PageLoop:
             part.attempts = 0
             self._count("ok")
             if isinstance(item.record, Incident):
-                self._know(part, told_after(page, told, outcome))
+                part.know(told_after(page, told, outcome))
             item.done = True
             if self._next(part, item) is None:
                 self._done(part, item)
@@ -341,7 +289,7 @@ class PageLoop:
         else:
             self._failed(part, item, outcome)
 
-    def _next(self, part: _Part, item: _Item) -> Change | None:
+    def _next(self, part: Part, item: Item) -> Change | None:
         """Return the next change that is to be sent of a record; None: it is done."""
         record = item.record
         if isinstance(record, Digest):
@@ -353,11 +301,11 @@ class PageLoop:
             return None
         return left[0] if left else None
 
-    def _failed(self, part: _Part, item: _Item, outcome: Outcome) -> None:
+    def _failed(self, part: Part, item: Item, outcome: Outcome) -> None:
         now_s = self._clock.seconds()
         told = part.told.get(item.record.id)
         if outcome.reference is not None and told is not None:
-            self._know(part, replace(told, reference=outcome.reference))
+            part.know(replace(told, reference=outcome.reference))
         given_up = now_s - item.since_s >= self._config.give_up / 1000
         if outcome.result == "retry" and not given_up:
             part.attempts += 1
@@ -379,44 +327,28 @@ class PageLoop:
         self._done(part, item)
         self._commit(part)
 
-    def _after_failure(self, part: _Part, incident: Incident, reason: str) -> None:
+    def _after_failure(self, part: Part, incident: Incident, reason: str) -> None:
         if incident.state == "resolved":
             if incident.id in part.told:
-                part.told.pop(incident.id)
-                part.unsaved[incident.id] = None
+                part.forget(incident.id)
         elif reason == REFUSED and incident.id not in part.told:
             # Later records of it would be refused alike. What was given up is tried again with
             # the next record: it may still be going on when the receiver is back.
             told = Told(incident=incident.id, sequence=incident.sequence, state="refused")
-            self._know(part, told)
+            part.know(told)
 
-    def _done(self, part: _Part, item: _Item) -> None:
+    def _done(self, part: Part, item: Item) -> None:
         """Pass over a record; forget an incident that is over."""
-        part.queue.popleft()
-        part.n_bytes -= item.n_bytes
-        part.newest[item.record.id] -= 1
-        if part.newest[item.record.id] <= 0:
-            del part.newest[item.record.id]
-        part.position = item.offset + 1 if part.queue else part.read
-        part.dirty = True
+        part.pop()
         record = item.record
         told = part.told.get(record.id)
         if isinstance(record, Incident) and record.state == "resolved" and told is not None:
             if self._pager.remind_every_s and told.state == "resolved":
                 part.resolved_s[record.id] = self._clock.seconds()
             else:
-                self._drop(part, record.id)
+                part.forget(record.id)
 
-    def _know(self, part: _Part, told: Told) -> None:
-        part.told[told.incident], part.unsaved[told.incident] = told, None
-        part.dirty = True
-
-    def _drop(self, part: _Part, incident: str) -> None:
-        part.told.pop(incident, None)
-        part.unsaved[incident] = None
-        part.dirty = True
-
-    def _remind(self, part: _Part) -> None:
+    def _remind(self, part: Part) -> None:
         """Send again what fires, and what was resolved of late, where the receiver forgets."""
         every_s, now_s = self._pager.remind_every_s, self._clock.seconds()
         if not every_s or now_s < part.remind_due_s:
@@ -425,7 +357,7 @@ class PageLoop:
         for name, since_s in list(part.resolved_s.items()):
             if now_s - since_s > KEEP_RESOLVED_S:
                 del part.resolved_s[name]
-                self._drop(part, name)
+                part.forget(name)
         shown = [one for one in part.told.values() if one.state not in ("refused", "ignored")]
         if not shown or not self._still_ours(part, now_s):
             return
@@ -439,7 +371,7 @@ class PageLoop:
 
     # ------------------------------------------------------------------ commit
 
-    def _commit(self, part: _Part, *, confirm: bool = False) -> bool:
+    def _commit(self, part: Part, *, confirm: bool = False) -> bool:
         """Write what is known and how far it got; False where the group has moved on."""
         if not (part.dirty or part.unsaved or part.letters or confirm):
             return True
@@ -474,15 +406,3 @@ class PageLoop:
 def _back_off_s(attempt: int) -> float:
     delay_s = min(MOST_WAIT_S, LEAST_WAIT_S * 2.0 ** min(attempt - 1, 10))
     return delay_s * (0.5 + random.random() / 2)  # noqa: S311 - jitter, no secret
-
-
-def _only(messages: Messages, number: int) -> Messages:
-    """Return one message of several."""
-    one = slice(number, number + 1)
-    return Messages(
-        source=messages.source,
-        payloads=messages.payloads[one],
-        offsets=messages.offsets[one],
-        broker_ms=messages.broker_ms[one],
-        raw=messages.raw[one],
-    )
