@@ -102,10 +102,10 @@ class Alertmanager(Adapter):
         if links:
             made["generatorURL"] = next(iter(links.values()))
         if page.change == "resolve":
-            # Not before its start, which is refused: the two are of different clocks.
-            made["endsAt"] = max(
-                rfc3339(incident.resolved_ms or incident.time_ms), made["startsAt"]
-            )
+            # Not before its start, which is refused: the two are of different clocks. And as early
+            # as is true, since Alertmanager waits where its clock has not got there yet.
+            ends_ms = min(incident.until_ms, incident.resolved_ms or incident.time_ms)
+            made["endsAt"] = max(rfc3339(ends_ms), made["startsAt"])
         return made
 
     def _labels(self, incident: Incident) -> Iterator[tuple[str, str]]:
