@@ -105,8 +105,11 @@ class PageLoop:
 
     @property
     def sources(self) -> list[Source]:
-        """Return the partitions at work."""
-        return list(self.parts)
+        """Return none: all pagers read the same partitions, so the lag per partition is no one's.
+
+        ``page_queue_records`` and ``page_oldest_seconds`` show how far each pager is behind.
+        """
+        return []
 
     @property
     def settled(self) -> bool:
@@ -231,6 +234,9 @@ class PageLoop:
             elif not part.queue:
                 part.position, part.dirty = offset + 1, True
         part.read = int(messages.offsets[-1]) + 1
+        # Committed within seconds, though nothing may be done: what waits for a pager is in its
+        # topic, and no reason to take this process for stuck.
+        part.dirty = True
         if part.full and not part.paused:
             part.paused = True
             self._member.pause(part.source)
