@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from connectors.pagers.alertmanager import Alertmanager
 from connectors.pagers.apprise import Apprise
-from connectors.pagers.base import SLOW_S, Adapter, Request, best_of, by_status
+from connectors.pagers.base import SLOW_S, Adapter, Request, best_of, by_api
 from connectors.pagers.email import EmailPager
 from connectors.pagers.grafana import Grafana
 from connectors.pagers.http import Sender
@@ -65,7 +65,7 @@ class HttpPager:
         except SecretError as error:
             return Outcome(result="retry", detail=str(error))
         for group in groups:
-            outcome = best_of([by_status(answer) for answer in self._sender.send_all(group)])
+            outcome = best_of([by_api(answer) for answer in self._sender.send_all(group)])
             if outcome.result != "ok":
                 return self._shown(outcome)
         return Outcome(result="ok")

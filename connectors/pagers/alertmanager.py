@@ -23,7 +23,7 @@ from connectors.pagers.base import (
     Bearer,
     Request,
     best_of,
-    by_status,
+    by_api,
     level_of,
     lines_of,
     links_of,
@@ -55,7 +55,7 @@ class Alertmanager(Adapter):
 
     def read(self, page: Page, answers: Sequence[Answer]) -> Outcome:
         """One replica that has it is enough: the others get it when it is sent again."""
-        outcome = best_of([by_status(answer) for answer in answers])
+        outcome = best_of([by_api(answer) for answer in answers])
         if outcome.result != "ok":
             return outcome
         reference = orjson.dumps(self._alert(page)).decode()

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import orjson
 
-from connectors.pagers.base import SLOW_S, Adapter, Answer, Request, by_status, lines_of, state_of
+from connectors.pagers.base import SLOW_S, Adapter, Answer, Request, by_api, lines_of, state_of
 from connectors.pagers.base import title_of as title
 from connectors.pagers.secrets import Secrets
 from streamad.paging.changes import Outcome, Page
@@ -57,4 +57,4 @@ class Apprise(Adapter):
         if answer.status == 424:
             detail = "the Apprise server did not reach all receivers"
             return Outcome(result="retry", detail=detail, wait_s=SLOW_S)
-        return by_status(answer)
+        return by_api(answer)

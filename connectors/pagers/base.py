@@ -118,6 +118,15 @@ def by_status(answer: Answer) -> Outcome:
     return Outcome(result="never", detail=detail)
 
 
+def by_api(answer: Answer) -> Outcome:
+    """Read an answer of an API, which never is a page of HTML: that is of a proxy in between."""
+    outcome = by_status(answer)
+    if outcome.result == "ok" and "text/html" in answer.headers.get("content-type", "").lower():
+        detail = f"status {answer.status} with HTML: expected the API's answer, got another page"
+        return Outcome(result="retry", detail=detail, wait_s=SLOW_S)
+    return outcome
+
+
 def wait_of(answer: Answer) -> float:
     """Return the seconds an answer asks to wait (``Retry-After``), within `MAX_WAIT_S`."""
     given = answer.headers.get("retry-after", "")

@@ -17,7 +17,7 @@ from connectors.pagers.base import (
     Answer,
     Bearer,
     Request,
-    by_status,
+    by_api,
     level_of,
     links_of,
     title_of,
@@ -64,7 +64,7 @@ class Grafana(Adapter):
     def read(self, page: Page, answers: Sequence[Answer]) -> Outcome:
         """Read the id of the annotation."""
         answer = answers[0]
-        outcome = by_status(answer)
+        outcome = by_api(answer)
         if answer.status == 404 and page.reference:
             # Somebody deleted it: there is nothing to end.
             return Outcome(result="ok", reference="")

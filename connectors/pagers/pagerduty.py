@@ -16,7 +16,7 @@ from connectors.pagers.base import (
     Answer,
     Request,
     best_of,
-    by_status,
+    by_api,
     level_of,
     lines_of,
     links_of,
@@ -67,7 +67,7 @@ class PagerDuty(Adapter):
     def read(self, page: Page, answers: Sequence[Answer]) -> Outcome:
         """Read an answer as the API's documentation has it."""
         del page
-        outcome = best_of([by_status(answer) for answer in answers])
+        outcome = best_of([by_api(answer) for answer in answers])
         status = answers[0].status
         final = 400 <= status < 500 and status not in {408, 429}
         return Outcome(result="never", detail=outcome.detail) if final else outcome

@@ -186,7 +186,7 @@ class PagerServer:
         elif mode == "garbage":
             handler.wfile.write(b"\x00\xff not HTTP at all\r\n" * 20)
         elif mode == "html":
-            _answer(handler, 200, b"<html>a proxy's log-in page</html>")
+            _answer(handler, 200, b"<html>a proxy's log-in page</html>", kind="text/html")
         elif mode == "redirect":
             handler.send_response(302)
             handler.send_header("Location", f"{self.url}/elsewhere")
@@ -353,13 +353,18 @@ class _gone_is_fine:  # noqa: N801 - used like a function
 
 
 def _answer(
-    handler: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str] | None = None
+    handler: BaseHTTPRequestHandler,
+    status: int,
+    body: bytes,
+    headers: dict[str, str] | None = None,
+    *,
+    kind: str = "application/json",
 ) -> None:
     with _gone_is_fine():
         handler.send_response(status)
         for name, value in (headers or {}).items():
             handler.send_header(name, value)
-        handler.send_header("Content-Type", "application/json")
+        handler.send_header("Content-Type", kind)
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
         handler.wfile.write(body)

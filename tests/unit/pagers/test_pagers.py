@@ -134,6 +134,12 @@ def test_pagerduty_never_repeats_what_was_refused(server):
         assert made.send(page_of(INCIDENT, "open")).result == "never"
 
 
+@pytest.mark.parametrize("kind", ["pagerduty", "slack", "grafana", "apprise"])
+def test_a_proxys_page_is_no_success(kind, server):
+    server.fail("html", times=1)
+    assert pager(kind, server).send(page_of(INCIDENT, "open")).result == "retry"
+
+
 def test_slack_answers_200_to_what_it_refuses(server):
     made = pager("slack", server, token="xoxb-wrong")  # noqa: S106 - of nobody
     outcome = made.send(page_of(INCIDENT, "open"))
