@@ -99,10 +99,14 @@ class Sender:
 
     def _tls(self) -> ssl.SSLContext:
         if self._context is None:
-            context = ssl.create_default_context(cafile=self._config.ca_file)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            if self._config.cert_file:
-                context.load_cert_chain(self._config.cert_file, self._config.key_file)
+            try:
+                context = ssl.create_default_context(cafile=self._config.ca_file)
+                context.minimum_version = ssl.TLSVersion.TLSv1_2
+                if self._config.cert_file:
+                    context.load_cert_chain(self._config.cert_file, self._config.key_file)
+            except OSError as error:
+                msg = f"ca_file, cert_file or key_file cannot be used: {error.strerror or error}"
+                raise ValueError(msg) from None
             self._context = context
         return self._context
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 import uuid
@@ -67,11 +69,11 @@ class Paging:
             producer.flush()
         self.sent += records
 
-    def start(self, kill_at: str = ""):
+    def start(self, kill_at: str = "", *, member: str = "m"):
         process = FORKS.Process(
             target=run_page,
             args=(self.config, self.settings),
-            kwargs={"environment": {"STREAMAD_MEMBER": "m", KILL_AT: kill_at}},
+            kwargs={"environment": {"STREAMAD_MEMBER": member, KILL_AT: kill_at}},
         )
         process.start()
         self.started.append(process)
@@ -193,6 +195,47 @@ def test_a_pager_that_fails_gets_everything_once_it_is_back(paging, server):
 
 def _header(messages):
     return messages[-1]["blocks"][0]["text"]["text"].split()
+
+
+def test_a_process_that_was_frozen_repeats_no_page(paging, server):
+    """It comes back with pages in hand that another one has sent, and resolved, since."""
+    job = paging()
+    first = job.start(member="one")
+    before, *since = lives(5)
+    job.put(*before)
+    until(lambda: len(server.pagerduty.resolved) == 1, "the first one works")
+    server.fail("500")
+    job.put(*since[0], *since[1])
+    until(lambda: server.attempts >= 4, "pages are in hand")
+    os.kill(first.pid, signal.SIGSTOP)
+    server.recover()
+    second = job.start(member="two")
+    until(lambda: len(server.pagerduty.resolved) == 3, "the second one takes over")
+    os.kill(first.pid, signal.SIGCONT)
+    job.put(*since[2], *since[3])
+    until(lambda: len(server.pagerduty.resolved) == 5, "the rest")
+    time.sleep(3)
+    assert first.is_alive()
+    assert second.is_alive()
+    once_each(server, [life[0].id for life in (before, *since)])
+
+
+def test_a_storm_of_pages_is_worked_off(paging, server):
+    job, count = paging(), 300
+    stop = threading.Event()
+    thread = threading.Thread(target=job.run, args=(stop,))
+    thread.start()
+    try:
+        job.put(lives(1)[0][0])
+        until(lambda: server.pagerduty.pages == 1, "it works")
+        began = time.monotonic()
+        job.put(*(life[0] for life in lives(count)))
+        until(lambda: server.pagerduty.pages == count + 1, "all rang")
+        took = time.monotonic() - began
+    finally:
+        stop.set()
+        thread.join(30)
+    print(f"{count} pages in {took:.1f} s: {1000 * took / count:.1f} ms each")  # noqa: T201
 
 
 def test_a_pager_that_hangs_delays_no_other(paging, server):

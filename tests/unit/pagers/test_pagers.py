@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socketserver
+import ssl
+import subprocess
 import threading
 import time
 from dataclasses import replace
@@ -305,3 +308,45 @@ def test_mail_is_delivered_or_tried_again(refuse, result):
         thread.join()
     assert outcome.result == result
     assert len(mx.mails) == (result == "ok")
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """A certificate of its own for 127.0.0.1, and one of the same key for another host."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs openssl to make a certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    for name, host in (("ours", "IP:127.0.0.1"), ("other", "DNS:other.example.org")):
+        subprocess.run(
+            [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+             "-nodes", "-days", "2", "-subj", f"/CN={name}", "-addext", f"subjectAltName={host}",
+             "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("served", "trusted", "works"),
+    [("ours", "ours", True), ("ours", None, False), ("other", "other", False)],
+)
+def test_certificates_and_their_hosts_are_verified(certificates, served, trusted, works):
+    with PagerServer() as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificates / f"{served}.pem", certificates / f"{served}.key")
+        plain = server._server.socket
+        server._server.socket = context.wrap_socket(plain, server_side=True)
+        server._server.handle_error = lambda *request: None  # a client that hangs up
+        ca = {"ca_file": str(certificates / f"{trusted}.pem")} if trusted else {}
+        url = server.url.replace("http:", "https:") + "/hook"
+        outcome = make_pager(settings("webhook", "", url=url, **ca)).send(page_of(INCIDENT, "open"))
+        assert (outcome.result == "ok") == works, outcome
+        if not works:
+            assert "certificate is not trusted" in outcome.detail
+            assert server.attempts == 0
+
+
+def test_a_certificate_file_that_is_missing_is_named():
+    made = make_pager(settings("webhook", "", url="https://127.0.0.1:1/", ca_file="/nowhere"))
+    assert made.send(page_of(INCIDENT, "open")).result == "retry"
