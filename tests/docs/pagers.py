@@ -130,6 +130,7 @@ Verify the signature before you use the body, and refuse old timestamps:
 ```python
 import base64, hashlib, hmac, time
 
+
 def verify(secret: str, headers: dict[str, str], body: bytes) -> bool:
     key = base64.b64decode(secret.removeprefix("whsec_"))
     signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
