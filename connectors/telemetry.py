@@ -112,6 +112,15 @@ _TABLE = (
     _counter("page_pages_total", "Incidents that paged."),
     _counter("page_overdrawn_total", "Of these, those for which the budget had nothing left."),
     _counter("page_withheld_total", "Incidents that did not page.", "reason"),
+    _counter(
+        "page_sent_total",
+        "Attempts of a pager: ok, retry, refused and given_up (dead-letter records), too_late, "
+        "reminder, reminder_failed.",
+        "pager",
+        "result",
+    ),
+    _gauge("page_queue_records", "Records of incidents that wait for a pager.", "pager"),
+    _gauge("page_oldest_seconds", "How long the oldest of them has been waiting.", "pager"),
     _counter("delivery_records_total", "Records written.", "output"),
     _counter("delivery_aborts_total", "Transactions aborted; their input is read again."),
     _counter("delivery_broker_retries_total", "Retried calls to the broker.", "operation"),

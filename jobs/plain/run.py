@@ -101,7 +101,7 @@ def run(  # noqa: PLR0913 - all but the first two by keyword
         for name in wanted
     ]
     looks = TopicWatch(config, settings, loops=loops, lost=watch.lost if watch else None)
-    with _signals(stop):
+    with Signals(stop):
         if not _ready_to_start(config, settings, telemetry, stop):
             return
         look = threading.Thread(target=looks.run, args=(stop,), name="streamad-topics", daemon=True)
@@ -188,7 +188,7 @@ def _work(  # noqa: PLR0913, PLR0917 - the arguments of a thread
         loop, kafka = _MAKERS[role](config, settings, member=member, telemetry=telemetry, fault=at)
         loops.append(loop)
         logger.info("%s of %s runs as %s", role, config.name, member)
-        loop.run(_stop_of(stop, watch, role, loop, kafka))
+        loop.run(stop_of(stop, watch, role, loop, kafka))
     except BaseException as error:  # noqa: BLE001 - raised again by the main thread
         logger.error("%s stopped: %s", role, error)  # noqa: TRY400 - raised again, with its trace
         failures.append(error)
@@ -198,7 +198,7 @@ def _work(  # noqa: PLR0913, PLR0917 - the arguments of a thread
             kafka.close()
 
 
-def _stop_of(
+def stop_of(
     stop: threading.Event, watch: Watch | None, role: str, loop: Loop, member: KafkaMember
 ) -> Callable[[], bool]:
     """Return what a loop asks before each turn."""
@@ -211,7 +211,7 @@ def _stop_of(
     return stopped
 
 
-class _signals:  # noqa: N801 - used like a function
+class Signals:
     """Set ``stop`` on SIGTERM and SIGINT; end the process if it then takes too long."""
 
     def __init__(self, stop: threading.Event) -> None:

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from connectors.records.status import Health, StatusServer
 from connectors.telemetry import PrometheusTelemetry
 from jobs.logs import secrets_of, setup_logs
+from jobs.plain.page import run_page
 from jobs.plain.run import Role, roles_of, run
 from jobs.plain.topics import Config
 from jobs.plain.watch import BeatingTelemetry, Watcher
@@ -34,7 +36,7 @@ def serve(
     environment: Mapping[str, str],
     options: Mapping[str, str],
 ) -> None:
-    """Run a pipeline, or the alert stage of an alerting file, until it is told to stop.
+    """Run a pipeline, or the alert stage or the pagers of an alerting file, until it is stopped.
 
     options : ``STREAMAD_*`` settings given on the command line, which win over the environment
     """
@@ -48,18 +50,23 @@ def serve(
     kafka = kafka_settings(environment)
     telemetry = PrometheusTelemetry()
     _tell_identity(telemetry, config)
-    health = Health(tuple(one for one in roles_of(config, role) if one != "rekey" or role == one))
+    if isinstance(config, AlertingConfig) and role == "page":
+        roles = [f"page-{pager.name}" for pager in config.pagers]
+    else:
+        roles = roles_of(config, role)
+    health = Health(tuple(one for one in roles if one != "rekey" or role == one))
     stop = threading.Event()
+    shared: dict[str, Any] = {
+        "environment": environment,
+        "telemetry": BeatingTelemetry(telemetry, health),
+        "watch": Watcher(health, telemetry, stopping=stop.is_set),
+        "stop": stop,
+    }
     with _server(settings, health, telemetry):
-        run(
-            config,
-            kafka,
-            role=role,
-            environment=environment,
-            telemetry=BeatingTelemetry(telemetry, health),
-            watch=Watcher(health, telemetry, stopping=stop.is_set),
-            stop=stop,
-        )
+        if isinstance(config, AlertingConfig) and role == "page":
+            run_page(config, kafka, **shared)
+        else:
+            run(config, kafka, role=role, **shared)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
 from streamad.paging.config import AlertingConfig
 
-_COMPACTED = {
+COMPACTED = {
     "cleanup.policy": "compact",
     # Old generations are cleaned away within minutes: recovery reads what is left of them.
     "segment.ms": "600000",
@@ -22,7 +22,7 @@ _COMPACTED = {
 }
 _DAY = {"retention.ms": str(86_400_000)}
 _MONTH = {"retention.ms": str(35 * 86_400_000)}
-_WEEK = {"retention.ms": str(7 * 86_400_000)}
+WEEK = {"retention.ms": str(7 * 86_400_000)}
 
 
 Config = PipelineConfig | AlertingConfig
@@ -38,34 +38,34 @@ def output_topics(config: Config, partitions: int) -> list[Topic]:
     if isinstance(config, AlertingConfig):
         return _sized(_of_alerting(config, partitions))
     made = [
-        Topic(name=config.topic("findings"), configs=_WEEK),
+        Topic(name=config.topic("findings"), configs=WEEK),
         *_of_alerting(AlertingConfig.of(config), 1),
-        Topic(name=config.topic("scores"), partitions=partitions, configs=_WEEK),
+        Topic(name=config.topic("scores"), partitions=partitions, configs=WEEK),
     ]
     if config.delivery.snapshot_store == "topic":
-        made.append(Topic(name=config.topic("state"), partitions=partitions, configs=_COMPACTED))
+        made.append(Topic(name=config.topic("state"), partitions=partitions, configs=COMPACTED))
     inputs = list(config.input.topics)
     if config.input.repartition:
         rekeyed = rekeyed_topic(config)
         made.append(Topic(name=rekeyed, partitions=partitions, configs=_DAY))
         inputs.append(rekeyed)
     for topic in inputs:
-        made.append(Topic(name=config.output.dead_letters.format(topic=topic), configs=_WEEK))
+        made.append(Topic(name=config.output.dead_letters.format(topic=topic), configs=WEEK))
         if config.series.late == "topic":
-            made.append(Topic(name=config.output.late.format(topic=topic), configs=_WEEK))
+            made.append(Topic(name=config.output.late.format(topic=topic), configs=WEEK))
     return _sized(made)
 
 
 def _of_alerting(config: AlertingConfig, partitions: int) -> list[Topic]:
     """Return the topics of the alert stage; its state has the partitions of the findings."""
     return [
-        Topic(name=config.topic("alerts"), configs={"cleanup.policy": "compact,delete", **_WEEK}),
+        Topic(name=config.topic("alerts"), configs={"cleanup.policy": "compact,delete", **WEEK}),
         Topic(
             name=config.topic("incidents"), configs={"cleanup.policy": "compact,delete", **_MONTH}
         ),
-        Topic(name=state_topic(config), partitions=partitions, configs=_COMPACTED),
+        Topic(name=state_topic(config), partitions=partitions, configs=COMPACTED),
         *(
-            Topic(name=config.output.dead_letters.format(topic=topic), configs=_WEEK)
+            Topic(name=config.output.dead_letters.format(topic=topic), configs=WEEK)
             for topic in config.findings
         ),
     ]

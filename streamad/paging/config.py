@@ -17,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from streamad.config import PipelineConfig, parse_config, read_config
 from streamad.config_sections import DeliveryConfig, LimitConfig, Section
 from streamad.config_values import Duration, Pages
-from streamad.paging.pagers import PagerConfig
+from streamad.paging.pagers import MAX_PAGERS, PagerConfig
 from streamad.paging.times import SilenceConfig
 
 WEEK_MS = 7 * 86_400_000
@@ -136,8 +136,8 @@ class AlertingConfig(Section):
     """When nothing pages: maintenance, calendars."""
     feedback: str | None = None
     """The topic of what people answered; default ``streamad.<name>.feedback``."""
-    pagers: tuple[PagerConfig, ...] = ()
-    """Who is told; ``streamad run --role page``."""
+    pagers: tuple[PagerConfig, ...] = Field(default=(), max_length=MAX_PAGERS)
+    """Who is paged, and how; ``streamad run --role page``."""
     stale_after: Duration = STALE_MS
     """Open alerts without a finding for this long are closed: their end will never come."""
     delivery: DeliveryConfig = DeliveryConfig()
@@ -152,6 +152,16 @@ class AlertingConfig(Section):
     def _one_or_many(cls, given: Any) -> Any:
         if isinstance(given, Mapping) and isinstance(given.get("findings"), str):
             return {**given, "findings": (given["findings"],)}
+        return given
+
+    @field_validator("pagers")
+    @classmethod
+    def _own_names(cls, given: tuple[PagerConfig, ...]) -> tuple[PagerConfig, ...]:
+        names = [pager.name for pager in given]
+        for name in names:
+            if names.count(name) > 1:
+                msg = f"expected a name of its own for each pager, got {name!r} more than once"
+                raise ValueError(msg)
         return given
 
     @classmethod

@@ -25,6 +25,7 @@ from tests.docs.baseline import baseline_page
 from tests.docs.cli import cli_page
 from tests.docs.flink import flink_page
 from tests.docs.input import bounds_table, reasons_table
+from tests.docs.pagers import pagers_page
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs"
 README = FOLDER.parent / "README.md"
@@ -44,6 +45,7 @@ def pages() -> dict[str, str]:
         "alerts.md": alerts_page(),
         "baseline.md": baseline_page(),
         "flink.md": flink_page(),
+        "pagers.md": pagers_page(),
     }
     return {name: f"{MADE}\n\n{text.strip()}\n" for name, text in made.items()}
 

@@ -53,7 +53,10 @@ def made() -> dict[Path, str]:
     "name",
     [
         "README.md",
-        *(f"docs/{n}.md" for n in ("alerts", "cli", "detectors", "flink", "metrics", "pipeline")),
+        *(
+            f"docs/{n}.md"
+            for n in ("alerts", "cli", "detectors", "flink", "metrics", "pagers", "pipeline")
+        ),
     ],
 )
 def test_a_generated_page_is_what_it_is_made_from(made, name):
