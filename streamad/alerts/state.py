@@ -90,6 +90,7 @@ class AlertState:
         self._errors: dict[tuple[str, str, str], str] = {}
         self._floods: dict[str, str] = {}
         self._opened: dict[str, Opened] = {}
+        self._period = NEVER_MS
         self._changed: dict[str, None] = {}
 
     def __len__(self) -> int:
@@ -242,6 +243,9 @@ class AlertState:
 
     def forget_opened(self, period: int) -> None:
         """Drop what opened in periods that are over."""
+        if period <= self._period:
+            return  # What opened since is of this period: 10,000 groups are not gone through again.
+        self._period = period
         for group in [g for g, opened in self._opened.items() if opened.period < period]:
             del self._opened[group]
             self._changed[_LIMIT + group] = None

@@ -15,6 +15,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any, Final
 
 MAX_ENTITIES: Final = 4_096
@@ -149,7 +150,9 @@ class Habits:
 
     def _around(self, began_ms: int) -> list[str]:
         at = began_ms // self._bin_ms
-        return [name for one in (at - 1, at, at + 1) for name in self._bins.get(one, ())]
+        bins = [self._bins.get(one, {}) for one in (at - 1, at, at + 1)]
+        # One more than a crowd may be is enough to know that it is a flood.
+        return list(islice(chain.from_iterable(bins), MAX_TOGETHER + 2))
 
     def _enter(self, name: str, began_ms: int) -> None:
         self._newest_ms = max(self._newest_ms, began_ms)

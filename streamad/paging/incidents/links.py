@@ -36,6 +36,7 @@ _KIND_OF: Final = {name: kind for kind, names in _KINDS.items() for name in name
 _PREFIX: Final = re.compile(r"^(?:kubernetes|k8s|cloud|ecs|aws|gcp|azure|resource|attributes)[._]")
 _PORT: Final = re.compile(r"^(.*[^:]):\d{1,5}$")
 _TELLING: Final = re.compile(r"[^\d\s]")
+MAX_KNOWN: Final = 20_000
 LEAST_CHARS: Final = 3
 """Shorter values, and bare numbers, are equal by chance where nothing is known of their kind."""
 
@@ -88,44 +89,47 @@ class Links:
     probes: tuple[Mark, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _About:
+    """What was found out of a member once: series alert again and again."""
+
+    entities: tuple[Entity, ...]
+    node: str | None
+    main: Entity
+
+
+_Asked = tuple[str, str, str, tuple[tuple[str, str], ...], tuple[str, ...]]
+
+
 class Linking:
     """Say what links a member to others, by the settings and the topology."""
 
     def __init__(self, config: IncidentsConfig, topology: Topology | None = None) -> None:
         self.topology = topology or Topology()
         self._names = frozenset(kind_of(name) for name in config.links)
+        self._known: dict[_Asked, _About] = {}
 
-    def entities(self, member: Affected) -> Iterator[Entity]:
-        """Yield the entities a member is about, the most general first."""
-        names = list(member.entity)
-        if self._names:
-            names = [name for name in names if kind_of(name) in self._names]
-        else:
-            names = names[: max(len(names) - 1, 1)]
-        for name in names:
-            kind, shown = kind_of(name), member.entity[name]
-            if shown:
-                yield Entity(kind=kind, value=value_of(kind, shown), shown=shown)
-        for shown in member.entities:
-            yield Entity(kind="", value=value_of("host", shown), shown=shown)
+    def entities(self, member: Affected) -> tuple[Entity, ...]:
+        """Return the entities a member is about, the most general first."""
+        return self._about(member).entities
 
     def node(self, member: Affected) -> str | None:
         """Return the member's place in the topology, the most specific one."""
-        found = None
-        for entity in self.entities(member):
-            for name in (entity.shown, entity.value):
-                if name in self.topology:
-                    found = name
-                    break
-        if found is None and member.group in self.topology:
-            found = member.group
-        return found
+        return self._about(member).node
+
+    def main(self, member: Affected) -> Entity:
+        """Return the entity a member is named by: its place in the topology, or the most specific.
+
+        Its key where it is about no entity.
+        """
+        return self._about(member).main
 
     def of(self, tenant: str, member: Affected) -> Links:
         """Return the links of a member, but for what was learned."""
         marks: list[Mark] = []
         probes: list[Mark] = []
-        for entity in self.entities(member):
+        about = self._about(member)
+        for entity in about.entities:
             if entity.kind:
                 marks.append((ENTITY, tenant, "=" + entity.kind, entity.value))
                 probes.append(marks[-1])
@@ -139,23 +143,47 @@ class Linking:
         if member.group != member.pipeline:
             marks.append((GROUP, tenant, "", member.group))
             probes.append(marks[-1])
-        node = self.node(member)
-        if node is not None:
-            marks += [(TOPOLOGY, tenant, "", place) for place in self.topology.marks(node)]
-            probes += [(TOPOLOGY, tenant, "", place) for place in self.topology.probes(node)]
+        if about.node is not None:
+            marks += [(TOPOLOGY, tenant, "", at) for at in self.topology.marks(about.node)]
+            probes += [(TOPOLOGY, tenant, "", at) for at in self.topology.probes(about.node)]
         return Links(marks=tuple(dict.fromkeys(marks)), probes=tuple(dict.fromkeys(probes)))
 
-    def main(self, member: Affected) -> Entity:
-        """Return the entity a member is named by: its place in the topology, or the most specific.
+    def _about(self, member: Affected) -> _About:
+        entity = tuple(member.entity.items())
+        asked = member.key, member.group, member.pipeline, entity, member.entities
+        known = self._known.get(asked)
+        if known is None:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            known = self._known[asked] = self._find_out(member)
+        return known
 
-        Its key where it is about no entity.
-        """
-        node = self.node(member)
-        last = None
-        for entity in self.entities(member):
-            if node is not None and node in {entity.shown, entity.value}:
-                return entity
-            last = entity if entity.kind or last is None else last
-        if node is not None:
-            return Entity(kind="group", value=node, shown=node)
-        return last or Entity(kind="", value=member.key, shown=member.key)
+    def _find_out(self, member: Affected) -> _About:
+        entities = tuple(self._read(member))
+        node: str | None = None
+        main: Entity | None = None
+        for entity in entities:
+            at = next((n for n in (entity.shown, entity.value) if n in self.topology), None)
+            if at is not None:
+                node, main = at, entity
+        if node is None and member.group in self.topology:
+            node = member.group
+            main = Entity(kind="group", value=node, shown=node)
+        if main is None:
+            # Where a graph names entities beside the key, the key's own is what the alert is of.
+            of_key = [entity for entity in entities if entity.kind] or list(entities)
+            main = of_key[-1] if of_key else Entity(kind="", value=member.key, shown=member.key)
+        return _About(entities=entities, node=node, main=main)
+
+    def _read(self, member: Affected) -> Iterator[Entity]:
+        names = list(member.entity)
+        if self._names:
+            names = [name for name in names if kind_of(name) in self._names]
+        else:
+            names = names[: max(len(names) - 1, 1)]
+        for name in names:
+            kind, shown = kind_of(name), member.entity[name]
+            if shown:
+                yield Entity(kind=kind, value=value_of(kind, shown), shown=shown)
+        for shown in member.entities:
+            yield Entity(kind="", value=value_of("host", shown), shown=shown)
