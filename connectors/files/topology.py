@@ -76,11 +76,13 @@ def _of_graphml(path: Path, raw: bytes) -> Iterator[tuple[str, str]]:
         raise ConfigError(msg) from error
     if not graph.is_directed():
         msg = (
-            f'{path.name}: its edges have no direction; set edgedefault="directed", with the source '
-            "as what depends on the target"
+            f'{path.name}: its edges have no direction; set edgedefault="directed", each edge from '
+            "what depends to what it depends on"
         )
         raise ConfigError(msg)
-    names = {node: str(of.get("label") or of.get("name") or node) for node, of in graph.nodes.data()}
+    names = {
+        node: str(of.get("label") or of.get("name") or node) for node, of in graph.nodes.data()
+    }
     for source, target in graph.edges():
         at = f"edge {source!r:.40}"
         yield _named(path, names[source], at), _named(path, names[target], at)

@@ -22,8 +22,9 @@ from streamad.config import PipelineConfig
 from streamad.paging import wording
 from streamad.paging.budget import DAY_MS, GroupBudget, strength
 from streamad.paging.config import AlertingConfig
-from streamad.paging.incidents.causes import NO_DATA, Suspect, causes, suspects
+from streamad.paging.incidents.causes import Suspect, causes, suspects
 from streamad.paging.incidents.linking import Linker
+from streamad.paging.incidents.members import affected, common, implicated, worth
 from streamad.paging.incidents.topology import Topology
 from streamad.paging.records import Affected, Digest, Incident, IncidentState
 from streamad.paging.state import MAX_INCIDENTS, DeskState, Life
@@ -33,9 +34,6 @@ RAISED: Final = 1.25
 """An incident is updated at once when its peak severity has grown by this factor."""
 MAX_SHOWN: Final = 50
 """Members that the record of an incident names."""
-MAX_PARTS, MAX_SUMMARY_CHARS = 16, 300
-MAX_ENTITIES, MAX_NAME_CHARS = 8, 128
-"""Bounds on what is kept of a member: an incident with all of them must fit a record."""
 LEAST_P, MOST_P = 1e-30, 0.9
 SWEEP_MS: Final = 1_000
 """All open incidents are looked at once in this time."""
@@ -155,7 +153,7 @@ class Desk:
             return
         known = life.members.get(alert.id)
         if known is not None:
-            state.put(life, _affected(alert, known))
+            state.put(life, affected(alert, known))
         elif alert.state == "resolved":
             state.leave_out(life, alert.id, is_open=False)
         self._changed(state, life, out)
@@ -164,9 +162,7 @@ class Desk:
         self, state: DeskState, alert: Alert, finding: Finding | None, out: DeskOutput
     ) -> None:
         """Have an alert that opens join the incident it is linked to, or open one of its own."""
-        why = finding.explanation if finding is not None else None
-        entities = tuple(name[:MAX_NAME_CHARS] for name in (why.entities if why else ()))
-        member = replace(_affected(alert, None), entities=entities[:MAX_ENTITIES])
+        member = implicated(affected(alert, None), finding)
         place = self._linker.find(state, alert.tenant, member)
         self._linker.learn(state.habits, alert.tenant, member)
         if place is None:
@@ -191,9 +187,9 @@ class Desk:
             tally = state.tally(life)
             others = (one for one in life.members if one != life.last.leader)
             if tally.weakest is None:
-                tally.weakest = min(others, key=lambda one: _worth(life.members[one]), default=None)
+                tally.weakest = min(others, key=lambda one: worth(life.members[one]), default=None)
             weakest = life.members.get(tally.weakest or "")
-            if weakest is None or _worth(member) < _worth(weakest):
+            if weakest is None or worth(member) < worth(weakest):
                 state.leave_out(life, member.alert, is_open=member.open)
                 return
             state.leave_out(life, weakest.alert, is_open=weakest.open)
@@ -292,7 +288,7 @@ class Desk:
             groups=tuple(sorted({m.group for m in members})[:MAX_SHOWN]),
             pipelines=tuple(sorted({m.pipeline for m in members})[:MAX_SHOWN]),
             detectors=tuple(sorted({m.detector for m in members})[:MAX_SHOWN]),
-            entity=_common(members),
+            entity=common(members),
             began_ms=min(m.began_ms for m in members),
             until_ms=max(m.until_ms for m in members),
             time_ms=max(state.clock_ms, life.last.time_ms),
@@ -379,42 +375,3 @@ class Desk:
             known.digest_ms = state.clock_ms
             if digest is not None:
                 out.digests.append(digest)
-
-
-def _affected(alert: Alert, known: Affected | None) -> Affected:
-    peak = alert.peak_severity
-    by_p = strength(alert.threshold_p) * peak if peak == peak else 0.0  # noqa: PLR0124 - NaN
-    return Affected(
-        alert=alert.id,
-        pipeline=alert.pipeline,
-        detector=alert.detector,
-        kind=alert.kind,
-        group=alert.group,
-        key=alert.key,
-        entity=dict(list(alert.entity.items())[:MAX_PARTS]),
-        began_ms=alert.began_ms,
-        until_ms=alert.until_ms,
-        peak_severity=max(peak, known.peak_severity if known else 0.0),
-        strength=max(by_p, known.strength if known else 0.0),
-        summary=alert.summary[:MAX_SUMMARY_CHARS],
-        open=alert.state != "resolved",
-        links=dict(list(alert.links.items())[:MAX_PARTS]),
-        artifact=alert.artifact,
-        threshold_p=alert.threshold_p,
-        entities=known.entities if known else (),
-    )
-
-
-def _worth(member: Affected) -> tuple[bool, float, int, str]:
-    """Order members by what they say of the incident; the least goes where there are too many."""
-    return member.kind == NO_DATA, member.strength, -member.began_ms, member.alert
-
-
-def _common(members: Sequence[Affected]) -> dict[str, str]:
-    """Return the parts of the entity that all members share."""
-    first, *others = members
-    return {
-        name: value
-        for name, value in first.entity.items()
-        if all(other.entity.get(name) == value for other in others)
-    }

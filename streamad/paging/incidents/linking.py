@@ -7,10 +7,12 @@ from growing without end, or from being two:
   entity with a member that is still open;
 - **merging**: an alert that links two incidents, opened within ``span`` of each other, makes one of
   them. The one that somebody was paged for stays, of two such the older one, so that a merge never
-  pages; the other is resolved, and its record names the one that took its alerts. What was learned
-  is evidence enough to join, and not to merge;
+  pages; the other is resolved, and its record names the one that took its alerts. More than one
+  step in the topology, and what was learned, is evidence enough to join and not to merge: in a
+  graph where everything is near everything, strangers would become one;
 - **choice**: where an alert fits several incidents that stay apart, it joins by its strongest link
-  (entity, topology, group, learned), and of equal ones the one that opened last.
+  (entity, one step in the topology, group, more steps, learned), and of equal ones the one that
+  opened last.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING
 from streamad.paging.config import IncidentsConfig
 from streamad.paging.incidents.habits import Habits, hash_of
 from streamad.paging.incidents.index import OpenIndex
-from streamad.paging.incidents.links import ENTITY, LEARNED, Linking, Mark
+from streamad.paging.incidents.links import ENTITY, GROUP, LEARNED, Linking, Mark
 from streamad.paging.incidents.topology import Topology
 from streamad.paging.records import Affected
 
@@ -61,7 +63,7 @@ class Linker:
         fits = self._fits(state, tenant, member)
         if not fits:
             return None
-        merging = [fit.life for fit in fits if fit.within and fit.link != LEARNED]
+        merging = [fit.life for fit in fits if fit.within and fit.link <= GROUP]
         if len(merging) > 1:
             stays = min(merging, key=_seniority)
             near = (one for one in merging if one is not stays and self._are_near(stays, one))

@@ -17,8 +17,8 @@ from streamad.paging.config import IncidentsConfig
 from streamad.paging.incidents.topology import Topology
 from streamad.paging.records import Affected
 
-ENTITY, TOPOLOGY, GROUP, LEARNED = range(4)
-"""Kinds of links, the strongest first."""
+ENTITY, NEAR, GROUP, FAR, LEARNED = range(5)
+"""Kinds of links, the strongest first; near: one step in the topology, far: more of them."""
 Mark = tuple[int, str, str, str]
 """A kind of link, a tenant, the kind of a name, and a value."""
 
@@ -143,9 +143,11 @@ class Linking:
         if member.group != member.pipeline:
             marks.append((GROUP, tenant, "", member.group))
             probes.append(marks[-1])
-        if about.node is not None:
-            marks += [(TOPOLOGY, tenant, "", at) for at in self.topology.marks(about.node)]
-            probes += [(TOPOLOGY, tenant, "", at) for at in self.topology.probes(about.node)]
+        node = about.node
+        if node is not None:
+            for link, distance in ((NEAR, 1), (FAR, self.topology.distance)):
+                marks += [(link, tenant, "", at) for at in self.topology.marks(node, distance)]
+                probes += [(link, tenant, "", at) for at in self.topology.probes(node, distance)]
         return Links(marks=tuple(dict.fromkeys(marks)), probes=tuple(dict.fromkeys(probes)))
 
     def _about(self, member: Affected) -> _About:

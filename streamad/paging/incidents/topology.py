@@ -85,23 +85,26 @@ class Topology:
         """Return whether two entities are linked."""
         return not set(self.marks(one)).isdisjoint(self.probes(other))
 
-    def marks(self, name: str) -> list[str]:
+    def marks(self, name: str, distance: int | None = None) -> list[str]:
         """Return the places under which an entity is found by `probes` of a linked one.
 
         Two entities are linked where a place of one is a probe of the other. Each goes half the
         distance, so that the cost is that of a neighbourhood and not of all pairs in it.
+
+        distance : steps at which entities are linked, if not those of the topology
         """
-        far, half = (self.distance + 1) // 2, self.distance // 2
+        distance = distance or self.distance
+        far, half = (distance + 1) // 2, distance // 2
         above = ["^" + place for place in self._ball(name, far, up=True)]
         below = ["v" + place for place in self._ball(name, far, up=False)]
         return above + below + ["+" + place for place in self._ball(name, half, up=False)]
 
-    def probes(self, name: str) -> list[str]:
+    def probes(self, name: str, distance: int | None = None) -> list[str]:
         """Return the places to look at; see `marks`.
 
         What it reaches, what reaches it, and what reaches something that it reaches, too.
         """
-        half = self.distance // 2
+        half = (distance or self.distance) // 2
         below = self._ball(name, half, up=False)
         above = ["v" + place for place in self._ball(name, half, up=True)]
         return above + [side + place for place in below for side in "^+"]

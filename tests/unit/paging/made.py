@@ -20,7 +20,9 @@ HOUR = 60 * MINUTE
 Logged = tuple[Finding, int]
 
 
-def finding(key: str, at_ms: int = 0, *, p: float = 1e-6, name: str = "", **changes: Any) -> Finding:
+def finding(
+    key: str, at_ms: int = 0, *, p: float = 1e-6, name: str = "", **changes: Any
+) -> Finding:
     """A finding of ``host/metric``, at a time after noon."""
     host, _, metric = key.partition("/")
     entities = changes.pop("entities", ())

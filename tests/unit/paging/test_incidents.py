@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import time
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -95,10 +95,10 @@ def test_the_topology_links_callers_and_a_shared_dependency_but_not_a_shared_cal
 
 
 def test_two_hundred_that_fail_of_one_cause_are_one_incident_one_page_and_the_cause_is_named():
-    random.seed(3)
+    rng = np.random.default_rng(3)
     edges = [(f"web-{i}", "db-1") for i in range(200)] + [("db-2", "disk")]
     stage = Stage(edges=edges)
-    late = [finding(f"web-{i}/ms", random.randrange(60_000), p=10 ** -random.uniform(5, 12))
+    late = [finding(f"web-{i}/ms", int(rng.integers(60_000)), p=10 ** -rng.uniform(5, 12))
             for i in range(200)]  # fmt: skip
     # The cause is neither the strongest nor the first to be seen.
     cause = finding("db-1/io", 40 * SECOND, p=1e-7)
@@ -114,8 +114,8 @@ def test_two_hundred_that_fail_of_one_cause_are_one_incident_one_page_and_the_ca
     assert big.summary.endswith("(probable cause: db-1, 200 of 200 others depend on it)")
 
 
-def test_a_flood_of_ten_thousand_costs_no_more_per_alert_and_its_strongest_are_kept():
-    rng = random.Random(5)
+def test_a_flood_of_thousands_costs_no_more_per_alert_and_its_strongest_are_kept():
+    rng = np.random.default_rng(5)
 
     def flood(n: int) -> tuple[Stage, float]:
         stage = Stage(max_members=50)
@@ -126,12 +126,12 @@ def test_a_flood_of_ten_thousand_costs_no_more_per_alert_and_its_strongest_are_k
         stage.keep(stage.desk.process(stage.state, log))
         return stage, (time.process_time() - began) / n
 
-    _, few = flood(1_000)
-    stage, many = flood(10_000)
+    _, few = flood(500)
+    stage, many = flood(5_000)
     (life,) = stage.state.incidents.values()
-    assert (life.last.n_members, len(life.members), stage.pages) == (10_000, 50, 1)
+    assert (life.last.n_members, len(life.members), stage.pages) == (5_000, 50, 1)
     assert "last/ms" in {member.key for member in life.members.values()}
-    assert many < 2.5 * few, f"{few * 1e6:.0f} us per alert of 1,000, {many * 1e6:.0f} of 10,000"
+    assert many < 2.5 * few, f"{few * 1e6:.0f} us per alert of 500, {many * 1e6:.0f} of 5,000"
 
 
 def test_an_incident_ends_only_when_those_it_does_not_hold_are_over_too_also_after_a_restart():
@@ -205,11 +205,11 @@ def test_what_began_together_before_is_linked_by_that():
 
 
 def test_chance_and_floods_teach_nothing():
-    stage, rng = Stage(), random.Random(1)
+    stage, rng = Stage(), np.random.default_rng(1)
     for day in range(6):
         crowd = [finding(f"h-{i}/cpu", day * 24 * HOUR + i) for i in range(40)]
-        alone = [finding(f"x-{i}/cpu", day * 24 * HOUR + HOUR * rng.randrange(3, 20), name=f"{day}-{i}")
-                 for i in range(8)]  # fmt: skip
+        hours = rng.integers(3, 20, 8).tolist()
+        alone = [finding(f"x-{i}/cpu", (day * 24 + hour) * HOUR) for i, hour in enumerate(hours)]
         stage.take(*crowd, *alone, *(ended(one, MINUTE) for one in (*crowd, *alone)))
         stage.wait(day * 24 * HOUR + 23 * HOUR)
     assert {one.n_members for one in stage.last.values()} == {1}
@@ -260,9 +260,9 @@ def everything(stage: Stage, parts: list[list[Any]], *, restart: bool = False) -
 
 
 @settings(max_examples=60, deadline=None)
-@given(streams(), st.integers(1, 5), st.booleans())
+@given(stream=streams(), size=st.integers(1, 5), restart=st.booleans())
 def test_neither_the_size_of_batches_nor_a_restart_changes_an_incident(
-    stream: list[Finding], size: int, restart: bool
+    stream: list[Finding], size: int, *, restart: bool
 ):
     log = logged(stream)
     settings_of: dict[str, Any] = {"edges": EDGES, "span": "20m", "max_members": 3, "hold": "2m"}
