@@ -13,8 +13,8 @@ PetShop (CC-BY-4.0, amazon-science/petshop-root-cause-analysis): 26 injected fau
 detectors judge each series. ``--about`` is JSON: ``columns`` (column to service and metric),
 ``edges`` (caller, callee), ``roots`` (the injected service, in the order of the file).
 
-The baseline of joining joins what overlaps in time; those of ranking are the strongest alert, and
-chance.
+The baseline of joining joins what overlaps in time; those of ranking are the same without the
+topology, the strongest alert (silence has the strength of the boundary), and chance.
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ def petshop_cases(table: Path, about: dict[str, Any], detector: str) -> Iterator
 
 def measure(cases: Iterable[Case], linker: type[Linker], rng: random.Random) -> Result:
     """Run a desk over each case."""
-    result = Result(ranks={"product": [], "most abnormal": [], "random": []})
+    result = Result(ranks={"product": [], "without topology": [], "strongest": [], "random": []})
     config = AlertingConfig.model_validate({"name": "bench", "findings": "f"})
     for case in cases:
         desk = Desk(config, case.topology)
@@ -294,12 +294,15 @@ def _rank(
     result: Result, members: list[Affected], root: str, linker: Linker, rng: random.Random
 ) -> None:
     ranked = causes.suspects(members, linker.linking)
-    alone = causes.suspects(
-        [replace(one, kind="anomaly") for one in members], _without_topology(linker)
-    )
+    plain = _without_topology(linker)
+    alone = causes.suspects(members, plain)
+    strongest = causes.suspects([replace(one, kind="anomaly") for one in members], plain)
     seen = [one for one in ranked if one.members]
     chance = rng.sample(seen, len(seen))
-    for name, order in (("product", ranked), ("most abnormal", alone), ("random", chance)):
+    orders = {
+        "product": ranked, "without topology": alone, "strongest": strongest, "random": chance
+    }  # fmt: skip
+    for name, order in orders.items():
         values = [one.entity.shown for one in order]
         place = values.index(root) + 1 if root in values else math.inf
         result.ranks[name].append(place)
@@ -324,12 +327,19 @@ def shares(ranks: Sequence[float]) -> dict[str, float]:
 def show(title: str, cases: list[Case]) -> None:
     """Print both tables of a set of cases."""
     lines, ranks = [], []
-    for name, linker in (("links", Linker), ("time alone", TimeOnly)):
-        result = measure(cases, linker, random.Random(0))  # noqa: S311
+    grouped = [
+        Case([replace(one, group="all") for one in case.findings], case.of, case.roots,
+             case.topology)
+        for case in cases
+    ]  # fmt: skip
+    ways = (("links", Linker, cases), ("links, one group", Linker, grouped),
+            ("time alone", TimeOnly, cases))  # fmt: skip
+    for name, linker, given in ways:
+        result = measure(given, linker, random.Random(0))  # noqa: S311
         lines.append(result.line(name))
         ranks += [{"joined by": name, "ranked by": how, **shares(found)}
                   for how, found in result.ranks.items()]  # fmt: skip
-    with pl.Config(tbl_cols=-1, tbl_width_chars=160, tbl_hide_dataframe_shape=True):
+    with pl.Config(tbl_cols=-1, tbl_rows=-1, tbl_width_chars=160, tbl_hide_dataframe_shape=True):
         print(title, pl.DataFrame(lines), pl.DataFrame(ranks), sep="\n")
 
 

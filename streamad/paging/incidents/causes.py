@@ -83,11 +83,23 @@ def suspects(members: Sequence[Affected], linking: Linking) -> list[Suspect]:
     members : alerts of the incident; the order does not matter
     """
     found: dict[tuple[str, str], Suspect] = {}
-    for member in sorted(members, key=_by_strength):
-        entity, node = linking.main(member), linking.node(member)
-        one = found.setdefault((entity.kind, entity.value), Suspect(entity, node))
+    values: dict[str, Suspect] = {}
+    about = [(linking.main(member), member) for member in sorted(members, key=_by_strength)]
+    # Those of a known kind first: a name alone joins the entity that has it.
+    for entity, member in sorted(about, key=lambda one: not one[0].kind):
+        node = linking.node(member)
+        at = (entity.kind, entity.value) if node is None else ("", node)
+        one = found.get(at)
+        if one is None and not entity.kind and entity.telling:
+            one = values.get(entity.value.lower())
+        if one is None:
+            one = found[at] = Suspect(entity, node)
+            values.setdefault(entity.value.lower(), one)
         one.members.append(member)
-    listed = list(found.values())[:MAX_SUSPECTS]
+    strongest_first = sorted(
+        found.values(), key=lambda one: min(_by_strength(member) for member in one.members)
+    )
+    listed = strongest_first[:MAX_SUSPECTS]
     _weigh(listed)
     if len(linking.topology):
         _explain(listed, linking.topology)
