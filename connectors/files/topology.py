@@ -12,6 +12,7 @@ import polars as pl
 
 from connectors.files.sheet import read_bytes, read_sheet, require_column
 from streamad.errors import ConfigError
+from streamad.paging.config import IncidentsConfig
 from streamad.paging.incidents.topology import MAX_EDGES, MAX_NAME_CHARS, Topology
 
 MAX_BYTES: Final = 64 * 2**20
@@ -49,6 +50,13 @@ def read_topology(path: str | Path, *, distance: int = 2) -> Topology:
     except ConfigError as error:
         msg = f"{path.name}: {error}"
         raise ConfigError(msg) from None
+
+
+def topology_of(config: IncidentsConfig) -> Topology | None:
+    """Return the topology that ``incidents.topology`` names, None where it names none."""
+    if config.topology is None:
+        return None
+    return read_topology(config.topology, distance=config.distance)
 
 
 def _of_table(path: Path) -> Iterator[tuple[str, str]]:

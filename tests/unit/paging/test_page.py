@@ -6,7 +6,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from connectors.files.topology import read_topology
+import pytest
+
+from connectors.files.topology import topology_of
 from streamad.paging.config import load_alerting
 from streamad.paging.desk import Desk
 from streamad.records import Explanation
@@ -20,13 +22,12 @@ def block(language: str) -> str:
     return found
 
 
-def test_the_example_of_the_page_gives_its_line(tmp_path: Path):
+def test_the_example_of_the_page_gives_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "alerting.yaml").write_text(block("yaml"))
     (tmp_path / "topology.csv").write_text(block("csv"))
     config = load_alerting(tmp_path / "alerting.yaml", environment={})
-    assert config.incidents.topology == "topology.csv"
-    topology = read_topology(tmp_path / config.incidents.topology)
-    desk = Desk(config, topology)
+    monkeypatch.chdir(tmp_path)
+    desk = Desk(config, topology_of(config.incidents))
     slow = Explanation(
         observed={"value": 900.0}, expected={"value": 100.0}, variates={"value": 1.0}, time_ms=NOON
     )
