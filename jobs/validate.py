@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from connectors.files.topology import topology_of
 from jobs.build import build_detect, check_detector, require_trained
 from jobs.console import say
 from jobs.logs import redacted, secrets_of
@@ -70,6 +71,7 @@ def is_alerting(path: Path) -> bool:
 def validate_alerting(path: Path, *, online: bool) -> None:
     """Check an alerting file and print what would run, as YAML."""
     config = load_alerting(path, environment=environment())
+    topology_of(config.incidents)
     settings = config.model_dump(mode="json", exclude_none=True)
     tree = {
         "settings": redacted(settings, secrets_of(environment())),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Literal
 
+from connectors.files.topology import topology_of
 from connectors.kafka.client import KafkaSettings
 from connectors.kafka.member import KafkaMember
 from connectors.records.alerts import KafkaAlertRecords
@@ -148,7 +149,7 @@ def alert_loop(
     records = KafkaAlertRecords(config, kafka.log, wall_ms=CLOCK.wall_ms)
     loop = AlertLoop(
         config,
-        Desk(config),
+        Desk(config, topology_of(config.incidents)),
         member=kafka,
         records=records,
         clock=CLOCK,

@@ -42,7 +42,8 @@ class Life:
     severity so far; reported_peak, reported_ms : of the last alert sent; touched_ms : the log's
     clock at the last finding; n_errors : windows an error alert stands for, or
     alerts a flood does; strongest : explanation of the strongest finding, finite values only;
-    strength : that finding's severity and score.
+    strength : that finding's severity and score; incident : the one that counts this alert and does
+    not hold it, see `streamad.paging.state`.
     """
 
     last: Alert
@@ -56,6 +57,7 @@ class Life:
     until_ms: int = NEVER_MS
     strongest: Explanation | None = None
     strength: tuple[float, float] = (-1.0, 0.0)
+    incident: str = ""
 
     def take(self, finding: Finding, value: float) -> None:
         """Keep the times of the event and the values at its worst.
@@ -88,6 +90,7 @@ class AlertState:
         self._errors: dict[tuple[str, str, str], str] = {}
         self._floods: dict[str, str] = {}
         self._opened: dict[str, Opened] = {}
+        self._period = NEVER_MS
         self._changed: dict[str, None] = {}
 
     def __len__(self) -> int:
@@ -174,6 +177,17 @@ class AlertState:
         self._put(alert_id, life)
         self._changed[alert_id] = None
 
+    def assign(self, alert_id: str, incident: str) -> None:
+        """Note which incident counts an alert without holding it, while the alert is open."""
+        life = self._open.get(alert_id)
+        if life is not None:
+            life.incident = incident
+            self._changed[alert_id] = None
+
+    def assigned(self) -> dict[str, str]:
+        """Return the open alerts that an incident counts without holding them, and which one."""
+        return {name: life.incident for name, life in self._open.items() if life.incident}
+
     def opened(self, group: str, period: int) -> Opened:
         """Return what opened in a group in this period of the log's time."""
         known = self._opened.get(group)
@@ -229,6 +243,9 @@ class AlertState:
 
     def forget_opened(self, period: int) -> None:
         """Drop what opened in periods that are over."""
+        if period <= self._period:
+            return  # What opened since is of this period: 10,000 groups are not gone through again.
+        self._period = period
         for group in [g for g, opened in self._opened.items() if opened.period < period]:
             del self._opened[group]
             self._changed[_LIMIT + group] = None

@@ -22,7 +22,10 @@ from streamad.config import PipelineConfig
 from streamad.paging import wording
 from streamad.paging.budget import DAY_MS, GroupBudget, strength
 from streamad.paging.config import AlertingConfig
-from streamad.paging.linking import Linker
+from streamad.paging.incidents.causes import Suspect, causes, suspects
+from streamad.paging.incidents.linking import Linker
+from streamad.paging.incidents.members import affected, common, implicated, worth
+from streamad.paging.incidents.topology import Topology
 from streamad.paging.records import Affected, Digest, Incident, IncidentState
 from streamad.paging.state import MAX_INCIDENTS, DeskState, Life
 from streamad.records import UNKNOWN_MS, Alert, Finding, stable_id
@@ -31,8 +34,6 @@ RAISED: Final = 1.25
 """An incident is updated at once when its peak severity has grown by this factor."""
 MAX_SHOWN: Final = 50
 """Members that the record of an incident names."""
-MAX_PARTS, MAX_SUMMARY_CHARS = 16, 300
-"""Bounds on what is kept of a member: an incident with all of them must fit a record."""
 LEAST_P, MOST_P = 1e-30, 0.9
 SWEEP_MS: Final = 1_000
 """All open incidents are looked at once in this time."""
@@ -53,6 +54,8 @@ class DeskOutput:
 class Desk:
     """Turn findings into alerts, incidents and pages by the settings of an alerting file.
 
+    topology : what depends on what, read from ``incidents.topology``
+
     Examples
     --------
     >>> desk = Desk(PipelineConfig(name="hosts"))
@@ -60,14 +63,16 @@ class Desk:
     DeskOutput(alerts=[], incidents=[], digests=[])
     """
 
-    def __init__(self, config: AlertingConfig | PipelineConfig) -> None:
+    def __init__(
+        self, config: AlertingConfig | PipelineConfig, topology: Topology | None = None
+    ) -> None:
         self.config = AlertingConfig.of(config) if isinstance(config, PipelineConfig) else config
         self._alerts = AlertOperator(self.config)
-        self._linker = Linker(self.config.incidents)
+        self._linker = Linker(self.config.incidents, topology)
 
     def new_state(self) -> DeskState:
         """Return a state without alerts."""
-        return DeskState(alerts=self._alerts.new_state())
+        return DeskState(alerts=self._alerts.new_state(), index=self._linker.new_index())
 
     def process(self, state: DeskState, findings: Sequence[tuple[Finding, int]]) -> DeskOutput:
         """Take findings in the order of their log.
@@ -142,33 +147,82 @@ class Desk:
         self, state: DeskState, alert: Alert, finding: Finding | None, out: DeskOutput
     ) -> None:
         life = state.incident_of(alert.id)
-        joined = False
         if life is None:
-            if alert.state != "opened":
-                return
-            life, joined = self._linker.find(state, alert), True
-            if life is None:
-                self._open(state, alert, finding, out)
-                return
-        known = life.members.get(alert.id)
-        if known is None and len(life.members) >= self.config.incidents.max_members:
-            life.last = replace(life.last, n_members=life.last.n_members + 1)
-            state.touch(life)
+            if alert.state == "opened":
+                self._admit(state, alert, finding, out)
             return
-        life.members[alert.id] = _affected(alert, known)
-        if joined:
-            life.last = replace(life.last, n_members=life.last.n_members + 1)
-            life.past &= alert.past
-            life.soaking_until_ms = min(life.soaking_until_ms, self._soaks_until(finding))
-        life.due, life.quiet_ms = True, 0 if life.n_open else state.clock_ms
+        known = life.members.get(alert.id)
+        if known is not None:
+            state.put(life, affected(alert, known))
+        elif alert.state == "resolved":
+            state.leave_out(life, alert.id, is_open=False)
+        self._changed(state, life, out)
+
+    def _admit(
+        self, state: DeskState, alert: Alert, finding: Finding | None, out: DeskOutput
+    ) -> None:
+        """Have an alert that opens join the incident it is linked to, or open one of its own."""
+        member = implicated(affected(alert, None), finding)
+        place = self._linker.find(state, alert.tenant, member)
+        self._linker.learn(state.habits, alert.tenant, member)
+        if place is None:
+            self._open(state, alert, member, finding, out)
+            return
+        life = place.life
+        for other in place.absorbs:
+            self._merge(state, other, life, out)
+        life.last = replace(life.last, n_members=life.last.n_members + 1)
+        life.past &= alert.past
+        life.soaking_until_ms = min(life.soaking_until_ms, self._soaks_until(finding))
+        self._hold(state, life, member)
+        self._changed(state, life, out)
+
+    def _changed(self, state: DeskState, life: Life, out: DeskOutput) -> None:
+        life.due, life.quiet_ms = True, 0 if state.n_open(life) else state.clock_ms
         self._renew(state, life, out)
 
+    def _hold(self, state: DeskState, life: Life, member: Affected) -> None:
+        """Have an incident hold a member; where it is full, the weakest is counted only."""
+        if len(life.members) >= self.config.incidents.max_members:
+            tally = state.tally(life)
+            others = (one for one in life.members if one != life.last.leader)
+            if tally.weakest is None:
+                tally.weakest = min(others, key=lambda one: worth(life.members[one]), default=None)
+            weakest = life.members.get(tally.weakest or "")
+            if weakest is None or worth(member) < worth(weakest):
+                state.leave_out(life, member.alert, is_open=member.open)
+                return
+            state.leave_out(life, weakest.alert, is_open=weakest.open)
+        state.put(life, member)
+
+    def _merge(self, state: DeskState, life: Life, into: Life, out: DeskOutput) -> None:
+        """Have one incident take the alerts of another, which is resolved with that reason."""
+        life.last = replace(life.last, merged_into=into.last.id)
+        self._send(state, life, "resolved", out)
+        into.last = replace(
+            into.last,
+            n_members=into.last.n_members + life.last.n_members,
+            acknowledged=into.last.acknowledged or life.last.acknowledged,
+            verdict=into.last.verdict or life.last.verdict,
+        )
+        into.past &= life.past
+        into.soaking_until_ms = min(into.soaking_until_ms, life.soaking_until_ms)
+        into.opened_clock_ms = min(into.opened_clock_ms, life.opened_clock_ms)
+        state.move_surplus(life, into)
+        state.close(life.last.id)
+        for member in life.members.values():
+            self._hold(state, into, member)
+
     def _open(
-        self, state: DeskState, alert: Alert, finding: Finding | None, out: DeskOutput
+        self,
+        state: DeskState,
+        alert: Alert,
+        member: Affected,
+        finding: Finding | None,
+        out: DeskOutput,
     ) -> None:
         while len(state.incidents) >= MAX_INCIDENTS:
             self._resolve(state, next(iter(state.incidents.values())), out)
-        member = _affected(alert, None)
         incident = Incident(
             id=stable_id(self.config.name, "incident", alert.id), sequence=-1, state="opened",
             name=self.config.name, tenant=alert.tenant, group=alert.group, groups=(alert.group,),
@@ -181,7 +235,8 @@ class Desk:
         )  # fmt: skip
         life = Life(
             last=incident,
-            members={alert.id: member},
+            members={},
+            number=state.next_number,
             reported_ms=alert.time_ms,
             reported_peak=0.0,
             opened_clock_ms=state.clock_ms,
@@ -189,6 +244,8 @@ class Desk:
             past=alert.past,
             soaking_until_ms=self._soaks_until(finding),
         )
+        state.next_number += 1
+        state.put(life, member)
         self._renew(state, life, out)
 
     def _soaks_until(self, finding: Finding | None) -> int:
@@ -202,7 +259,7 @@ class Desk:
         if not (changed or life.due):
             return
         state.touch(life)
-        peak = max(member.peak_severity for member in life.members.values())
+        peak = state.tally(life).peak
         first, paged = life.last.sequence < 0, changed and life.last.paged_ms is not None
         late = state.clock_ms - life.reported_ms >= self.config.incidents.update_every
         if first or paged or late or peak >= life.reported_peak * RAISED:
@@ -218,17 +275,20 @@ class Desk:
             state.touch(life)
 
     def _record(self, state: DeskState, life: Life, what: IncidentState) -> Incident:
+        ranked = suspects(list(life.members.values()), self._linker.linking)
+        self._lead(life, ranked)
         members = sorted(life.members.values(), key=lambda m: (-m.strength, m.began_ms, m.alert))
-        leader = next(m for m in members if m.alert == life.last.leader)
+        leader = life.members[life.last.leader]
         shown = [leader, *(m for m in members if m is not leader)][:MAX_SHOWN]
         made = replace(
             life.last,
             sequence=life.last.sequence + 1,
             state=what,
+            group=life.last.group if life.last.paged_ms is not None else leader.group,
             groups=tuple(sorted({m.group for m in members})[:MAX_SHOWN]),
             pipelines=tuple(sorted({m.pipeline for m in members})[:MAX_SHOWN]),
             detectors=tuple(sorted({m.detector for m in members})[:MAX_SHOWN]),
-            entity=_common(members),
+            entity=common(members),
             began_ms=min(m.began_ms for m in members),
             until_ms=max(m.until_ms for m in members),
             time_ms=max(state.clock_ms, life.last.time_ms),
@@ -236,11 +296,19 @@ class Desk:
             severity=max(m.peak_severity for m in members),
             strength=members[0].strength,
             members=tuple(shown),
-            n_open=life.n_open,
-            causes=tuple(self._linker.causes(life)),
+            n_open=state.n_open(life),
+            causes=tuple(causes(ranked)),
             links=leader.links,
         )
-        return replace(made, summary=wording.summarise(made))
+        scope = wording.scope_of(made, ranked)
+        return replace(made, summary=wording.summarise(made, scope))
+
+    @staticmethod
+    def _lead(life: Life, ranked: Sequence[Suspect]) -> None:
+        """Have the probable cause lead, until somebody was paged: then the page's text stays."""
+        lead = next((one.lead for one in ranked if one.lead is not None), None)
+        if life.last.paged_ms is None and lead is not None:
+            life.last = replace(life.last, leader=lead.alert)
 
     # ------------------------------------------------------------------ does it page?
 
@@ -249,13 +317,15 @@ class Desk:
         if life.last.paged_ms is not None:
             return False
         name, budget = self._budget(state, life.last.group)
-        leader = life.members[life.last.leader]
-        many = len({m.detector for m in life.members.values()}) >= self.config.budget.overdraft
+        many = len(state.tally(life).detectors) >= self.config.budget.overdraft
         affords = budget.affords(_strength_of(life) - life.last.threshold)
         why = self._against(state, life, affords=affords or many)
         if why and why == life.last.withheld:
             return False
         life.last = replace(life.last, withheld=why)
+        if not why:
+            self._lead(life, suspects(list(life.members.values()), self._linker.linking))
+        leader = life.members[life.last.leader]
         if not why:
             budget.spend(leader.key, overdrawn=not affords)
             life.last = replace(life.last, paged_ms=state.clock_ms, overdrawn=not affords)
@@ -269,7 +339,7 @@ class Desk:
 
     def _against(self, state: DeskState, life: Life, *, affords: bool) -> str:
         """Return what stands against a page; empty: nothing does."""
-        kinds = {member.kind for member in life.members.values()}
+        kinds = state.tally(life).kinds.keys()
         if life.past:
             return PAST
         if not kinds & set(self.config.budget.kinds):
@@ -308,38 +378,5 @@ class Desk:
                 out.digests.append(digest)
 
 
-def _affected(alert: Alert, known: Affected | None) -> Affected:
-    peak = alert.peak_severity
-    by_p = strength(alert.threshold_p) * peak if peak == peak else 0.0  # noqa: PLR0124 - NaN
-    return Affected(
-        alert=alert.id,
-        pipeline=alert.pipeline,
-        detector=alert.detector,
-        kind=alert.kind,
-        group=alert.group,
-        key=alert.key,
-        entity=dict(list(alert.entity.items())[:MAX_PARTS]),
-        began_ms=alert.began_ms,
-        until_ms=alert.until_ms,
-        peak_severity=max(peak, known.peak_severity if known else 0.0),
-        strength=max(by_p, known.strength if known else 0.0),
-        summary=alert.summary[:MAX_SUMMARY_CHARS],
-        open=alert.state != "resolved",
-        links=dict(list(alert.links.items())[:MAX_PARTS]),
-        artifact=alert.artifact,
-        threshold_p=alert.threshold_p,
-    )
-
-
 def _strength_of(life: Life) -> float:
     return max(member.strength for member in life.members.values())
-
-
-def _common(members: Sequence[Affected]) -> dict[str, str]:
-    """Return the parts of the entity that all members share."""
-    first, *others = members
-    return {
-        name: value
-        for name, value in first.entity.items()
-        if all(other.entity.get(name) == value for other in others)
-    }

@@ -16,7 +16,7 @@ class Affected:
     """One alert of an incident, as it was last known.
 
     ``strength`` is its evidence in decades (see `streamad.paging.budget`); ``open`` is false once
-    it was resolved.
+    it was resolved; ``entities`` are those that its explanation implicates besides the key.
     """
 
     alert: str
@@ -35,6 +35,7 @@ class Affected:
     links: dict[str, str] = field(default_factory=dict)
     artifact: str = ""
     threshold_p: float = 1e-4
+    entities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,8 @@ class Incident:
     """Alerts that overlap in time and are linked: what pages once, and is resolved once.
 
     ``paged_ms`` is null while nobody was paged; ``withheld`` is why (empty: it pages or has paged).
-    ``members`` holds the strongest, the leader first; ``n_members`` counts all.
+    ``members`` holds the strongest, the leader first; ``n_members`` counts all. ``merged_into`` is
+    the incident that took its alerts, where it was resolved because they are one.
     """
 
     id: str
@@ -86,6 +88,7 @@ class Incident:
     acknowledged: str = ""
     verdict: str = ""
     overdrawn: bool = False
+    merged_into: str = ""
     links: dict[str, str] = field(default_factory=dict)
 
 

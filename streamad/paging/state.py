@@ -10,9 +10,14 @@ from typing import Any, Final
 from streamad.alerts.state import AlertState
 from streamad.errors import StateError
 from streamad.paging.budget import GroupBudget
+from streamad.paging.config import IncidentsConfig
+from streamad.paging.incidents.habits import Habits
+from streamad.paging.incidents.index import OpenIndex, Tally
+from streamad.paging.incidents.linking import Linker
 from streamad.paging.records import Affected, Cause, Incident
 
 INCIDENT, BUDGET, DAY, NOTE = "incident/", "budget/", "day/", "note/"
+HABIT: Final = "habit/"
 """Begin the names of the desk's own records; all others are of alerts."""
 RECORD_VERSION: Final = 1
 MAX_INCIDENTS: Final = 10_000
@@ -27,9 +32,9 @@ _DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, Overflo
 class Life:
     """An open incident: its last record, its members by alert id, and what has changed since.
 
-    due : the record does not hold all that is known; reported_ms, reported_peak : of the record;
-    opened_clock_ms : the log's clock when it opened; quiet_ms : since when no member is open
-    (0: one is)
+    number : counts incidents as they open; due : the record does not hold all that is known;
+    reported_ms, reported_peak : of the record; opened_clock_ms : the log's clock when it opened;
+    quiet_ms : since when no member is open (0: one is)
     """
 
     last: Incident
@@ -37,22 +42,23 @@ class Life:
     reported_ms: int
     reported_peak: float
     opened_clock_ms: int
+    number: int = 0
     quiet_ms: int = 0
     due: bool = False
     past: bool = False
     soaking_until_ms: int = 0
 
-    @property
-    def n_open(self) -> int:
-        """Return how many of its alerts are open."""
-        return sum(member.open for member in self.members.values())
+
+def _plain_index() -> OpenIndex:
+    return Linker(IncidentsConfig()).new_index()
 
 
 @dataclass(slots=True)
 class DeskState:
     """Alerts, incidents and budgets of the tenants of one partition of the findings.
 
-    notes : what people answered, by the subject it is about, as JSON-ready values
+    notes : what people answered, by the subject it is about, as JSON-ready values; index : open
+    incidents by their links, made again when they are loaded; habits : what began together
     """
 
     alerts: AlertState = field(default_factory=AlertState)
@@ -60,7 +66,11 @@ class DeskState:
     budgets: dict[str, GroupBudget] = field(default_factory=dict)
     notes: dict[str, dict[str, Any]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    index: OpenIndex = field(default_factory=_plain_index)
+    habits: Habits = field(default_factory=Habits)
+    next_number: int = 0
     _of_alert: dict[str, str] = field(default_factory=dict)
+    _surplus: dict[str, dict[str, None]] = field(default_factory=dict)
     _changed: dict[str, None] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -76,22 +86,54 @@ class DeskState:
         self.alerts.clock_ms = value
 
     def incident_of(self, alert_id: str) -> Life | None:
-        """Return the open incident an alert is a member of."""
+        """Return the open incident an alert belongs to."""
         name = self._of_alert.get(alert_id)
         return None if name is None else self.incidents[name]
+
+    def tally(self, life: Life) -> Tally:
+        """Return what is known of an incident's members as a whole."""
+        return self.index.tally(life.last.id)
+
+    def n_open(self, life: Life) -> int:
+        """Return how many alerts of an incident are open, held by it or not."""
+        return self.tally(life).n_open + len(self._surplus.get(life.last.id, ()))
 
     def touch(self, life: Life) -> None:
         """Keep an incident that is new or has changed."""
         self.incidents[life.last.id] = life
-        for alert_id in life.members:
-            self._of_alert[alert_id] = life.last.id
         self._changed[INCIDENT + life.last.id] = None
+
+    def put(self, life: Life, member: Affected) -> None:
+        """Have an incident hold a member, or what became of it."""
+        self.incidents[life.last.id] = life
+        life.members[member.alert] = member
+        self._of_alert[member.alert] = life.last.id
+        self.index.put(life.last.id, life.last.tenant, member)
+
+    def leave_out(self, life: Life, alert_id: str, *, is_open: bool) -> None:
+        """Have an incident count an alert that it does not hold (any more), until it is over."""
+        if life.members.pop(alert_id, None) is not None:
+            self.index.drop(life.last.id, alert_id)
+        if not is_open:
+            self._of_alert.pop(alert_id, None)
+            self._surplus.get(life.last.id, {}).pop(alert_id, None)
+            return
+        self._of_alert[alert_id] = life.last.id
+        self._surplus.setdefault(life.last.id, {})[alert_id] = None
+        self.alerts.assign(alert_id, life.last.id)
+
+    def move_surplus(self, life: Life, into: Life) -> None:
+        """Have another incident count what this one counts and does not hold."""
+        for alert_id in self._surplus.pop(life.last.id, {}):
+            self.leave_out(into, alert_id, is_open=True)
 
     def close(self, incident_id: str) -> None:
         """Forget an incident that is over."""
         life = self.incidents.pop(incident_id)
-        for alert_id in life.members:
-            self._of_alert.pop(alert_id, None)
+        for alert_id in (*life.members, *self._surplus.pop(incident_id, ())):
+            if self._of_alert.get(alert_id) == incident_id:
+                del self._of_alert[alert_id]
+        self.index.forget(incident_id)
         self._changed[INCIDENT + incident_id] = None
 
     def budget(self, group: str, pages: float) -> tuple[str, GroupBudget]:
@@ -135,11 +177,16 @@ class DeskState:
         """Return records changed since the last call, by name; None stands for a tombstone."""
         changed, self._changed = self._changed, {}
         own = {name: self._record(name) for name in changed}
-        return {**self.alerts.drain_changes(), **own}
+        habits = {
+            HABIT + name: None if one is None else {"version": RECORD_VERSION, **one}
+            for name, one in self.habits.drain_changes().items()
+        }
+        return {**self.alerts.drain_changes(), **own, **habits}
 
     def change_all(self) -> None:
         """Have `drain_changes` give all there is, as for a topic that was deleted."""
         self.alerts.change_all()
+        self.habits.change_all()
         self._changed |= dict.fromkeys(self._names())
 
     def _names(self) -> Iterator[str]:
@@ -171,7 +218,7 @@ class DeskState:
         Returns the names whose record cannot be read, and why. Raises StateError for a record of a
         newer version.
         """
-        own = (INCIDENT, BUDGET, DAY, NOTE)
+        own = (INCIDENT, BUDGET, DAY, NOTE, HABIT)
         ours = {name: one for name, one in records.items() if name.startswith(own)}
         damaged = self.alerts.load({n: one for n, one in records.items() if n not in ours})
         # Budgets before their days: a day without its budget is of one that was forgotten.
@@ -189,12 +236,23 @@ class DeskState:
                 self._load_one(name, record)
             except _DAMAGED as error:
                 damaged[name] = f"{type(error).__name__}: {error}"
-        self._changed.clear()
+        # As they opened: what follows depends on their order.
+        self.incidents = dict(sorted(self.incidents.items(), key=lambda one: one[1].number))
+        self.next_number = max((life.number + 1 for life in self.incidents.values()), default=0)
+        for alert_id, incident in self.alerts.assigned().items():
+            if incident in self.incidents and alert_id not in self._of_alert:
+                self.leave_out(self.incidents[incident], alert_id, is_open=True)
+        self.drain_changes()
         return damaged
 
     def _load_one(self, name: str, record: Mapping[str, Any]) -> None:
         if name.startswith(INCIDENT):
-            self.touch(_life_of(record))
+            life = _life_of(record)
+            self.incidents[life.last.id] = life
+            for member in life.members.values():
+                self.put(life, member)
+        elif name.startswith(HABIT):
+            self.habits.load(name.removeprefix(HABIT), record)
         elif name.startswith(NOTE):
             self.notes[name.removeprefix(NOTE)] = {
                 k: v for k, v in record.items() if k != "version"
@@ -211,14 +269,27 @@ def _life_of(record: Mapping[str, Any]) -> Life:
     last = dict(record["last"])
     for name in ("groups", "pipelines", "detectors"):
         last[name] = tuple(last[name])
-    last["members"] = tuple(_made(Affected, one) for one in last["members"])
+    last["members"] = tuple(map(_affected_of, last["members"]))
     last["causes"] = tuple(_made(Cause, one) for one in last["causes"])
-    members = {name: _made(Affected, one) for name, one in record["members"].items()}
+    members = {name: _affected_of(one) for name, one in record["members"].items()}
     life: Life = _made(Life, {**record, "last": _made(Incident, last), "members": members})
-    if not all(isinstance(ms, int) for ms in (life.reported_ms, life.opened_clock_ms)):
-        msg = "times of an incident are no numbers"
+    numbers = (life.reported_ms, life.opened_clock_ms, life.number)
+    if not all(isinstance(one, int) for one in numbers):
+        msg = f"expected whole numbers as the times of an incident, got {numbers!r:.80}"
         raise TypeError(msg)
     return life
+
+
+def _affected_of(record: Mapping[str, Any]) -> Affected:
+    member: Affected = _made(Affected, {**record, "entities": tuple(record.get("entities", ()))})
+    if not all(isinstance(ms, int) for ms in (member.began_ms, member.until_ms)):
+        msg = f"expected whole numbers as the times of an alert, got {member.began_ms!r:.40}"
+        raise TypeError(msg)
+    texts = (member.key, member.group, *member.entity, *member.entity.values(), *member.entities)
+    if not all(isinstance(text, str) for text in texts):
+        msg = f"expected texts as the key and the entity of an alert, got {member.entity!r:.80}"
+        raise TypeError(msg)
+    return member
 
 
 def _made(kind: type, record: Mapping[str, Any]) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from streamad.paging.budget import DAY_MS, OVERDRAWN, SPENT, GroupBudget
 from streamad.paging.config import AlertingConfig
+from streamad.paging.incidents.causes import Suspect
 from streamad.paging.records import Digest, Incident
 from streamad.records import stable_id
 from streamad.shown import safe_text
@@ -14,20 +16,65 @@ from streamad.wording import duration
 MAX_NAMED = 10
 
 
-def summarise(incident: Incident) -> str:
-    """Return the one line of an incident: its leader's, and how many others are with it."""
+def scope_of(incident: Incident, ranked: Sequence[Suspect]) -> str:
+    """Return how much is affected: ``30 hosts of checkout``, ``12 alerts on db-1``."""
+    affected = [one for one in ranked if one.members]
+    kinds = {one.entity.kind for one in affected}
+    where = incident.groups[0] if len(incident.groups) == 1 else ""
+    if incident.groups == incident.pipelines:
+        where = ""
+    if len(affected) == 1:
+        return f"{_many(incident.n_members, 'alert')} on {affected[0].entity.shown}"
+    noun = kinds.pop() if len(kinds) == 1 else ""
+    # Of more alerts than are held, nobody counted the entities.
+    held = sum(len(one.members) for one in affected)
+    least = "at least " if incident.n_members > held else ""
+    text = least + _many(len(affected), noun if noun.isalpha() else "entity")
+    if where:
+        return f"{text} of {where}"
+    groups = len(incident.groups)
+    return f"{text} of {groups} groups" if groups > 1 else text
+
+
+def summarise(incident: Incident, scope: str) -> str:
+    """Return the one line of an incident: how much, the leader's line, and the probable cause.
+
+    scope : see `scope_of`
+    """
     leader = incident.members[0]
     text = leader.summary
-    others = incident.n_members - 1
-    if incident.state == "resolved":
-        assert incident.resolved_ms is not None  # noqa: S101 - set with the state
+    if incident.n_members > 1:
+        # A leader that is back to normal must not read as if all were.
+        going = "" if leader.open or not incident.n_open else f", {incident.n_open} alerts open"
+        text = f"{scope}{going}: {text}{_cause(incident, leader.key)}"
+    if incident.merged_into:
+        text = f"part of incident {incident.merged_into[:8]} now: {text}"
+    elif incident.state == "resolved" and incident.n_members > 1:
         lasted = duration(max(incident.until_ms - incident.began_ms, 0))
-        text = f"over after {lasted}: {text}" if others else text
-    if others:
-        noun = "alert" if others == 1 else "alerts"
-        where = f" of {incident.group}" if incident.group != leader.pipeline else ""
-        text += f" [with {others} other {noun}{where}]"
+        text = f"over after {lasted}: {text}"
     return safe_text(text)
+
+
+def _cause(incident: Incident, shown_key: str) -> str:
+    if not incident.causes:
+        return ""
+    first = incident.causes[0]
+    # The leader's own line begins with its key: repeating the name would not help at 3 a.m.
+    name = "" if first.entity in shown_key else f"{first.entity}, "
+    return f" (probable cause: {name}{first.reason})"
+
+
+def _many(n: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> _many(1, "host"), _many(3, "entity"), _many(2, "address")
+    ('1 host', '3 entities', '2 addresses')
+    """
+    if n == 1:
+        return f"1 {noun}"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{n} {noun[:-1]}ies"
+    return f"{n} {noun}{'es' if noun.endswith(('s', 'x', 'ch')) else 's'}"
 
 
 def digest(

@@ -1,0 +1,1 @@
+"""Which alerts are one incident, and what probably caused it; see `linking` and `causes`."""
