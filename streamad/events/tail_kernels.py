@@ -29,7 +29,7 @@ def tails_of_values(
     p: Doubles,
     usual: Ints,
 ) -> None:
-    """Write mid-p-values and the most likely ids ``(n, m)``; see `streamad.events.tails.field_tails`.
+    """Write mid-p-values and the most likely ids ``(n, m)``; see `field_tails`.
 
     fields : starts, sizes, and how many ids are compared, ``(m,)``; pairs, closed, dense : as of
     `streamad.events.kernels.sum_pairs`; energies : vectors, pair weights, biases
