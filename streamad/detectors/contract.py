@@ -160,6 +160,13 @@ class ItemDetector(ABC, Generic[Items]):
     def fit(self, items: Items, /, *, groups: Ints | None = None) -> Self:
         """Learn what is usual; ``groups`` ``(n,)``: which key each item is of (None: all one)."""
 
+    def prepared(self, items: Items, /) -> Items:
+        """Return items with what is made of them once, however often they are looked at.
+
+        Called with the items of a batch before they are parted into rounds; they mean the same.
+        """
+        return items
+
     @abstractmethod
     def score(
         self, items: Items, /, *, memory: Memory | None = None, slots: Ints | None = None

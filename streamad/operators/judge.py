@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -118,6 +118,7 @@ class WindowJudge:
         blind_runs(block.codes, block.incomplete, call.state.flags["blind"], limit, ends, tells)
         call.out.blind += [call.key(int(code)) for code in block.codes[tells]]
         call.out.counts["blind"] += int(tells.sum())
+        block = self._prepared(block)
         seen = self._observe(call, block)
         for part in self._rounds(call, block, ordinal, ends):
             part.seen = seen
@@ -126,6 +127,13 @@ class WindowJudge:
         call.out.scores.append(log)
         call.out.counts["windows"] += n
         call.out.counts["incomplete"] += int(block.incomplete.sum())
+
+    def _prepared(self, block: WindowBlock) -> WindowBlock:
+        """Let the detector make what it needs of the items once, before they are parted."""
+        try:
+            return replace(block, values=self._detector.prepared(block.values))
+        except Exception:  # noqa: BLE001 - what cannot be prepared fails again where it is scored
+            return block
 
     def _observe(self, call: Call, block: WindowBlock) -> Observed | None:
         """Let a detector that judges by a population see a block as a whole, in order.
