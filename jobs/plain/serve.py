@@ -15,9 +15,8 @@ from jobs.logs import secrets_of, setup_logs
 from jobs.plain.run import Role, run
 from jobs.plain.watch import BeatingTelemetry, Watcher
 from jobs.settings import Settings, kafka_settings, read_settings
-from streamad.config import PipelineConfig, load_pipeline
+from streamad.config import load_pipeline
 from streamad.errors import ConfigError
-from streamad.shown import safe_text, without_credentials
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ def serve(
     config = load_pipeline(pipeline, environment=environment)
     kafka = kafka_settings(environment)
     telemetry = PrometheusTelemetry()
-    _tell_identity(telemetry, config)
+    telemetry.gauge("start_time_seconds", time.time())
     health = Health(("detect", "alert") if role == "both" else (role,))
     stop = threading.Event()
     with _server(settings, health, telemetry):
@@ -73,14 +72,3 @@ def _server(settings: Settings, health: Health, telemetry: PrometheusTelemetry) 
             extra={"port": server.port},
         )
         yield
-
-
-def _tell_identity(telemetry: PrometheusTelemetry, config: PipelineConfig) -> None:
-    telemetry.gauge("start_time_seconds", time.time())
-    telemetry.gauge(
-        "artifact_info",
-        1,
-        pipeline=config.name,
-        detector=config.detector.name,
-        artifact=safe_text(without_credentials(config.detector.artifact or "")),
-    )

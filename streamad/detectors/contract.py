@@ -141,6 +141,9 @@ class ItemDetector(ABC, Generic[Items]):
     """Arrays of ``state`` that hold no NaN and no infinity; other artifacts are refused."""
     from_elsewhere: ClassVar[tuple[str, ...]] = ()
     """Parameters that name what is loaded from elsewhere: an artifact alone may not choose it."""
+    keeps_memory: ClassVar[bool] = False
+    """What keys learned beside one artifact means the same beside another: a running job may take
+    over a new artifact."""
     calibrated: ClassVar[bool] = False
     """``fit`` sees to it that ``info.tail`` holds for the scores: no tail is measured."""
     size: int = 1

@@ -74,6 +74,7 @@ class RareEvents(ItemDetector[EventRows]):
     )
 
     calibrated = True
+    keeps_memory = True
 
     def __init__(
         self,
