@@ -59,7 +59,7 @@ _TABLE = (
     _gauge("artifact_info", "1 for the artifact that scores.", "pipeline", "detector", "artifact"),
     _gauge(
         "artifact_last_reload_successful",
-        "0 after a new artifact could not be loaded or was refused; the old one goes on.",
+        "0 after a new artifact could not be loaded or was refused.",
         "pipeline",
     ),
     _gauge(

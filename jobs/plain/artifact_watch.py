@@ -87,8 +87,11 @@ class ArtifactWatch:
         self._telemetry.count("artifact_reloads_total", result="refused" if refused else "done")
         self._say_successful(0 if refused else 1)
         if not refused:
-            name = "artifact_last_reload_success_timestamp_seconds"
-            self._telemetry.gauge(name, time.time(), pipeline=self._config.name)
+            self._telemetry.gauge(
+                "artifact_last_reload_success_timestamp_seconds",
+                time.time(),
+                pipeline=self._config.name,
+            )
 
     def _fail(self, why: str) -> None:
         self._say_successful(0)
@@ -100,8 +103,7 @@ class ArtifactWatch:
             )
 
     def _say_successful(self, value: int) -> None:
-        name = "artifact_last_reload_successful"
-        self._telemetry.gauge(name, value, pipeline=self._config.name)
+        self._telemetry.gauge("artifact_last_reload_successful", value, pipeline=self._config.name)
 
 
 def kept_artifact(config: PipelineConfig, artifact: str) -> DetectOperator | None:

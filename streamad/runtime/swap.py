@@ -79,7 +79,7 @@ class Swap:
 
     def _refuse(self, operator: DetectOperator, why: str) -> None:
         logger.warning(
-            "artifact %s is not used, %s goes on judging: %s",
+            "artifact %s is not used, %s continues: %s",
             operator.artifact,
             self.current.artifact or "the detector without one",
             why,

@@ -184,7 +184,7 @@ def end_around_the_swap(place: Place, loop: DetectLoop, watch: ArtifactWatch, st
     """Let a process see the new artifact and die at a step of the swap."""
 
     def fault(at: str) -> None:
-        if at == step and loop._swap.current.artifact != old:
+        if at == step and loop.shards[HERE].judge.artifact != old:
             raise KilledError(at)
 
     def save(*_: object) -> None:
@@ -203,7 +203,17 @@ def end_around_the_swap(place: Place, loop: DetectLoop, watch: ArtifactWatch, st
 
 
 @pytest.mark.parametrize(
-    "ended", ["never", "stopped", "unseen", "before_swap", "save", "after_swap", "after_poll"]
+    "ended",
+    [
+        "never",
+        "stopped",
+        "unseen",
+        "before_swap",
+        "save",
+        "after_swap",
+        "after_score",
+        "after_commit",
+    ],
 )
 def test_rows_are_judged_by_the_old_artifact_up_to_an_offset_and_by_the_new_from_there(
     ended: str, tmp_path: Path
