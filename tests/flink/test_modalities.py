@@ -1,7 +1,7 @@
-"""Events, edges and graphs on a real cluster say what a calm run says, savepoint and rescale or not.
+"""Events, edges and graphs on a real cluster, through a savepoint and a rescale, as in a calm run.
 
 Edges have a memory that no key owns, and graphs hold edges open: both are in a snapshot apart from
-the arrays of keys. Events have neither.
+the arrays of keys. Events have an artifact that keys start from.
 """
 
 from __future__ import annotations

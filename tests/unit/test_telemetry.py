@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 VERBS = {"count": "counter", "gauge": "gauge", "observe": "histogram"}
 # What may split a metric: all of these are few and bounded by the deployment, not by the data.
 LABELS = {
-    "artifact", "detector", "operation", "output", "partition", "pipeline", "python", "reason", "result",
-    "stage", "state", "topic", "version",
+    "artifact", "detector", "operation", "output", "partition", "pipeline", "python", "reason",
+    "result", "stage", "state", "topic", "version",
 }  # fmt: skip
 
 
