@@ -57,6 +57,17 @@ def _histogram(name: str, told: str, *labels: str, buckets: tuple[float, ...] = 
 _TABLE = (
     _gauge("build_info", "Always 1; the labels name the running version.", "version", "python"),
     _gauge("artifact_info", "1 for the artifact that scores.", "pipeline", "detector", "artifact"),
+    _gauge(
+        "artifact_last_reload_successful",
+        "0 after a new artifact could not be loaded or was refused.",
+        "pipeline",
+    ),
+    _gauge(
+        "artifact_last_reload_success_timestamp_seconds",
+        "When a new artifact last took over, Unix time.",
+        "pipeline",
+    ),
+    _counter("artifact_reloads_total", "New artifacts, by what became of them.", "result"),
     _gauge("start_time_seconds", "Start time of the process, Unix time."),
     _gauge("ready", "1 while /readyz returns 200."),
     _counter("input_messages_total", "Kafka messages read.", "topic"),

@@ -37,6 +37,9 @@ FORMAT: Final = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 SEEDS = "calibration.safetensors"
+PREVIOUS = ".{}.previous"
+"""Where the artifact stays that stood in a folder before: what a job judged beside it since its
+last snapshot can be judged the same again only beside it."""
 _UNIDENTIFIED = ("id", "created", "files")
 
 
@@ -325,7 +328,7 @@ def _protocols(fs: Any) -> tuple[str, ...]:
 
 
 def _replace_directory(target: Path, parts: Mapping[str, bytes]) -> None:
-    """Write beside, then rename; what was there before is only deleted at the end."""
+    """Write beside, then rename; what was there before stays as `PREVIOUS`, until the next time."""
     foreign = target.exists() and not (target / MANIFEST).exists()
     if foreign and (not target.is_dir() or any(target.iterdir())):
         msg = f"{target} exists and is no artifact; name another place, or remove it"
@@ -340,6 +343,10 @@ def _replace_directory(target: Path, parts: Mapping[str, bytes]) -> None:
         if target.exists():
             target.rename(stale)
         fresh.rename(target)
+        if (stale / MANIFEST).exists():
+            kept = target.with_name(PREVIOUS.format(target.name))
+            shutil.rmtree(kept, ignore_errors=True)
+            stale.rename(kept)
     except OSError as error:
         if stale.exists() and not target.exists():
             stale.rename(target)

@@ -337,6 +337,9 @@ class DetectorConfig(Section):
     ``gs://``, ``abfs://``, ``hdfs://``, ``https://``)."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Parameters of the detector."""
+    reload: Duration = 10_000
+    """How often ``streamad run`` looks for a new artifact in the place of the old one, which then
+    takes over without a restart (docs/operations.md); ``0s``: never."""
 
     @model_validator(mode="before")
     @classmethod

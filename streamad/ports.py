@@ -160,12 +160,22 @@ class DetectRecords(Protocol):
         ...
 
     def scores(
-        self, source: Source, span: tuple[int, int], batches: Sequence[ScoreBatch]
+        self,
+        source: Source,
+        span: tuple[int, int],
+        batches: Sequence[ScoreBatch],
+        *,
+        artifact: str | None = None,
     ) -> list[Outgoing]:
-        """Return the scores of the windows that the input ``[first, next)`` closed."""
+        """Return the scores of the windows that the input ``[first, next)`` closed.
+
+        artifact : id of the one that scored (None: that of the start)
+        """
         ...
 
-    def tick(self, source: Source, offset: int, now_ms: int) -> Outgoing:
+    def tick(
+        self, source: Source, offset: int, now_ms: int, *, artifact: str | None = None
+    ) -> Outgoing:
         """Return the note that wall-clock time passed where no input came."""
         ...
 
@@ -179,8 +189,10 @@ class DetectRecords(Protocol):
         """Return late rows, for whoever wants them."""
         ...
 
-    def read_log(self, messages: Messages, source: Source) -> Iterator[Logged]:
-        """Read what `scores` and `tick` wrote of a partition."""
+    def read_log(
+        self, messages: Messages, source: Source, *, artifact: str | None = None
+    ) -> Iterator[Logged]:
+        """Read what `scores` and `tick` wrote of a partition; scores of this artifact alone."""
         ...
 
 

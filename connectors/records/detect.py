@@ -79,18 +79,28 @@ class KafkaDetectRecords:
         return made
 
     def scores(
-        self, source: Source, span: tuple[int, int], batches: Sequence[ScoreBatch]
+        self,
+        source: Source,
+        span: tuple[int, int],
+        batches: Sequence[ScoreBatch],
+        *,
+        artifact: str | None = None,
     ) -> list[Outgoing]:
-        """Return the scores of the windows that the input ``[first, next)`` closed."""
-        origin = self._origin(source, span, {})
+        """Return the scores of the windows that the input ``[first, next)`` closed.
+
+        artifact : id of the one that scored (None: that of the start)
+        """
+        origin = self._origin(source, span, {}, artifact)
         return [
             self._logged(source, value, SCORES)
             for value in scores_log.encode(_joined(batches), origin)
         ]
 
-    def tick(self, source: Source, offset: int, now_ms: int) -> Outgoing:
+    def tick(
+        self, source: Source, offset: int, now_ms: int, *, artifact: str | None = None
+    ) -> Outgoing:
         """Return the note that wall-clock time passed where no input came."""
-        origin = self._origin(source, (offset, offset), {"tick_ms": str(now_ms)})
+        origin = self._origin(source, (offset, offset), {"tick_ms": str(now_ms)}, artifact)
         (value,) = scores_log.encode(_EMPTY, origin)
         return self._logged(source, value, TICK)
 
@@ -116,12 +126,15 @@ class KafkaDetectRecords:
             ]
         return made
 
-    def read_log(self, messages: Messages, source: Source) -> Iterator[Logged]:
+    def read_log(
+        self, messages: Messages, source: Source, *, artifact: str | None = None
+    ) -> Iterator[Logged]:
         """Read what `scores` and `tick` wrote of a partition.
 
         Scores of another detector or artifact are left out: they say nothing of this one's.
         """
         wanted = str(source).encode()
+        ours = (self._detector, self._artifact if artifact is None else artifact)
         for value, record in zip(messages.payloads, messages.raw, strict=True):
             if dict(record.headers).get(INPUT, wanted) != wanted:
                 continue
@@ -133,16 +146,20 @@ class KafkaDetectRecords:
                 continue
             if tick := origin.notes.get("tick_ms"):
                 yield Logged(offset=origin.next_offset, tick_ms=int(tick))
-            elif (origin.detector, origin.artifact) == (self._detector, self._artifact):
+            elif (origin.detector, origin.artifact) == ours:
                 yield Logged(offset=origin.next_offset, scores=scores)
 
     def _origin(
-        self, source: Source, span: tuple[int, int], notes: dict[str, str]
+        self,
+        source: Source,
+        span: tuple[int, int],
+        notes: dict[str, str],
+        artifact: str | None,
     ) -> scores_log.ScoresOrigin:
         return scores_log.ScoresOrigin(
             pipeline=self._config.name,
             detector=self._detector,
-            artifact=self._artifact,
+            artifact=self._artifact if artifact is None else artifact,
             topic=source.topic,
             partition=source.partition,
             first_offset=span[0],

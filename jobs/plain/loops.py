@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Literal
 
 from connectors.files.topology import topology_of
@@ -15,6 +16,7 @@ from connectors.snapshot_stores import FileSnapshots, TopicSnapshots
 from connectors.telemetry import DETECT_COUNTS
 from jobs.build import build_detect
 from jobs.offline.replay import codec_of
+from jobs.plain.artifact_watch import ArtifactWatch, kept_artifact
 from streamad.config import PipelineConfig
 from streamad.paging.config import AlertingConfig
 from streamad.paging.desk import Desk
@@ -72,6 +74,10 @@ def detect_loop(
         decoder = RekeyedCodec(config)
         config = of_rekeyed(config)
     kafka = _member(config, "detect", settings, name=member, telemetry=telemetry, fault=fault)
+    watch = None
+    if config.detector.artifact is not None and config.detector.reload:
+        watch = ArtifactWatch(config, operator.artifact, telemetry)
+        watch.start()
     loop = DetectLoop(
         config,
         operator,
@@ -89,6 +95,8 @@ def detect_loop(
         telemetry=telemetry,
         counters=DETECT_COUNTS,
         fault=fault,
+        staged=watch,
+        kept=partial(kept_artifact, config),
     )
     kafka.owner = loop
     return loop, kafka

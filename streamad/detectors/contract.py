@@ -144,6 +144,9 @@ class ItemDetector(ABC, Generic[Items]):
     """Arrays of ``state`` that hold no NaN and no infinity; other artifacts are refused."""
     from_elsewhere: ClassVar[tuple[str, ...]] = ()
     """Parameters that name what is loaded from elsewhere: an artifact alone may not choose it."""
+    keeps_memory: ClassVar[bool] = False
+    """What keys learned beside one artifact means the same beside another: a running job may take
+    over a new artifact."""
     calibrated: ClassVar[bool] = False
     """``fit`` sees to it that ``info.tail`` holds for the scores: no tail is measured."""
     size: int = 1
@@ -162,6 +165,13 @@ class ItemDetector(ABC, Generic[Items]):
     @abstractmethod
     def fit(self, items: Items, /, *, groups: Ints | None = None) -> Self:
         """Learn what is usual; ``groups`` ``(n,)``: which key each item is of (None: all one)."""
+
+    def prepared(self, items: Items, /) -> Items:
+        """Return items with what is made of them once, however often they are looked at.
+
+        Called with the items of a batch before they are parted into rounds; they mean the same.
+        """
+        return items
 
     @abstractmethod
     def score(

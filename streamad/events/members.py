@@ -25,8 +25,6 @@ MAX_TABLES: Final = 1 << 21
 """Entries of one pair's table, and of all tables."""
 BEHIND: Final = 0.05
 """AUC on nonsense by which a model may stay behind; see `sound`."""
-UNLIKELY: Final = 20.0
-"""Nats by which an id that was never counted is less likely than the rest."""
 MAX_KNOTS: Final = 256
 """Per member: half of them for all of its scores, half for the highest."""
 
@@ -99,7 +97,17 @@ class Energies:
 
 
 class Members:
-    """All members of the ensemble, ready to score encoded events."""
+    """All members of the ensemble, ready to score encoded events.
+
+    Attributes
+    ----------
+    pairs : first and second field of each pair, the place of its table in ``dense`` (-1: none), and
+        whether it counts; int64, int64, int64, bool ``(n_pairs,)``
+    counted_pairs : pairs of values that were seen, their ``-PMI``, that of the others, and a table
+        that finds them; see `ClosedForms`
+    dense : float32 ``(n_entries, 2 + n_seeds)``, the same and the energies of all pairs of values
+        of small fields
+    """
 
     def __init__(self, vocabulary: Vocabulary, closed: ClosedForms, energies: Energies) -> None:
         self.vocabulary, self.closed, self.energies = vocabulary, closed, energies
@@ -114,15 +122,17 @@ class Members:
         enter_cells(closed.cells, table)
         # With no pair at all the arrays still need a row, so that kernels can index them.
         excess = closed.excess if len(closed.excess) else np.zeros((1, 2), np.float32)
-        self._closed = (closed.cells, excess, closed.never, table)
+        self.counted_pairs = (closed.cells, excess, closed.never, table)
         self._energies = (energies.vectors, energies.weights)
         self._unary = np.ascontiguousarray(
             np.concatenate([closed.surprise, -energies.biases.T], axis=1), np.float32
         )
         width = N_WEIGHTINGS + len(energies)
-        self._dense = np.zeros((max(int(products[order[fits]].sum()), 1), width), np.float32)
-        fill_dense(self._fields, first, second, dense_at, self._closed, self._energies, self._dense)
-        self._pairs = (first, second, dense_at, closed.used)
+        self.dense = np.zeros((max(int(products[order[fits]].sum()), 1), width), np.float32)
+        fill_dense(
+            self._fields, first, second, dense_at, self.counted_pairs, self._energies, self.dense
+        )
+        self.pairs = (first, second, dense_at, closed.used)
 
     def of(self, codes: Codes) -> NDArray[np.float64]:
         """Return the members of each event ``(n, 6 + n_seeds)``; higher is stranger.
@@ -132,11 +142,11 @@ class Members:
         return sum_pairs(
             codes,
             self._fields,
-            self._pairs,
-            self._closed,
+            self.pairs,
+            self.counted_pairs,
             self._energies,
             self._unary,
-            self._dense,
+            self.dense,
         )
 
     def energy_parts(self, codes: Codes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -151,46 +161,6 @@ class Members:
             paired -= self.energies.weights[seed] * dots / n
             single -= self.energies.biases[seed][rows] / n
         return single, paired
-
-    def log_odds(self, codes: Codes, field: int) -> NDArray[np.float64]:
-        """Return ``log p(value | all other fields)`` of every id of a field ``(n, size)``.
-
-        Of the trained models, the mean over seeds; without any of counts: the mean over the other
-        fields of ``log p(value | their value)``.
-        """
-        start, size = int(self.vocabulary.starts[field]), int(self.vocabulary.sizes[field])
-        ids = np.arange(size)
-        if len(self.energies) == 0:
-            return self._counted_odds(codes, field, start, size)
-        rows = codes.astype(np.int64) + self.vocabulary.starts
-        first, second = pairs_of(codes.shape[1])
-        odds = np.tile(self._possible(start, size), (len(codes), 1))
-        for seed in range(len(self.energies)):
-            vectors = self.energies.vectors[seed].astype(np.float64)
-            around = np.zeros((len(codes), vectors.shape[1]))
-            for pair in np.flatnonzero((first == field) | (second == field)):
-                other = second[pair] if first[pair] == field else first[pair]
-                around += self.energies.weights[seed, pair] * vectors[rows[:, other]]
-            own = around @ vectors[start + ids].T + self.energies.biases[seed][start + ids]
-            odds += own / len(self.energies)
-        return _normalised(odds)
-
-    def _possible(self, start: int, size: int) -> NDArray[np.float64]:
-        """Return 0 for ids of a field that can be, and ``-UNLIKELY`` for those never counted."""
-        counted = self.vocabulary.counts[start : start + size] > 0
-        return np.where(counted, 0.0, -UNLIKELY)
-
-    def _counted_odds(self, codes: Codes, field: int, start: int, size: int) -> NDArray[np.float64]:
-        first, second = pairs_of(codes.shape[1])
-        log_p = -self.closed.surprise[start : start + size, -1].astype(np.float64)
-        odds = np.tile(log_p + self._possible(start, size), (len(codes), 1))
-        beside = np.flatnonzero((first == field) | (second == field))
-        for row, code in enumerate(codes):
-            every = np.repeat(code[None], size, axis=0)
-            every[:, field] = np.arange(size)
-            excess = self.closed.pair_excess(self.vocabulary, every)[:, beside, -1]
-            odds[row] -= excess.mean(axis=1) if len(beside) else 0
-        return _normalised(odds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,11 +265,3 @@ def _auc(low: NDArray[np.float64], high: NDArray[np.float64]) -> float:
     ordered = np.sort(low)
     below = np.searchsorted(ordered, high, side="left") + np.searchsorted(ordered, high, "right")
     return float(below.mean() / 2 / max(len(low), 1))
-
-
-def _normalised(odds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return log odds as log probabilities, rows sum to 1."""
-    top = odds.max(axis=1, keepdims=True)
-    shifted = odds - top
-    total: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return total

@@ -7,7 +7,7 @@ size and replay gives the same findings.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,20 +16,20 @@ import polars as pl
 from numpy.typing import NDArray
 
 from streamad.config import PipelineConfig
-from streamad.detectors.contract import ItemDetector
+from streamad.detectors.contract import ItemDetector, Memory
 from streamad.errors import StateError
 from streamad.modalities import modality_of
 from streamad.operators.ahead import why_ahead
 from streamad.operators.call import NOWHERE, Call, DetectOutput, Position, RecordedScores
 from streamad.operators.findings import FindingMaker
 from streamad.operators.identity import StateIdentity
-from streamad.operators.judge import WindowJudge
+from streamad.operators.judge import Trial, WindowJudge
 from streamad.operators.kernels import LATE_RUN, late_runs
 from streamad.operators.newcomers import Newcomers, left_out, reject
 from streamad.operators.shard import ShardState
 from streamad.operators.silence import Silence, cut_at_ticks, tick_length
 from streamad.records import RecordBatch
-from streamad.scoring.episodes import Episodes
+from streamad.scoring.episodes import NO_SEED, Episodes
 from streamad.windows.arrays import NEVER
 from streamad.windows.keys import NO_KEY, Hashes, KeyTable, hashes_of
 from streamad.windows.signals import WindowBlock
@@ -114,6 +114,52 @@ class DetectOperator:
         made.restore(header, names, arrays, identity=self.identity)
         return made
 
+    # ------------------------------------------------------------------ another artifact
+
+    def cannot_follow(self, other: DetectOperator | None = None) -> str:
+        """Return why keys judged beside another artifact cannot go on beside ours; "": they can.
+
+        other : the operator of the other artifact, None where it is not at hand
+        """
+        kind = self.detector.info.name
+        if other is not None and other.detector.info.name != kind:
+            return f"{other.detector.info.name} scored so far, and it is of {kind}"
+        n = len(self.config.input.columns)
+        ours, shared = self.detector.new_memory(n), self.detector.new_shared()
+        if (ours is not None or shared is not None) and not self.detector.keeps_memory:
+            return f"what keys of {kind} learned belongs to the artifact they learned it beside"
+        theirs = ours if other is None else other.detector.new_memory(n)
+        if _kinds(ours) != _kinds(theirs):
+            return f"memories of keys differ: {_kinds(theirs)} so far, {_kinds(ours)} with it"
+        return ""
+
+    def follow(self, state: ShardState) -> Callable[[], None]:
+        """Make a state of another artifact ours, in place; return what undoes it."""
+        before, seed = state.episodes, state.episodes.state["seed"]
+        groups = np.full(len(seed), NO_SEED, np.int32)
+        live = state.keys.live()
+        names = [state.keys.names[code] or "" for code in live.tolist()]
+        groups[live] = self.groups_of(names)
+        state.episodes = self._episodes()
+        state.episodes.continue_from(before, groups)
+
+        def undo() -> None:
+            state.episodes = before
+            before.state.arrays["seed"] = seed
+
+        return undo
+
+    def groups_of(self, names: Iterable[str]) -> NDArray[np.int32]:
+        """Return the training group of each key, `NO_SEED` where there are no seeds of it."""
+        n = 0 if self._seeds is None else len(self._seeds)
+        found = (self._groups.get(name, NO_SEED) for name in names)
+        return np.fromiter((g if g < n else NO_SEED for g in found), np.int32)
+
+    def try_on(self, other: DetectOperator | None) -> Trial | None:
+        """Try another artifact's detector on what is judged from now on; None: no more."""
+        self._judge.trial = None if other is None else Trial(other.detector)
+        return self._judge.trial
+
     def covers(self, key: str) -> bool:
         """Return whether the artifact was fitted on a key, which then needs no first days."""
         return key in self._groups
@@ -124,15 +170,14 @@ class DetectOperator:
             keys=KeyTable(self.config.series.max_keys),
             waiting=WaitingRoom(self.plan, self.config.series.max_keys),
             windows=self.modality.windows(),
-            episodes=Episodes(
-                self.modality.episodes,
-                self._tail,
-                n_looks=self.modality.n_looks,
-                seeds=self._seeds,
-            ),
+            episodes=self._episodes(),
             memory=self.detector.new_memory(len(self.config.input.columns)),
             shared=self.detector.new_shared(),
         )
+
+    def _episodes(self) -> Episodes:
+        looks, seeds = self.modality.n_looks, self._seeds
+        return Episodes(self.modality.episodes, self._tail, n_looks=looks, seeds=seeds)
 
     def process(
         self,
@@ -301,3 +346,11 @@ class DetectOperator:
                 call, call.key(int(codes[row])), at_ms=at_ms, offset=offset, reason=why
             )
             call.out.findings.append(told)
+
+
+def _kinds(memory: Memory | None) -> str:
+    """Return what a memory holds per key, in words that are equal where memories are."""
+    if memory is None:
+        return "none"
+    arrays = memory.state(np.empty(0, np.int32)).items()
+    return ", ".join(f"{name} {array.dtype}{array.shape[1:]}" for name, array in arrays)

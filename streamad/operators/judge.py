@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from streamad.config import PipelineConfig
 from streamad.config_sections import ScoringConfig
-from streamad.detectors.contract import ItemDetector, Observed
+from streamad.detectors.contract import ItemDetector, Memory, Observed
 from streamad.modalities import Modality
 from streamad.modalities.base import Item
 from streamad.operators.call import Call
@@ -35,6 +35,8 @@ from streamad.wording import ADOPTED as ADOPTED_TEXT
 from streamad.wording import frozen
 
 NOT_FINITE = "the detector returned a score that is not finite"
+MOST_TRIED = 256
+"""Items a new artifact is tried on."""
 FIRST_FAILURES = 3
 FAILURES_EVERY = 100
 FAILURES_AGAIN_MS = 300_000
@@ -78,6 +80,34 @@ class _Round:
     seen: Observed | None = None
 
 
+class Trial:
+    """Whether a detector of another artifact can judge what comes: tried beside the one at work.
+
+    result : None as long as nothing came; "": it can; else why not
+    """
+
+    def __init__(self, detector: ItemDetector[Any]) -> None:
+        self._detector = detector
+        self.result: str | None = None
+
+    def run(self, values: Any, memory: Memory | None, slots: NDArray[np.int32]) -> None:
+        """Score some items that were just judged; nothing is learned."""
+        few = slice(0, MOST_TRIED)
+        try:
+            items = self._detector.prepared(values[few])
+            looks = self._detector.looks(items, memory=memory, slots=slots[few])
+        except Exception as error:  # noqa: BLE001 - a plug-in may fail in any way
+            self.result = f"it fails on what comes: {type(error).__name__}: {error}"
+            return
+        expected = (len(slots[few]), self._detector.info.n_looks)
+        if looks.shape != expected:
+            self.result = f"its scores have the shape {looks.shape}, expected {expected}"
+        elif not np.isfinite(looks).all():
+            self.result = NOT_FINITE
+        else:
+            self.result = ""
+
+
 class WindowJudge:
     """Score the windows of a block, a round at a time where the detector learns as it goes."""
 
@@ -92,6 +122,7 @@ class WindowJudge:
         self._modality = modality
         self._stride, self._info = config.windows.stride, detector.info
         self._gated = _is_gated(config.scoring)
+        self.trial: Trial | None = None
 
     def judge(self, call: Call, block: WindowBlock, offsets: NDArray[np.int64]) -> None:
         """Judge a block; ``offsets`` ``(n,)`` are those of the rows that closed its windows."""
@@ -118,10 +149,14 @@ class WindowJudge:
         blind_runs(block.codes, block.incomplete, call.state.flags["blind"], limit, ends, tells)
         call.out.blind += [call.key(int(code)) for code in block.codes[tells]]
         call.out.counts["blind"] += int(tells.sum())
+        block = self._prepared(block)
         seen = self._observe(call, block)
         for part in self._rounds(call, block, ordinal, ends):
             part.seen = seen
             self._judge_round(call, part, log, offsets)
+            if self.trial is not None and self.trial.result is None and part.ready.any():
+                ready = np.flatnonzero(part.ready)
+                self.trial.run(part.values[ready], call.state.memory, part.codes[ready])
             self._abandon(call, part, ends)
         call.out.scores.append(log)
         call.out.counts["windows"] += n
@@ -130,6 +165,13 @@ class WindowJudge:
         if left_out is not None and left_out.any():
             call.out.counts["cut"] += int((left_out > 0).sum())
             call.out.counts["left_out"] += int(left_out.sum())
+
+    def _prepared(self, block: WindowBlock) -> WindowBlock:
+        """Let the detector make what it needs of the items once, before they are parted."""
+        try:
+            return replace(block, values=self._detector.prepared(block.values))
+        except Exception:  # noqa: BLE001 - what cannot be prepared fails again where it is scored
+            return block
 
     def _observe(self, call: Call, block: WindowBlock) -> Observed | None:
         """Let a detector that judges by a population see a block as a whole, in order.

@@ -38,6 +38,8 @@ class Newcomers:
         self._modality = modality
         self._series, self._detector, self._groups = config.series, detector, groups
         self._kind = CODES.get(config.series.kind, GAUGE)
+        select = config.series.select
+        self._selects_all = "*" in select.include and not select.exclude and not select.tags
 
     def take(
         self,
@@ -103,13 +105,16 @@ class Newcomers:
         order = np.argsort(waiting, kind="stable")
         firsts = rows[order[np.searchsorted(waiting[order], np.array(created, np.int32))]]
         columns = {name: column.gather(firsts).to_list() for name, column in batch.tags.items()}
-        tags = [
-            {name: str(column[i]) for name, column in columns.items() if column[i] is not None}
-            for i in range(len(created))
-        ]
+        tags: list[dict[str, str]] = [{} for _ in created]
+        for name, column in columns.items():
+            for tag, value in zip(tags, column, strict=True):
+                if value is not None:
+                    tag[name] = str(value)
         room = call.state.waiting
         names = [str(room.keys.names[code]) for code in created]
-        chosen = [self._is_selected(name, tag) for name, tag in zip(names, tags, strict=True)]
+        chosen = [True] * len(created)
+        if not self._selects_all:
+            chosen = [self._is_selected(name, tag) for name, tag in zip(names, tags, strict=True)]
         room.add(created, chosen, tags)
         room.state["born_ms"][created] = batch.time_ms[firsts]
         room.state["kind"][created] = self._kind if kinds is None else kinds[firsts]
@@ -127,10 +132,10 @@ class Newcomers:
         state.add(codes.tolist(), [True] * len(names), tags)
         for name, values_of_it in kept.items():
             state.flags[name][codes] = values_of_it
-        for code, name in zip(codes.tolist(), names, strict=True):
-            group = self._groups.get(name)
-            if group is None:
-                continue
+        get = self._groups.get
+        known = [(i, group) for i, name in enumerate(names) if (group := get(name)) is not None]
+        for i, group in known:
+            code = int(codes[i])
             state.episodes.seed(code, group)
             if state.memory is not None:
                 self._detector.seed_memory(state.memory, slot=code, group=group)

@@ -39,13 +39,16 @@ from streamad.runtime.loop import Loop
 from streamad.runtime.placing import Clock
 from streamad.runtime.quarantine import records_of
 from streamad.runtime.recovery import (
+    Kept,
     RecoveredShard,
     Recovery,
+    none_kept,
     read_note,
     require_settings,
     settings_number,
 )
 from streamad.runtime.start import start_offset
+from streamad.runtime.swap import Staged, Swap
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +79,14 @@ class Shard(RecoveredShard):
     snapshot_due_s: float = 0.0
     heard_s: float = 0.0
 
+    @property
+    def judge(self) -> DetectOperator:
+        """Return who judges the partition."""
+        if self.operator is None:
+            msg = f"{self.source} was begun without an operator"
+            raise AssertionError(msg)
+        return self.operator
+
     def note(self) -> str:
         """Return what recovery needs beside the offset; it travels with every commit."""
         about = {
@@ -99,6 +110,8 @@ class DetectLoop(Loop[Shard]):
         Bytes to rows, results to records, and the place of snapshots.
     counters : Mapping
         From the operator's counts to metrics and labels.
+    staged, kept
+        New artifacts as they are loaded, and those of before.
     """
 
     def __init__(  # noqa: PLR0913 - ports, all by keyword
@@ -114,6 +127,8 @@ class DetectLoop(Loop[Shard]):
         telemetry: Telemetry | None = None,
         counters: Mapping[str, tuple[str, Mapping[str, str]]] | None = None,
         fault: Fault = no_fault,
+        staged: Staged | None = None,
+        kept: Kept = none_kept,
     ) -> None:
         super().__init__(
             config.delivery, member=member, clock=clock, telemetry=telemetry, fault=fault
@@ -132,7 +147,9 @@ class DetectLoop(Loop[Shard]):
             log=member.log,
             store=store,
             telemetry=self._telemetry,
+            kept=kept,
         )
+        self._swap = Swap(operator, staged=staged, telemetry=self._telemetry)
         self._identity = operator.identity
         self._snapshot_s = config.delivery.snapshot_interval / 1000
         self._look_due_s = self._snapshot_took_s = 0.0
@@ -185,7 +202,8 @@ class DetectLoop(Loop[Shard]):
             if shard.scores:
                 logs[shard.source] = len(records)
                 span = (shard.committed, shard.position)
-                records += self._records.scores(shard.source, span, shard.scores)
+                by = shard.judge.artifact
+                records += self._records.scores(shard.source, span, shard.scores, artifact=by)
         progress = {s.source: Progress(offset=s.position, note=s.note()) for s in dirty}
         offsets = self._member.commit(records, progress)
         self._fault("after_commit")
@@ -199,6 +217,11 @@ class DetectLoop(Loop[Shard]):
     # ------------------------------------------------------------------ snapshots
 
     def _save_due(self, now_s: float) -> None:
+        if (taken := self._swap.look()) is not None:
+            self._recovery.use(taken)
+        for shard in list(self.shards.values()):
+            if shard.judge is not self._swap.current and not shard.dirty:
+                self._take_over(shard, self._swap.current)
         for shard in list(self.shards.values()):
             if now_s >= shard.snapshot_due_s and not shard.dirty:
                 self._save_softly(shard)
@@ -214,11 +237,30 @@ class DetectLoop(Loop[Shard]):
             if self._snapshot_took_s < _SLOW_SNAPSHOT_S:
                 self._save(shard)
 
-    def _save_softly(self, shard: Shard) -> None:
+    def _take_over(self, shard: Shard, operator: DetectOperator) -> None:
+        """Have a partition judged by another artifact from its committed offset on.
+
+        The snapshot is the swap: nothing is judged before it is written.
+        """
+        before, undo = shard.judge, operator.follow(shard.state)
+        shard.operator, shard.snapshot_offset = operator, -1
+        self._fault("before_swap")
+        if not self._save_softly(shard):
+            undo()
+            shard.operator = before
+            return
+        self._fault("after_swap")
+        logger.info(
+            "%s: artifact %s from offset %d on", shard.source, operator.artifact, shard.committed
+        )
+
+    def _save_softly(self, shard: Shard) -> bool:
         try:
             self._save(shard)
         except MembershipError as error:
             logger.info("snapshot of %s put off: %s", shard.source, error)
+            return False
+        return True
 
     def _look_for_twins(self, topic: str) -> None:
         """Raise StateError where another job of our name, with other settings, has partition 0.
@@ -246,7 +288,7 @@ class DetectLoop(Loop[Shard]):
             offset=shard.committed,
             log_offset=shard.log_offset,
             checksum=self._identity.checksum,
-            chunks=snapshots.encode(shard.state, identity=self._identity),
+            chunks=snapshots.encode(shard.state, identity=shard.judge.identity),
         )
         at = self._write(shard, self._store.records(shard.source, snapshot))
         self._store.save(shard.source, snapshot)
@@ -359,8 +401,8 @@ class DetectLoop(Loop[Shard]):
         start = "earliest" if added else self._config.input.start
         at = start_offset(start, self._member.log, source, first, after)
         return Shard(
-            source=source, state=self._operator.new_state(), position=at, committed=at, began=at,
-            dirty=True,
+            source=source, state=self._swap.current.new_state(), position=at, committed=at,
+            began=at, dirty=True, operator=self._swap.current,
         )  # fmt: skip
 
 

@@ -35,13 +35,14 @@ class OpenShard:
     """One partition at work.
 
     position : the next offset to be taken in, -1 where that is not known; ticked_ms : up to where
-    the wall clock counted because nothing came
+    the wall clock counted because nothing came; operator : who judges it, where that may change
     """
 
     source: Source
     state: ShardState
     position: int = -1
     ticked_ms: int = 0
+    operator: DetectOperator | None = None
 
     @property
     def at(self) -> Position:
@@ -95,7 +96,8 @@ class Judging:
         """Judge messages that were decoded."""
         started_s = time.perf_counter()
         messages, decoded = portion.messages, portion.decoded
-        out = self._operator.process(shard.state, decoded.batch, at=shard.at)
+        operator = shard.operator or self._operator
+        out = operator.process(shard.state, decoded.batch, at=shard.at)
         made = self._made(out)
         if rejected := [*decoded.rejected, *out.rejected]:
             made.records += self._records.rejected(messages, rejected)
@@ -129,8 +131,10 @@ class Judging:
     def tick(self, shard: OpenShard, now_ms: int) -> Judged:
         """Let wall-clock time pass, and log that it did."""
         shard.ticked_ms = now_ms
-        made = self._made(self._operator.tick(shard.state, now_ms, at=shard.at))
-        made.records.append(self._records.tick(shard.source, shard.position, now_ms))
+        operator = shard.operator or self._operator
+        made = self._made(operator.tick(shard.state, now_ms, at=shard.at))
+        by = operator.artifact
+        made.records.append(self._records.tick(shard.source, shard.position, now_ms, artifact=by))
         return made
 
     def meet_keys(self, shard: OpenShard) -> None:

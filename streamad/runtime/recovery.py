@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from streamad.ports import (
     Log,
     Logged,
     Progress,
+    Snapshot,
     SnapshotStore,
     Source,
     Telemetry,
@@ -34,6 +35,7 @@ from streamad.runtime.decoding import Decoding
 from streamad.runtime.judging import OpenShard
 from streamad.runtime.quarantine import skipped_in, without
 from streamad.runtime.recorded import LoggedScores
+from streamad.shown import without_credentials
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,14 @@ class RecoveredShard(OpenShard):
     changed: bool = False
 
 
+Kept = Callable[[str], DetectOperator | None]
+
+
+def none_kept(artifact: str) -> None:
+    """Return that no artifact of before is at hand."""
+    del artifact
+
+
 class Recovery:
     """Bring back the shards of a pipeline.
 
@@ -65,6 +75,8 @@ class Recovery:
         The pipeline, and what judges.
     decoding, records, log, store
         Bytes to rows, the scores log as it is read, topics as anyone reads them, the snapshots.
+    kept
+        From the id of an artifact that judged before to its operator, None where it is gone.
     """
 
     def __init__(  # noqa: PLR0913 - ports, all by keyword
@@ -77,11 +89,12 @@ class Recovery:
         log: Log,
         store: SnapshotStore,
         telemetry: Telemetry,
+        kept: Kept = none_kept,
     ) -> None:
         self._config, self._operator = config, operator
         self._decoding, self._records, self.log, self._store = decoding, records, log, store
         self._telemetry = telemetry
-        self._identity = operator.identity
+        self._identity, self._kept = operator.identity, kept
         # Reading scores back pays where making them is dear; it must cost no more than it saves.
         self._read_scores = operator.detector.info.cost != "cheap"
 
@@ -100,6 +113,7 @@ class Recovery:
             began=about.get("from", first),
             log_offset=about.get("log", 0),
             snapshot_at=about.get("snapshot", 0),
+            operator=self._operator,
         )
         if done.offset > after:
             # The topic was made anew: its offsets, and our snapshots, mean something else.
@@ -113,11 +127,30 @@ class Recovery:
             gap = f"state needs input from {start} on and the topic begins at {first}"
             self._report(source, gap)
         self._replay(shard, operator, max(start, first), log_offset, skipped_in(done.note))
-        if operator is not self._operator:
-            logger.info("%s: settings that change nothing learned have changed", source)
-            shard.state, shard.changed = self._operator.adopt(shard.state), True
-            shard.snapshot_offset = -1
+        self._continue(shard, operator)
         return shard
+
+    def use(self, operator: DetectOperator) -> None:
+        """Bring back shards for another operator: one whose artifact took over."""
+        before, kept = self._operator, self._kept
+        self._operator, self._identity = operator, operator.identity
+        self._kept = lambda artifact: before if artifact == before.artifact else kept(artifact)
+
+    def _continue(self, shard: RecoveredShard, operator: DetectOperator) -> None:
+        """Hand a shard that others judged up to here to our operator."""
+        if operator.artifact != self._operator.artifact:
+            logger.info(
+                "%s: artifact %s judges from offset %d on, up to there it was %s",
+                shard.source, self._operator.artifact, shard.position, operator.artifact,
+            )  # fmt: skip
+            ours = self._operator.under(operator.config.decision_settings())
+            ours.follow(shard.state)
+            operator, shard.changed = ours, True
+        if operator is not self._operator:
+            logger.info("%s: settings that change nothing learned have changed", shard.source)
+            shard.state, shard.changed = self._operator.adopt(shard.state), True
+        if shard.changed:
+            shard.snapshot_offset = -1
 
     def _restore(
         self, shard: RecoveredShard, settings: int | None, after: int
@@ -133,9 +166,7 @@ class Recovery:
             self._require_ours(shard, settings, after)
             if found is None:
                 return self._operator, shard.began, 0
-            operator = self._operator.under(snapshots.settings_of(found.chunks))
-            shard.state = operator.new_state()
-            snapshots.restore(shard.state, found.chunks, identity=self._identity)
+            operator = self._fill(shard, found)
         except StateError as error:
             if self._config.delivery.on_state_mismatch == "refuse":
                 msg = f"{shard.source}: {error}"
@@ -143,8 +174,47 @@ class Recovery:
             logger.warning("%s begins with fresh state, as configured: %s", shard.source, error)
             shard.state, shard.moved = self._operator.new_state(), True
             return self._operator, shard.position, shard.log_offset
-        shard.snapshot_offset = found.offset
+        if not shard.changed:
+            shard.snapshot_offset = found.offset
         return operator, found.offset, found.log_offset
+
+    def _fill(self, shard: RecoveredShard, found: Snapshot) -> DetectOperator:
+        """Fill the state from a snapshot; return who is to judge what came since.
+
+        That is an operator of the snapshot's settings and artifact: what came since was judged by
+        these. Raises StateError.
+        """
+        made = snapshots.made_by(found.chunks)
+        if made is None or made.artifact == self._operator.artifact:
+            operator = self._operator.under(made.settings if made else {})
+            shard.state = operator.new_state()
+            snapshots.restore(shard.state, found.chunks, identity=self._identity)
+            return operator
+        before = self._kept(made.artifact)
+        if why := self._operator.cannot_follow(before):
+            msg = (
+                f"the state was made with artifact {made.artifact or 'none'}, and artifact "
+                f"{self._operator.artifact or 'none'} cannot continue it: {why}. Put the other one "
+                "back, or set delivery.on_state_mismatch: fresh to start with empty state"
+            )
+            raise StateError(msg)
+        if before is None and found.offset < shard.position:
+            msg = (
+                f"artifact {made.artifact or 'none'} judged the input from {found.offset} to "
+                f"{shard.position} and is not to be found: put it beside {self._where()}, under "
+                "any name, until the job has started; or set delivery.on_state_mismatch: fresh to "
+                "start with empty state"
+            )
+            raise StateError(msg)
+        identity = replace(self._identity, artifact=made.artifact)
+        operator = (before or self._operator).under(made.settings)
+        groups = self._operator.groups_of if before is None else None
+        shard.state, shard.changed = operator.new_state(), True
+        snapshots.restore(shard.state, found.chunks, identity=identity, groups=groups)
+        return operator
+
+    def _where(self) -> str:
+        return without_credentials(self._config.detector.artifact or "the pipeline's artifact")
 
     def _require_ours(self, shard: RecoveredShard, settings: int | None, after: int) -> None:
         """Raise StateError where the offset is not what a job of these settings came to."""
@@ -220,7 +290,7 @@ class Recovery:
         skipped: Sequence[int],
     ) -> None:
         """Take in what was taken in before, up to the committed offset, and say nothing."""
-        ticks, recorded = self._read_log(shard, start, log_offset)
+        ticks, recorded = self._read_log(shard, start, log_offset, operator.artifact)
         number = 0
         read = self.log.read(shard.source, start, shard.position)
         if skipped:
@@ -239,7 +309,7 @@ class Recovery:
             operator.tick(shard.state, int(tick.tick_ms or 0), at=shard.at)
 
     def _read_log(
-        self, shard: RecoveredShard, start: int, log_offset: int
+        self, shard: RecoveredShard, start: int, log_offset: int, artifact: str
     ) -> tuple[list[Logged], LoggedScores | None]:
         """Return the ticks and scores that were decided from an input offset on."""
         topic = self._records.scores_topic
@@ -253,7 +323,7 @@ class Recovery:
         ticks: list[Logged] = []
         scores: list[ScoreBatch] = []
         for messages in self.log.read(log, begin, after):
-            for entry in self._records.read_log(messages, shard.source):
+            for entry in self._records.read_log(messages, shard.source, artifact=artifact):
                 if not start <= entry.offset <= shard.position:
                     continue
                 if entry.tick_ms is not None:

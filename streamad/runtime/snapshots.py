@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -57,18 +58,36 @@ def encode(state: ShardState, *, identity: StateIdentity) -> list[bytes]:
     return [bytes(blob[start : start + CHUNK_BYTES]) for start in range(0, len(blob), CHUNK_BYTES)]
 
 
-def settings_of(chunks: list[bytes]) -> dict[str, Any]:
-    """Return the settings a state was made with, by dotted path; none where it is damaged."""
+class MadeBy(NamedTuple):
+    """What a state was made with: settings by dotted path, and the id of the artifact."""
+
+    settings: dict[str, Any]
+    artifact: str
+
+
+def made_by(chunks: list[bytes]) -> MadeBy | None:
+    """Return what a state was made with; None where it is damaged."""
     try:
         with pa.ipc.open_stream(pa.BufferReader(b"".join(chunks))) as reader:
-            settings = json.loads(reader.schema.metadata[_META])["header"]["settings"]
+            header = json.loads(reader.schema.metadata[_META])["header"]
+        settings, artifact = header["settings"], header["artifact"]
     except (*DAMAGE, TypeError):
-        return {}
-    return settings if isinstance(settings, dict) else {}
+        return None
+    known = isinstance(settings, dict) and isinstance(artifact, str)
+    return MadeBy(settings, artifact) if known else None
 
 
-def restore(state: ShardState, chunks: list[bytes], *, identity: StateIdentity) -> None:
-    """Fill an empty shard; raises StateError where the bytes or the configuration do not fit."""
+def restore(
+    state: ShardState,
+    chunks: list[bytes],
+    *,
+    identity: StateIdentity,
+    groups: Callable[[list[str]], NDArray[np.int32]] | None = None,
+) -> None:
+    """Fill an empty shard; raises StateError where the bytes or the configuration do not fit.
+
+    groups : from keys to their training groups, where those of the state are another artifact's
+    """
     try:
         source = pa.BufferReader(b"".join(chunks))
         with pa.ipc.open_stream(source) as reader:
@@ -81,6 +100,8 @@ def restore(state: ShardState, chunks: list[bytes], *, identity: StateIdentity) 
             name: _as_array(table, name, dtype, shape)
             for name, (dtype, shape) in about["arrays"].items()
         } | _rests(rest, about["rests"])
+        if groups is not None:
+            arrays["episodes.seed"] = groups(names.to_list())
         state.restore(about["header"], names, arrays, identity=identity)
     except DAMAGE as error:
         msg = f"the snapshot is damaged: {type(error).__name__} {error}"

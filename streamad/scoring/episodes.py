@@ -191,6 +191,14 @@ class Episodes:
         )  # fmt: skip
         self._levels = np.array([plan.candidate.row(), plan.exit.row(), plan.alert.row()])
 
+    def continue_from(self, other: Episodes, seed: NDArray[np.int32]) -> None:
+        """Go on with the keys of another artifact's episodes, whose arrays are ours from now on.
+
+        seed : int32 ``(n_rows,)``, the training group of each key, `NO_SEED` where it has none
+        """
+        self.state = other.state
+        self.state.arrays["seed"] = np.where(seed < len(self._seeds), seed, NO_SEED)
+
     @property
     def n_groups(self) -> int:
         """Return how many training groups there are seeds of."""

@@ -16,12 +16,13 @@ MAX_COUNT = 2**53
 class KeyedArrays:
     """Named arrays with one row a key. Rows of new and emptied keys hold the given fill.
 
-    Arrays are read as attributes and must be read anew after `reserve`, which may move them.
+    Arrays must be read anew after `reserve`, which may move them. They are longer than what was
+    reserved: rows behind that hold anything.
     """
 
     def __init__(self, spec: dict[str, tuple[tuple[int, ...], DTypeLike, Any]]) -> None:
         self._spec = spec
-        self._size = 0
+        self._n = self._size = 0
         self.arrays: dict[str, NDArray[Any]] = {
             name: np.full((0, *shape), fill, dtype) for name, (shape, dtype, fill) in spec.items()
         }
@@ -31,15 +32,18 @@ class KeyedArrays:
 
     def reserve(self, n: int) -> None:
         """Make room for rows ``0 .. n-1``."""
-        if n <= self._size:
+        if n <= self._n:
             return
-        # Growing by a quarter keeps the waste of 10^6 idle keys small; copying stays linear.
-        size = max(n, self._size + self._size // 4, 256)
-        for name, (shape, dtype, fill) in self._spec.items():
-            grown = np.full((size, *shape), fill, dtype)
-            grown[: self._size] = self.arrays[name]
-            self.arrays[name] = grown
-        self._size = size
+        if n > self._size:
+            # Twice the room: it is only addresses until a row is written, and copying stays cheap.
+            self._size = max(n, 2 * self._size, 256)
+            for name, (shape, dtype, _) in self._spec.items():
+                grown = np.empty((self._size, *shape), dtype)
+                grown[: self._n] = self.arrays[name][: self._n]
+                self.arrays[name] = grown
+        for name, (_, _, fill) in self._spec.items():
+            self.arrays[name][self._n : n] = fill
+        self._n = n
 
     def reset(self, rows: NDArray[np.int32]) -> None:
         """Empty these rows."""

@@ -18,6 +18,8 @@ from streamad.compiled import compiled
 Hashes = tuple[NDArray[np.uint64], NDArray[np.uint64]]
 
 NO_KEY = -1
+MAX_PIECES = 8
+"""Pieces of the column of names, one per batch that brought new keys, before they are joined."""
 _EMPTY = -1
 _TOMB = -2
 
@@ -74,48 +76,42 @@ class KeyTable:
         codes: NDArray[np.int32],
         missing: NDArray[np.int64],
     ) -> list[int]:
-        fresh: dict[str, int] = {}
-        created: list[int] = []
-        names = keys.gather(missing).to_list()
-        room = self.max_keys - len(self)
-        for row, name in zip(missing.tolist(), names, strict=True):
-            code = fresh.get(name)
-            if code is None:
-                if room <= 0:
-                    continue
-                room -= 1
-                code = self._new_code(name)
-                self._insert(int(first[row]), int(second[row]), code)
-                fresh[name] = code
-                created.append(code)
-            codes[row] = code
-        if created:
-            self._series = self._live = None
-            self._alive[created] = True
-        return created
-
-    def _new_code(self, name: str) -> int:
-        if self._free:
-            code = self._free.pop()
+        room = min(max(self.max_keys - len(self), 0), len(missing))
+        if not room:
+            return []
+        n_reused = min(len(self._free), room)
+        codes_to_give = np.empty(room, np.int32)
+        codes_to_give[:n_reused] = self._free[: -n_reused - 1 : -1]
+        codes_to_give[n_reused:] = np.arange(len(self.names), len(self.names) + room - n_reused)
+        self._grow(room)
+        firsts = _put_missing(
+            (first, second), missing, codes_to_give, codes, (self._slots, self._first, self._second)
+        )
+        created: list[int] = codes_to_give[: len(firsts)].tolist()
+        self._used += len(created)
+        names = keys.gather(firsts).to_list()
+        n_reused = min(n_reused, len(created))
+        for code, name in zip(created[:n_reused], names[:n_reused], strict=True):
             self.names[code] = name
-            return code
-        self.names.append(name)
+        self.names += names[n_reused:]
+        if n_reused:
+            del self._free[-n_reused:]
+            self._series = None
         if len(self.names) > len(self._alive):
-            grown = np.zeros(2 * len(self._alive), np.bool_)
+            grown = np.zeros(max(2 * len(self._alive), len(self.names)), np.bool_)
             grown[: len(self._alive)] = self._alive
             self._alive = grown
-        return len(self.names) - 1
+        self._live = None
+        self._alive[created] = True
+        return created
 
-    def _insert(self, first: int, second: int, code: int) -> None:
-        if (self._used + 1) * 2 > len(self._slots):
-            self._rehash()
-        _put(np.uint64(first), np.uint64(second), code, self._slots, self._first, self._second)
-        self._used += 1
-
-    def _rehash(self) -> None:
+    def _grow(self, n: int) -> None:
+        """Make room for ``n`` more entries, at a load of one half."""
+        if (self._used + n) * 2 <= len(self._slots):
+            return
         live = np.flatnonzero(self._slots >= 0)
         size = 1024
-        while size < 4 * (len(live) + 1):
+        while size < 4 * (len(live) + 1) or size < 2 * (len(live) + n):
             size *= 2
         old = self._slots[live], self._first[live], self._second[live]
         self._slots = np.full(size, _EMPTY, np.int32)
@@ -140,8 +136,13 @@ class KeyTable:
 
     def decode(self, codes: NDArray[np.int32]) -> pl.Series:
         """Return the keys of these codes as a String series."""
-        if self._series is None:
-            self._series = pl.Series("key", self.names, dtype=pl.String)
+        known = self._series
+        if known is None:
+            known = pl.Series("key", self.names, dtype=pl.String)
+        elif len(known) < len(self.names):
+            known = known.append(pl.Series("key", self.names[len(known) :], dtype=pl.String))
+        # Every piece of a column is asked for every name.
+        self._series = known.rechunk() if known.n_chunks() > MAX_PIECES else known
         return self._series.gather(codes)
 
     def live(self) -> NDArray[np.int32]:
@@ -236,3 +237,37 @@ def _remove(
                 slots[at] = _TOMB
                 break
             at = (at + 1) & mask
+
+
+@compiled
+def _put_missing(
+    hashes: Hashes,
+    missing: NDArray[np.int64],
+    to_give: NDArray[np.int32],
+    codes: NDArray[np.int32],
+    table: tuple[NDArray[np.int32], NDArray[np.uint64], NDArray[np.uint64]],
+) -> NDArray[np.int64]:
+    """Enter the keys of ``missing`` rows while codes last, and write the code of each row.
+
+    Returns the first row of each key that was entered, in the order of their codes.
+    """
+    first, second = hashes
+    slots, table_first, table_second = table
+    firsts = np.empty(len(to_give), np.int64)
+    n = 0
+    mask = len(slots) - 1
+    for row in missing:
+        at = np.int64(first[row] & np.uint64(mask))
+        while slots[at] != _EMPTY:
+            if slots[at] >= 0 and table_first[at] == first[row] and table_second[at] == second[row]:
+                codes[row] = slots[at]
+                break
+            at = (at + 1) & mask
+        if slots[at] == _EMPTY and n < len(to_give):
+            slots[at] = to_give[n]
+            table_first[at] = first[row]
+            table_second[at] = second[row]
+            codes[row] = to_give[n]
+            firsts[n] = row
+            n += 1
+    return firsts[:n].copy()

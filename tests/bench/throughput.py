@@ -1,12 +1,12 @@
 """Speed of the plain detect job on a real broker, beside what it is made of, in one run.
 
 For each shape of topic, on the same messages: a bare kafka-python loop, polling alone, polling and
-decoding, and the whole job (every point scored by the fallback detector, scores, findings and dead
-letters produced, offsets committed in transactions). Every measurement is a process of its own;
-rounds alternate, so that a noisy machine disturbs all alike. River's HalfSpaceTrees runs on the
-same points.
+decoding, and the whole job (every record scored, scores, findings and dead letters produced,
+offsets committed in transactions). Every measurement is a process of its own; rounds alternate, so
+that a noisy machine disturbs all alike. River's HalfSpaceTrees runs on the same points.
 
-    python tests/bench/throughput.py [--rounds 3] [--quick] [--json docs/bench/throughput.json]
+    python -m tests.bench.throughput [--rounds 3] [--quick] [--only events]
+        [--json docs/bench/throughput.json]
 """
 
 from __future__ import annotations
@@ -17,61 +17,33 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parents[2]
-POISON = b'{"key": "host-1", "ts": 17000000'
-N_KEYS = 10_000
+from streamad.config import PipelineConfig
+from tests.bench.shapes import ROOT, SHAPES, Shape
 
-SHAPES = {
-    "one point a message": {"per_message": 1, "skew": "even"},
-    "500 points a message": {"per_message": 500, "skew": "even"},
-    "500 points, skewed keys": {"per_message": 500, "skew": "zipf"},
-    "500 points, one hot key": {"per_message": 500, "skew": "hot"},
-}
 MODES = ["bare", "poll", "decode", "job"]
 
 
-def messages(n_points: int, per_message: int, skew: str) -> Iterator[bytes]:
-    """Yield JSON-lines payloads; every thousandth message is poisoned."""
-    rng = np.random.default_rng(7)
-    if skew == "even":
-        keys = np.arange(n_points) % N_KEYS
-    elif skew == "zipf":
-        keys = rng.zipf(1.3, n_points) % N_KEYS
-    else:
-        keys = np.where(rng.random(n_points) < 0.5, 0, rng.integers(0, N_KEYS, n_points))
-    values = rng.normal(50, 5, n_points).round(4)
-    lines: list[bytes] = []
-    number = 0
-    for i, (key, value) in enumerate(zip(keys.tolist(), values.tolist(), strict=True)):
-        ts = 1_700_000_000_000 + i
-        lines.append(b'{"key":"host-%d/cpu","ts":%d,"value":%.4f}' % (key, ts, value))
-        if len(lines) == per_message:
-            number += 1
-            yield POISON if number % 1000 == 0 else b"\n".join(lines)
-            lines = []
-
-
-def fill(bootstrap: str, topic: str, n_points: int, shape: dict[str, object]) -> int:
+def fill(bootstrap: str, topic: str, n: int, shape: Shape) -> int:
     """Produce a shape's messages to a fresh topic of one partition; return how many."""
     from kafka import KafkaProducer
 
     producer = KafkaProducer(bootstrap_servers=bootstrap, linger_ms=20, batch_size=512_000, acks=1)
-    n = 0
-    for payload in messages(n_points, int(shape["per_message"]), str(shape["skew"])):
+    sent = 0
+    for payload in shape.messages(n):
         producer.send(topic, value=payload, partition=0)
-        n += 1
+        sent += 1
     producer.flush()
     producer.close()
-    return n
+    return sent
 
 
 # ---------------------------------------------------------------- one measurement, in a process
@@ -101,19 +73,18 @@ def run_bare(bootstrap: str, topic: str, n: int) -> float:
     return time.perf_counter() - started
 
 
-def run_poll(bootstrap: str, topic: str, n: int, *, decode: bool = False) -> float:
-    """Poll batches, and decode them as the job does."""
+def run_poll(bootstrap: str, topic: str, n: int, config: PipelineConfig | None = None) -> float:
+    """Poll batches, and decode them as the job of a pipeline does, where there is one."""
     from jobs.plain.loops import codec_of
-    from streamad.config import parse_pipeline
 
-    codec = codec_of(parse_pipeline("name: bench"))
+    codec = None if config is None else codec_of(config)
     reading = consumer(bootstrap, topic)
     read, started = 0, 0.0
     while read < n:
         for records in reading.poll(timeout_ms=100, max_records=20_000).values():
             started = started or time.perf_counter()
             read += len(records)
-            if decode:
+            if codec is not None:
                 codec.decode(
                     [r.value for r in records],
                     np.array([r.offset for r in records], np.int64),
@@ -122,18 +93,12 @@ def run_poll(bootstrap: str, topic: str, n: int, *, decode: bool = False) -> flo
     return time.perf_counter() - started
 
 
-def run_job(bootstrap: str, topic: str, n: int, detector: str = "robust_z") -> float:
+def run_job(bootstrap: str, n: int, config: PipelineConfig) -> float:
     """Run the detect role until all it read is committed."""
     from connectors.kafka.client import KafkaSettings
     from jobs.plain.loops import detect_loop
     from jobs.plain.topics import create_topics
-    from streamad.config import parse_pipeline
 
-    config = parse_pipeline(
-        f"name: bench-{uuid.uuid4().hex[:8]}\ninput: {{topics: {topic}, start: earliest}}\n"
-        f"detector: {detector}\nwindows: {{size: 64}}\nseries: {{max_ahead: 3650d}}\n"
-        "delivery: {snapshot_interval: 1h}\n"
-    )
     settings = KafkaSettings(bootstrap=bootstrap)
     create_topics(config, settings)
     loop, member = detect_loop(config, settings, member="bench")
@@ -152,16 +117,16 @@ def run_job(bootstrap: str, topic: str, n: int, detector: str = "robust_z") -> f
         member.close()
 
 
-def warm_up() -> None:
+def warm_up(shape: Shape, config: PipelineConfig) -> None:
     """Compile (or load) the kernels, so that none is compiled while it is timed."""
-    from streamad.config import parse_pipeline
-    from streamad.detectors.robust_z import RobustZ
-    from streamad.operators.detect import DetectOperator
-    from streamad.testing.batches import make_columns
+    from jobs.build import build_detect
+    from jobs.plain.loops import codec_of
 
-    operator = DetectOperator(parse_pipeline("name: w\ndetector: robust_z"), RobustZ(size=64))
-    state = operator.new_state()
-    operator.process(state, make_columns(["a"] * 200, 1000 * np.arange(200), np.ones(200)))
+    operator, codec = build_detect(config), codec_of(config)
+    payloads = list(shape.messages(20_000))
+    offsets = np.arange(len(payloads), dtype=np.int64)
+    decoded = codec.decode(payloads, offsets, np.full(len(payloads), -1, np.int64))
+    operator.process(operator.new_state(), decoded.batch)
 
 
 def run_river(n: int) -> float:
@@ -179,29 +144,31 @@ def run_river(n: int) -> float:
 
 def measure_one(args: argparse.Namespace) -> None:
     """Run one measurement and print its seconds; the parent reads them."""
-    warm_up()
     if args.mode == "river":
         print(run_river(args.n))
         return
+    from streamad.config import parse_pipeline
+
+    shape = SHAPES[args.shape]
+    text = shape.pipeline(f"bench-{uuid.uuid4().hex[:8]}", args.topic, args.artifact)
+    config = parse_pipeline(text)
+    warm_up(shape, config)
     run = {
-        "bare": run_bare,
-        "poll": run_poll,
-        "decode": lambda b, t, n: run_poll(b, t, n, decode=True),
-        "job": run_job,
+        "bare": lambda: run_bare(args.bootstrap, args.topic, args.n),
+        "poll": lambda: run_poll(args.bootstrap, args.topic, args.n),
+        "decode": lambda: run_poll(args.bootstrap, args.topic, args.n, config),
+        "job": lambda: run_job(args.bootstrap, args.n, config),
     }[args.mode]
-    print(run(args.bootstrap, args.topic, args.n))
+    print(run())
 
 
 # ---------------------------------------------------------------- the table
 
 
-def child(mode: str, bootstrap: str, topic: str, n: int) -> float:
+def child(mode: str, n: int, *given: str) -> float:
     """Return the seconds of one measurement in a process of its own."""
-    command = [
-        sys.executable, __file__, "--mode", mode, "--bootstrap", bootstrap, "--topic", topic,
-        "--n", str(n),
-    ]  # fmt: skip
-    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+    command = [sys.executable, "-m", "tests.bench.throughput", "--mode", mode, "--n", str(n)]
+    done = subprocess.run([*command, *given], check=False, capture_output=True, text=True, cwd=ROOT)
     if done.returncode:
         sys.exit(f"{mode} failed:\n{done.stderr}")
     return float(done.stdout.strip().splitlines()[-1])
@@ -210,33 +177,46 @@ def child(mode: str, bootstrap: str, topic: str, n: int) -> float:
 def compare(bootstrap: str, args: argparse.Namespace, console: Console) -> list[dict[str, object]]:
     """Measure every shape; return a row each with the medians of the rounds."""
     rows: list[dict[str, object]] = []
-    for name, shape in SHAPES.items():
-        per_message = int(shape["per_message"])
-        n_points = (300_000 if per_message == 1 else 3_000_000) // (10 if args.quick else 1)
-        topic = f"bench-{uuid.uuid4().hex[:8]}"
-        create(bootstrap, topic)
-        n = fill(bootstrap, topic, n_points, shape)
-        taken: dict[str, list[float]] = {mode: [] for mode in MODES}
-        for number in range(args.rounds):
-            for mode in MODES:
-                console.print(f"{name}: round {number + 1}/{args.rounds}, {mode} ...", style="dim")
-                taken[mode].append(child(mode, bootstrap, topic, n))
-        rate = {mode: n_points / statistics.median(times) for mode, times in taken.items()}
-        against_bare = [b / j for b, j in zip(taken["bare"], taken["job"], strict=True)]
-        against_decode = [d / j for d, j in zip(taken["decode"], taken["job"], strict=True)]
-        rows.append(
-            {
-                "shape": name,
-                "points": n_points,
-                **{f"{mode}_points_per_s": round(value) for mode, value in rate.items()},
-                "job_of_bare": round(statistics.median(against_bare), 3),
-                "job_of_decode": round(statistics.median(against_decode), 3),
-            }
-        )
-    n = 20_000
-    seconds = statistics.median(child("river", "", "", n) for _ in range(args.rounds))
-    rows.append({"shape": "River HalfSpaceTrees, no Kafka", "job_points_per_s": round(n / seconds)})
+    with tempfile.TemporaryDirectory() as folder:
+        for shape in SHAPES.values():
+            if args.only in shape.name:
+                artifact = str(shape.fit(Path(folder))) if shape.fitted else ""
+                rows.append(compare_one(bootstrap, shape, artifact, args, console))
+    if not args.only:
+        n = 20_000
+        seconds = statistics.median(child("river", n) for _ in range(args.rounds))
+        about = {"shape": "River HalfSpaceTrees, no Kafka", "job_points_per_s": round(n / seconds)}
+        rows.append(about)
     return rows
+
+
+def compare_one(
+    bootstrap: str, shape: Shape, artifact: str, args: argparse.Namespace, console: Console
+) -> dict[str, object]:
+    """Measure one shape in rounds; ratios are medians of pairs in one round."""
+    n_points = shape.rows // (10 if args.quick else 1)
+    topic = f"bench-{uuid.uuid4().hex[:8]}"
+    create(bootstrap, topic)
+    n = fill(bootstrap, topic, n_points, shape)
+    given = ["--bootstrap", bootstrap, "--topic", topic, "--shape", shape.name]
+    given += ["--artifact", artifact]
+    taken: dict[str, list[float]] = {mode: [] for mode in MODES}
+    for number in range(args.rounds):
+        for mode in MODES:
+            console.print(
+                f"{shape.name}: round {number + 1}/{args.rounds}, {mode} ...", style="dim"
+            )
+            taken[mode].append(child(mode, n, *given))
+    rate = {mode: n_points / statistics.median(times) for mode, times in taken.items()}
+    against_bare = [b / j for b, j in zip(taken["bare"], taken["job"], strict=True)]
+    against_decode = [d / j for d, j in zip(taken["decode"], taken["job"], strict=True)]
+    return {
+        "shape": shape.name,
+        "points": n_points,
+        **{f"{mode}_points_per_s": round(value) for mode, value in rate.items()},
+        "job_of_bare": round(statistics.median(against_bare), 3),
+        "job_of_decode": round(statistics.median(against_decode), 3),
+    }
 
 
 def create(bootstrap: str, topic: str) -> None:
@@ -250,7 +230,7 @@ def create(bootstrap: str, topic: str) -> None:
 
 def show(rows: list[dict[str, object]], console: Console) -> None:
     """Print the table."""
-    table = Table(title="plain detect job, points a second (medians)")
+    table = Table(title="plain detect job, records a second (medians)")
     columns = ["shape", *[f"{mode}_points_per_s" for mode in MODES], "job_of_bare", "job_of_decode"]
     for column in columns:
         table.add_column(column.replace("_points_per_s", "").replace("_", " "), justify="right")
@@ -265,10 +245,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="rounds, medians are shown")
     parser.add_argument("--quick", action="store_true", help="a tenth of the points")
+    parser.add_argument("--only", default="", help="shapes whose name holds this text")
     parser.add_argument("--json", type=Path, help="write the rows there")
     parser.add_argument("--mode", choices=[*MODES, "river"], help=argparse.SUPPRESS)
     parser.add_argument("--bootstrap", help=argparse.SUPPRESS)
     parser.add_argument("--topic", help=argparse.SUPPRESS)
+    parser.add_argument("--shape", choices=list(SHAPES), help=argparse.SUPPRESS)
+    parser.add_argument("--artifact", default="", help=argparse.SUPPRESS)
     parser.add_argument("--n", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.mode:

@@ -1,7 +1,7 @@
-"""Edges and graphs on a real cluster, through a savepoint and a rescale, say what a calm run says.
+"""Events, edges and graphs on a real cluster, through a savepoint and a rescale, as in a calm run.
 
 Edges have a memory that no key owns, and graphs hold edges open: both are in a snapshot apart from
-the arrays of keys. Events have neither.
+the arrays of keys. Events have an artifact that keys start from.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from streamad.testing.flink_cluster import FlinkCluster
 from tests.contract.jobs import JUDGED, messages_of, sections_of
 
 
-@pytest.mark.parametrize("modality", ["edges", "graphs"])
+@pytest.mark.parametrize("modality", ["events", "edges", "graphs"])
 def test_parity_through_a_savepoint_and_a_rescale(
     modality, flink: FlinkCluster, pipeline, tmp_path
 ):

@@ -73,10 +73,13 @@ class PeerMemory(Memory):
         return sum(array.itemsize * int(np.prod(array.shape[1:])) for array in self._arrays())
 
     def reserve(self, n_slots: int) -> None:
-        """Make room for slots ``0 .. n_slots-1``, and a quarter more: of many keys it is much."""
+        """Make room for slots ``0 .. n_slots-1``.
+
+        Twice the room where it grows: pages of zeros are only addresses until they are written.
+        """
         if n_slots <= len(self):
             return
-        room = max(n_slots, len(self) + len(self) // 4, 16)
+        room = max(n_slots, 2 * len(self), 16)
         for name, array in zip(self.names, self._arrays(), strict=True):
             grown = np.zeros((room, *array.shape[1:]), dtype=array.dtype)
             grown[: len(array)] = array

@@ -21,7 +21,7 @@ from streamad.errors import ArtifactError, NotFittedError, TrainingError, Window
 from streamad.events.counts import ClosedForms, distinct
 from streamad.events.decades import Decades
 from streamad.events.members import Energies, Members, Ranks, sound
-from streamad.events.rows import EventRows
+from streamad.events.rows import Encoded, EventRows
 from streamad.events.vocabulary import UNKNOWN, Codes, Vocabulary, VocabularySize
 from streamad.records import Explanation
 
@@ -74,6 +74,7 @@ class RareEvents(ItemDetector[EventRows]):
     )
 
     calibrated = True
+    keeps_memory = True
 
     def __init__(
         self,
@@ -135,6 +136,13 @@ class RareEvents(ItemDetector[EventRows]):
         several = groups is not None and len(groups) > 0 and bool((groups != groups[0]).any())
         self._peers = self._learned_peers(items, groups) if several and groups is not None else {}
         return self
+
+    def prepared(self, items: EventRows, /) -> EventRows:
+        """Return events with their ids and hashes: scores, reasons and counts all need them."""
+        items = self._ordered(items)
+        codes = None if self._members is None else self._encoded(items)
+        made = Encoded(self._encoder, codes, self._hashed(items))
+        return EventRows(items.time_ms, items.fields, made)
 
     def score(
         self, items: EventRows, /, *, memory: Memory | None = None, slots: Ints | None = None
@@ -264,6 +272,9 @@ class RareEvents(ItemDetector[EventRows]):
         if self._members is None:
             msg = f"{self.info.name} has not been fitted"
             raise NotFittedError(msg)
+        ours = items.encoded
+        if ours is not None and ours.by is self._encoder and ours.codes is not None:
+            return ours.codes
         return self._members.vocabulary.encode(items)
 
     def _ordered(self, items: EventRows) -> EventRows:
@@ -287,12 +298,19 @@ class RareEvents(ItemDetector[EventRows]):
         share = np.zeros((0, 0), np.float32)
         if self._members is not None:
             vocabulary = self._members.vocabulary
-            rows = vocabulary.encode(items).astype(np.int64) + vocabulary.starts
+            rows = self._encoded(items).astype(np.int64) + vocabulary.starts
             # Many texts share a bucket; of one of them alone its share says nothing.
             share = np.where(vocabulary.single, self._members.closed.share, np.float32(0))[rows]
         return _own(memory).judge(self._hashed(items), slots, share)
 
+    @property
+    def _encoder(self) -> object:
+        """Return what ids and hashes depend on: another fit has other ones."""
+        return self if self._members is None else self._members.vocabulary
+
     def _hashed(self, items: EventRows) -> NDArray[np.uint64]:
+        if items.encoded is not None and items.encoded.by is self._encoder:
+            return items.encoded.hashes
         return hashes_of(items, None if self._members is None else self._members.vocabulary)
 
     def _learned_peers(self, items: EventRows, groups: Ints) -> Arrays:

@@ -12,6 +12,7 @@ from streamad.detectors.contract import Floats
 from streamad.events.counts import pairs_of
 from streamad.events.members import Members
 from streamad.events.rows import EventRows
+from streamad.events.tails import field_tails
 from streamad.events.vocabulary import UNKNOWN, Codes
 from streamad.records import Explanation, Part
 
@@ -19,35 +20,6 @@ MAX_TEXT: Final = 80
 """Characters of a value that are quoted."""
 UNUSUAL: Final = 0.1
 """A value whose tail probability, given the others, is less has an expected value beside it."""
-
-
-@dataclass(frozen=True, slots=True)
-class FieldTails:
-    """How likely each value is, given all others of its event.
-
-    p : float64 ``(n, m)``, mid-p: the share of values less likely, and half of those as likely
-    usual : int32 ``(n, m)``, the id of the most likely value
-    """
-
-    p: NDArray[np.float64]
-    usual: NDArray[np.int32]
-
-
-def field_tails(members: Members, codes: Codes) -> FieldTails:
-    """Return the mid-p-value of every field of encoded events ``(n, m)``.
-
-    ``p_i = sum_v P(v) [P(v) < P(a_i)] + sum_v P(v) [P(v) = P(a_i)] / 2``, ``P`` given the others.
-    """
-    p = np.ones(codes.shape)
-    usual = np.zeros(codes.shape, np.int32)
-    rows = np.arange(len(codes))
-    for field in range(codes.shape[1]):
-        odds = members.log_odds(codes, field)
-        own = odds[rows, codes[:, field]][:, None]
-        chance = np.exp(odds)
-        p[:, field] = (chance * (odds < own)).sum(axis=1) + 0.5 * (chance * (odds == own)).sum(1)
-        usual[:, field] = odds.argmax(axis=1)
-    return FieldTails(np.clip(p, 0, 1), usual)
 
 
 def explain_keys(items: EventRows, judged: Floats | None) -> list[Explanation]:
@@ -121,12 +93,14 @@ class Evidence:
 
     values : float64 ``(n, m)``, surprise above what is usual in that field
     pairs : float64 ``(n, n_pairs)``, ``-PMI`` where positive, and energy where positive
+    fields : the first and the second field of each pair, ``(n_pairs,)``
     seen : bool ``(n, n_pairs)``, the pair of values was seen in training
     due : float64 ``(n, n_pairs)``, ``log`` of the share of events that would have it by chance
     """
 
     values: NDArray[np.float64]
     pairs: NDArray[np.float64]
+    fields: tuple[NDArray[np.int64], NDArray[np.int64]]
     seen: NDArray[np.bool_]
     due: NDArray[np.float64]
 
@@ -146,6 +120,7 @@ class Evidence:
         return cls(
             values=values,
             pairs=np.maximum(excess, 0).mean(axis=2) + np.maximum(energy, 0),
+            fields=(first, second),
             seen=closed.pair_seen(vocabulary, codes),
             due=share[:, first] + share[:, second],
         )
@@ -153,8 +128,7 @@ class Evidence:
     def by_field(self, row: int) -> NDArray[np.float64]:
         """Return each field's part: its value's, and half of its pairs'."""
         parts: NDArray[np.float64] = self.values[row].copy()
-        first, second = pairs_of(len(parts))
-        for fields in (first, second):
+        for fields in self.fields:
             np.add.at(parts, fields, 0.5 * self.pairs[row])
         return parts
 
@@ -167,7 +141,7 @@ def _reason(members: Members, evidence: Evidence, codes: Codes, row: int, quoted
         kinds = {bool(vocabulary.numbers[field]) for field in new}
         how = "outside the range seen in training" if kinds == {True} else "not seen in training"
         return f"new value: {', '.join(quoted[field] for field in new[:3])} ({how})"
-    first, second = pairs_of(len(own))
+    first, second = evidence.fields
     unseen = np.flatnonzero(~evidence.seen[row])
     if len(unseen):
         # All pairs that are new are as surprising; the one that was due most often is named.
@@ -203,6 +177,8 @@ def _values(items: EventRows, row: int) -> tuple[dict[str, Part], list[str]]:
 
 def _short(value: str) -> str:
     """Return a value on one line, no longer than is read."""
+    if len(value) <= MAX_TEXT and value.isprintable() and "  " not in value:
+        return value.strip() or value
     line = " ".join(value.split()) if value.strip() else value
     shown = "".join(c if c.isprintable() else "?" for c in line)
     return shown if len(shown) <= MAX_TEXT else shown[: MAX_TEXT - 1] + "…"

@@ -76,11 +76,14 @@ def test_files_beside_the_weights_are_kept_and_checked(tmp_path: Path):
         load_artifact(tmp_path / "m")
 
 
-def test_saving_again_replaces_the_whole_artifact_and_leaves_nothing_behind(tmp_path: Path):
-    save_artifact(tmp_path / "m", fitted(), manifest(), files={"model.onnx": b"graph"})
-    save_artifact(tmp_path / "m", fitted(), manifest(licence="MIT"))
+def test_saving_again_replaces_the_whole_artifact_and_keeps_one_of_before(tmp_path: Path):
+    first = save_artifact(tmp_path / "m", fitted(), manifest(), files={"model.onnx": b"graph"})
+    second = save_artifact(tmp_path / "m", fitted(), manifest(licence="MIT"))
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [MANIFEST, WEIGHTS]
-    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+    assert load_manifest(tmp_path / ".m.previous") == first
+    save_artifact(tmp_path / "m", fitted(), manifest(licence="BSD"))
+    assert load_manifest(tmp_path / ".m.previous") == second
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".m.previous", "m"]
 
 
 def test_a_folder_that_is_no_artifact_is_never_overwritten(tmp_path: Path):

@@ -112,6 +112,7 @@ OTHERS: dict[str, Any] = {
     "detector.name": "knn_fused",
     "detector.artifact": "elsewhere",
     "detector.params": {"history": 256},
+    "detector.reload": "1m",
     "scoring.candidate": "1d",
     "scoring.exit": "1h",
     "scoring.min_windows": 16,
@@ -376,8 +377,10 @@ def test_state_is_kept_and_known_settings_come_back(path):
     assert config.under(CONFIG.decision_settings()) == CONFIG
     old, new = (DetectOperator(one, make_detector(one)) for one in (CONFIG, config))
     kept = snapshots.encode(fed(old), identity=old.identity)
-    assert snapshots.settings_of(kept) == CONFIG.decision_settings()
-    back = new.under(snapshots.settings_of(kept))
+    made = snapshots.made_by(kept)
+    assert made is not None
+    assert made.settings == CONFIG.decision_settings()
+    back = new.under(made.settings)
     state = back.new_state()
     snapshots.restore(state, kept, identity=new.identity)
     ours = new.adopt(state)
@@ -390,7 +393,7 @@ def test_settings_of_damaged_state_are_refused():
     op = DetectOperator(CONFIG, make_detector(CONFIG))
     with pytest.raises(StateError, match="settings that cannot be"):
         op.under({"series.silence": "for a while"})
-    assert snapshots.settings_of([b"nothing"]) == {}
+    assert snapshots.made_by([b"nothing"]) is None
 
 
 def _lies_in(path: str, one: str) -> bool:
