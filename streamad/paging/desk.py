@@ -20,10 +20,20 @@ from typing import Final
 from streamad.alerts.operator import AlertOperator
 from streamad.config import PipelineConfig
 from streamad.paging import wording
+from streamad.paging.answers import Answers
 from streamad.paging.budget import DAY_MS, GroupBudget, strength
 from streamad.paging.config import AlertingConfig
+from streamad.paging.likeness import traits_of
 from streamad.paging.linking import Linker
-from streamad.paging.records import Affected, Digest, Incident, IncidentState
+from streamad.paging.records import (
+    Affected,
+    Digest,
+    Feedback,
+    Incident,
+    IncidentState,
+    Silence,
+)
+from streamad.paging.silences import Silences
 from streamad.paging.state import MAX_INCIDENTS, DeskState, Life
 from streamad.records import UNKNOWN_MS, Alert, Finding, stable_id
 
@@ -64,6 +74,8 @@ class Desk:
         self.config = AlertingConfig.of(config) if isinstance(config, PipelineConfig) else config
         self._alerts = AlertOperator(self.config)
         self._linker = Linker(self.config.incidents)
+        self._silences = Silences(self.config.silences)
+        self._answers = Answers(self._enter)
 
     def new_state(self) -> DeskState:
         """Return a state without alerts."""
@@ -77,7 +89,7 @@ class Desk:
         out = DeskOutput()
         for finding, recorded_ms in findings:
             before_ms, state.clock_ms = state.clock_ms, max(state.clock_ms, recorded_ms)
-            judged = self._judge(state, finding)
+            judged = self._answers.judge(state, self._judge(state, finding))
             alerts = self._alerts.process(state.alerts, [(judged, recorded_ms)])
             out.alerts += alerts
             for alert in alerts:
@@ -85,6 +97,23 @@ class Desk:
             # By the log's clock alone, so that the size of batches changes nothing.
             if before_ms // SWEEP_MS != state.clock_ms // SWEEP_MS:
                 self._pass_time(state, out)
+        return out
+
+    def answer(
+        self, state: DeskState, answers: Sequence[tuple[Feedback | Silence, int]]
+    ) -> DeskOutput:
+        """Take what people answered, in the order of its log; see `streamad.paging.answers`.
+
+        answers : each with the time in ms its record was written to the log
+        """
+        out = DeskOutput()
+        for answer, recorded_ms in answers:
+            state.clock_ms = max(state.clock_ms, recorded_ms)
+            life = self._answers.take(state, answer)
+            if life is not None:
+                self._page(state, life)
+                self._send(state, life, "updated", out)
+        self._pass_time(state, out)
         return out
 
     def tick(self, state: DeskState, now_ms: int) -> DeskOutput:
@@ -136,6 +165,12 @@ class Desk:
             state.change_day(name, day)
         return name, budget
 
+    def _enter(self, state: DeskState, group: str, what: str, key: str) -> None:
+        """Write a line of a group's ledger."""
+        name, budget = self._budget(state, group)
+        budget.enter(what, key)
+        state.change_day(name, state.clock_ms // DAY_MS)
+
     # ------------------------------------------------------------------ what belongs together?
 
     def _attach(
@@ -156,6 +191,8 @@ class Desk:
             state.touch(life)
             return
         life.members[alert.id] = _affected(alert, known)
+        if alert.id == life.last.leader:
+            life.traits = traits_of(alert)
         if joined:
             life.last = replace(life.last, n_members=life.last.n_members + 1)
             life.past &= alert.past
@@ -188,6 +225,7 @@ class Desk:
             due=True,
             past=alert.past,
             soaking_until_ms=self._soaks_until(finding),
+            traits=traits_of(alert),
         )
         self._renew(state, life, out)
 
@@ -239,6 +277,7 @@ class Desk:
             n_open=life.n_open,
             causes=tuple(self._linker.causes(life)),
             links=leader.links,
+            alike=self._answers.n_dismissed(state, life),
         )
         return replace(made, summary=wording.summarise(made))
 
@@ -273,6 +312,8 @@ class Desk:
             return PAST
         if not kinds & set(self.config.budget.kinds):
             return KIND
+        if why := self._silences.against(state, life) or self._answers.against(state, life):
+            return why
         if state.clock_ms < life.soaking_until_ms:
             return SOAK
         if state.clock_ms < life.opened_clock_ms + self.config.incidents.hold:
@@ -281,6 +322,7 @@ class Desk:
 
     def _resolve(self, state: DeskState, life: Life, out: DeskOutput) -> None:
         self._send(state, life, "resolved", out)
+        self._answers.remember(state, life)
         state.close(life.last.id)
 
     # ------------------------------------------------------------------ time

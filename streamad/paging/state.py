@@ -10,6 +10,7 @@ from typing import Any, Final
 from streamad.alerts.state import AlertState
 from streamad.errors import StateError
 from streamad.paging.budget import GroupBudget
+from streamad.paging.notes import BOUNDS, check_note, kind_of
 from streamad.paging.records import Affected, Cause, Incident
 
 INCIDENT, BUDGET, DAY, NOTE = "incident/", "budget/", "day/", "note/"
@@ -19,7 +20,6 @@ MAX_INCIDENTS: Final = 10_000
 MAX_GROUPS: Final = 1_000
 """Groups with a budget of their own; further ones share that of the group `OTHERS`."""
 OTHERS: Final = "(others)"
-MAX_NOTES: Final = 10_000
 _DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 
@@ -29,7 +29,7 @@ class Life:
 
     due : the record does not hold all that is known; reported_ms, reported_peak : of the record;
     opened_clock_ms : the log's clock when it opened; quiet_ms : since when no member is open
-    (0: one is)
+    (0: one is); traits : what its leader is like (`streamad.paging.likeness`)
     """
 
     last: Incident
@@ -41,6 +41,7 @@ class Life:
     due: bool = False
     past: bool = False
     soaking_until_ms: int = 0
+    traits: dict[str, Any] = field(default_factory=dict)
 
     @property
     def n_open(self) -> int:
@@ -62,6 +63,7 @@ class DeskState:
     counts: Counter[str] = field(default_factory=Counter)
     _of_alert: dict[str, str] = field(default_factory=dict)
     _changed: dict[str, None] = field(default_factory=dict)
+    _kinds: dict[str, dict[str, None]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.alerts)
@@ -118,16 +120,20 @@ class DeskState:
 
     def put_note(self, name: str, note: dict[str, Any] | None) -> None:
         """Keep what people answered; None forgets it. The oldest goes where there are too many."""
-        if note is None:
-            self.notes.pop(name, None)
-        else:
-            self.notes.pop(name, None)
+        names = self._kinds.setdefault(kind_of(name), {})
+        self.notes.pop(name, None)
+        names.pop(name, None)
+        if note is not None:
             self.notes[name] = note
+            names[name] = None
         self._changed[NOTE + name] = None
-        while len(self.notes) > MAX_NOTES:
-            oldest = next(iter(self.notes))
-            del self.notes[oldest]
-            self._changed[NOTE + oldest] = None
+        while len(names) > BOUNDS[kind_of(name)]:
+            self.put_note(next(iter(names)), None)
+
+    def notes_of(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the notes of a kind with their names, the one written longest ago first."""
+        for name in self._kinds.get(kind, ()):
+            yield name, self.notes[name]
 
     # ------------------------------------------------------------------ in a compacted topic
 
@@ -189,6 +195,8 @@ class DeskState:
                 self._load_one(name, record)
             except _DAMAGED as error:
                 damaged[name] = f"{type(error).__name__}: {error}"
+        for name, note in sorted(self.notes.items(), key=lambda item: item[1]["at_ms"]):
+            self.put_note(name, note)
         self._changed.clear()
         return damaged
 
@@ -196,9 +204,8 @@ class DeskState:
         if name.startswith(INCIDENT):
             self.touch(_life_of(record))
         elif name.startswith(NOTE):
-            self.notes[name.removeprefix(NOTE)] = {
-                k: v for k, v in record.items() if k != "version"
-            }
+            own = name.removeprefix(NOTE)
+            self.notes[own] = check_note(own, record)
         elif name.startswith(BUDGET):
             self.budgets[name.removeprefix(BUDGET)] = GroupBudget.of_record(record)
         else:

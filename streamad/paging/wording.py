@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from streamad.paging.answers import ANSWERED
 from streamad.paging.budget import DAY_MS, OVERDRAWN, SPENT, GroupBudget
 from streamad.paging.config import AlertingConfig
 from streamad.paging.records import Digest, Incident
@@ -27,6 +28,9 @@ def summarise(incident: Incident) -> str:
         noun = "alert" if others == 1 else "alerts"
         where = f" of {incident.group}" if incident.group != leader.pipeline else ""
         text += f" [with {others} other {noun}{where}]"
+    if incident.alike:
+        noun = "incident" if incident.alike == 1 else "incidents"
+        text += f" [like {incident.alike} {noun} dismissed before]"
     return safe_text(text)
 
 
@@ -39,7 +43,10 @@ def digest(
         if day >= budget.digest_ms // DAY_MS and day < now_ms // DAY_MS:
             lines.update(one.ledger)
     totals = {what: n for what, n in lines.items() if "/" not in what}
-    withheld = {what: n for what, n in totals.items() if what not in (SPENT, OVERDRAWN)}
+    withheld = {
+        what: n for what, n in totals.items()
+        if what not in (SPENT, OVERDRAWN) and not what.startswith(ANSWERED)
+    }  # fmt: skip
     if not withheld:
         return None
     n = sum(withheld.values())
