@@ -15,7 +15,7 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.admin import KafkaAdminClient
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
-from connectors.kafka.assignor import CurrentOwnersAssignor
+from connectors.kafka.assignor import CurrentOwnersAssignor, TogetherAssignor
 from connectors.kafka.batches import guard
 from connectors.kafka.login import client_that_tells
 from streamad.errors import ConfigError
@@ -171,9 +171,17 @@ def member_id(environment: Mapping[str, str]) -> str:
 
 
 def group_consumer(
-    settings: KafkaSettings, *, group: str, member: str, max_poll_records: int
+    settings: KafkaSettings,
+    *,
+    group: str,
+    member: str,
+    max_poll_records: int,
+    together: bool = False,
 ) -> KafkaConsumer:
-    """Return a member of a consumer group: static, cooperative, reading committed."""
+    """Return a member of a consumer group: static, cooperative, reading committed.
+
+    together : partitions of equal number of all topics go to one member
+    """
     consumer = KafkaConsumer(
         **settings.client(),
         metrics_enabled=False,
@@ -181,7 +189,7 @@ def group_consumer(
         client_rack=settings.rack,
         group_id=group,
         group_instance_id=member,
-        partition_assignment_strategy=[CurrentOwnersAssignor],
+        partition_assignment_strategy=[TogetherAssignor if together else CurrentOwnersAssignor],
         session_timeout_ms=settings.session_timeout_ms,
         heartbeat_interval_ms=max(200, settings.session_timeout_ms // 5),
         # Recovery of a large shard happens between two polls.

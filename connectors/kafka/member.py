@@ -70,6 +70,8 @@ class KafkaMember:
         The consumer group, and the stable name of this process in it.
     topics : Sequence[str]
         The input.
+    together : bool
+        Whether partitions of equal number, of all topics, come to one member.
     stage : str
         What the member works on (detect, alert, rekey), for its metrics.
     timeout_ms : int
@@ -85,6 +87,7 @@ class KafkaMember:
         topics: Sequence[str],
         stage: str,
         max_poll_records: int = 20_000,
+        together: bool = False,
         timeout_ms: int = 10_000,
         telemetry: Telemetry | None = None,
         fault: Fault = no_fault,
@@ -114,7 +117,11 @@ class KafkaMember:
             self.log.close()
             raise
         self._consumer = group_consumer(
-            settings, group=group, member=member, max_poll_records=max_poll_records
+            settings,
+            group=group,
+            member=member,
+            max_poll_records=max_poll_records,
+            together=together,
         )
         self._consumer.subscribe(topics=self._topics, listener=_Listener(self))
 

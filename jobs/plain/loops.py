@@ -15,6 +15,7 @@ from connectors.telemetry import DETECT_COUNTS
 from jobs.build import build_detect
 from jobs.offline.replay import codec_of
 from streamad.config import PipelineConfig
+from streamad.paging.config import AlertingConfig
 from streamad.paging.desk import Desk
 from streamad.ports import Decoder, Fault, Log, SnapshotStore, Telemetry, no_fault
 from streamad.runtime.alert import AlertLoop
@@ -41,14 +42,15 @@ def _member(
     telemetry: Telemetry | None,
     fault: Fault,
 ) -> KafkaMember:
-    """Return the member of a role: alert reads findings, the others the input."""
+    """Return the member of a role: alert reads findings and feedback, the others the input."""
     reads_findings = role == "alert"
     return KafkaMember(
         settings,
         group=group_of(config, role),
         member=name,
         stage=role,
-        topics=[config.topic("findings")] if reads_findings else config.input.topics,
+        topics=AlertingConfig.of(config).read if reads_findings else config.input.topics,
+        together=reads_findings,
         max_poll_records=FINDINGS_A_POLL if reads_findings else config.delivery.max_poll_records,
         timeout_ms=config.delivery.transaction_timeout,
         telemetry=telemetry,

@@ -76,7 +76,8 @@ class TopicWatch:
         known = [there[topic][0] for topic in inputs if topic in there]
         self._partitions = max([self._partitions, *known])
         gone = [topic for topic in inputs if topic not in there]
-        outputs = output_topics(self._config, self._partitions)
+        known_findings = there.get(self._config.topic("findings"), (1, ""))[0]
+        outputs = output_topics(self._config, self._partitions, findings=known_findings)
         missing = [topic for topic in outputs if topic.name not in there]
         self._lost([*gone, *(topic.name for topic in missing)])
         if missing:

@@ -25,11 +25,17 @@ _MONTH = {"retention.ms": str(35 * 86_400_000)}
 _WEEK = {"retention.ms": str(7 * 86_400_000)}
 
 
-def output_topics(config: PipelineConfig, partitions: int) -> list[Topic]:
-    """Return the topics a pipeline writes to; ``partitions``: the most any of its inputs has."""
-    findings = config.topic("findings")
+def output_topics(config: PipelineConfig, partitions: int, *, findings: int = 1) -> list[Topic]:
+    """Return the topics of a pipeline besides its inputs.
+
+    partitions : the most any of its inputs has; findings : those of its findings topic, if it is
+    there: a desk needs as many of feedback
+    """
+    n_findings, findings_topic = findings, config.topic("findings")
+    feedback = AlertingConfig.of(config).topic("feedback")
     made = [
-        Topic(name=findings, configs=_WEEK),
+        Topic(name=findings_topic, configs=_WEEK),
+        Topic(name=feedback, partitions=n_findings, configs=_MONTH),
         Topic(name=config.topic("alerts"), configs={"cleanup.policy": "compact,delete", **_WEEK}),
         Topic(
             name=AlertingConfig.of(config).topic("incidents"),
@@ -37,7 +43,10 @@ def output_topics(config: PipelineConfig, partitions: int) -> list[Topic]:
         ),
         Topic(name=config.topic("scores"), partitions=partitions, configs=_WEEK),
         Topic(name=state_topic(config), configs=_COMPACTED),
-        Topic(name=config.output.dead_letters.format(topic=findings), configs=_WEEK),
+        *(
+            Topic(name=config.output.dead_letters.format(topic=topic), configs=_WEEK)
+            for topic in (findings_topic, feedback)
+        ),
     ]
     if config.delivery.snapshot_store == "topic":
         made.append(Topic(name=config.topic("state"), partitions=partitions, configs=_COMPACTED))
@@ -66,6 +75,7 @@ def create_topics(config: PipelineConfig, settings: KafkaSettings) -> list[str]:
         msg = f"there is no topic {', '.join(missing)} on this cluster; see input.topics"
         raise ConfigError(msg)
     partitions = max(found[topic] for topic in config.input.topics)
-    wanted = [topic for topic in output_topics(config, partitions) if topic.name not in found]
+    outputs = output_topics(config, partitions, findings=found.get(config.topic("findings"), 1))
+    wanted = [topic for topic in outputs if topic.name not in found]
     make_topics(settings, wanted)
     return [topic.name for topic in wanted]

@@ -182,6 +182,11 @@ class AlertingConfig(Section):
         given: str | None = self.feedback if role == "feedback" else getattr(self.output, role)
         return given or f"streamad.{self.name}.{role}"
 
+    @property
+    def read(self) -> tuple[str, ...]:
+        """Return the topics that the desk reads."""
+        return (*self.findings, self.topic("feedback"))
+
     def state_checksum(self) -> str:
         """Return a checksum over what open alerts are bound to.
 
