@@ -88,6 +88,7 @@ class Answers:
         if life is not None:
             whole = life.last.id == answer.subject or len(life.members) == 1
             life.last = _answered(life.last, answer, whole=whole)
+            life.n_answered = len(life.members) if whole else life.n_answered
         return life
 
     def _about(
@@ -183,7 +184,9 @@ class Answers:
 
     def against(self, state: DeskState, life: Life) -> str:
         """Return what answers have against a page; empty: nothing."""
-        if life.last.verdict in ("expected", "false_positive"):
+        verdict = life.last.verdict in ("expected", "false_positive")
+        # What has joined since, nobody has answered to.
+        if verdict and len(life.members) <= life.n_answered:
             return EXPECTED if life.last.verdict == "expected" else DISMISSED_BEFORE
         now_ms, tenant = state.clock_ms, life.last.tenant
         for member in life.members.values():

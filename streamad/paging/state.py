@@ -29,7 +29,8 @@ class Life:
 
     due : the record does not hold all that is known; reported_ms, reported_peak : of the record;
     opened_clock_ms : the log's clock when it opened; quiet_ms : since when no member is open
-    (0: one is); traits : what its leader is like (`streamad.paging.likeness`)
+    (0: one is); traits : what its leader is like (`streamad.paging.likeness`);
+    n_answered : members it had when its verdict was given
     """
 
     last: Incident
@@ -42,6 +43,7 @@ class Life:
     past: bool = False
     soaking_until_ms: int = 0
     traits: dict[str, Any] = field(default_factory=dict)
+    n_answered: int = 0
 
     @property
     def n_open(self) -> int:

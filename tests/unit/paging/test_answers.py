@@ -168,6 +168,15 @@ def test_a_verdict_on_one_alert_of_many_is_none_on_the_incident():
     assert "series/default/web-1/cpu" not in stage.state.notes
 
 
+def test_what_joins_a_dismissed_incident_later_still_pages():
+    stage = Stage(incidents={"gap": "1m", "hold": "5m"})
+    (opened,) = stage.find(finding())
+    stage.answer(opened.id, "false_positive")
+    assert stage.desk.tick(stage.state, NOON + 10 * MINUTE).incidents == []
+    joined = stage.find(finding("e2", key="web-1/mem", window_end_ms=NOON + 11 * MINUTE))
+    assert (joined[-1].id, joined[-1].paged_ms) == (opened.id, NOON + 11 * MINUTE)
+
+
 def test_an_answer_of_another_tenant_changes_nothing_of_ours():
     stage = Stage()
     (opened,) = stage.find(finding())
