@@ -52,6 +52,7 @@ def made() -> dict[Path, str]:
     "name",
     [
         "README.md",
+        "docs/asyncapi.yaml",
         *(f"docs/{n}.md" for n in ("alerts", "cli", "detectors", "flink", "metrics", "pipeline")),
     ],
 )
