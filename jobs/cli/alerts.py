@@ -174,6 +174,22 @@ def silence(  # noqa: PLR0913 - one argument an option
     )
 
 
+@alerts.command(
+    epilog=examples(
+        "streamad alerts answers pipeline.yaml > answers.jsonl",
+        "streamad fit knn week.jsonl --pipeline pipeline.yaml --feedback answers.jsonl -o models/k",
+    )
+)
+def answers(file: File) -> None:
+    """Print the answers as JSON lines: series, begin, end, verdict; 'fit --feedback' reads them.
+
+    Incidents are known for 35 days, single alerts for 7: keep the file, and append to it.
+    """
+    from jobs.desk.commands import export
+
+    export(file)
+
+
 budget = typer.Typer(help="Show the page budgets.", no_args_is_help=True)
 
 

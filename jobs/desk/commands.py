@@ -17,6 +17,7 @@ from jobs.desk.reading import (
     Board,
     alerting_of,
     alerts_of,
+    answered,
     board,
     matching,
     opened,
@@ -98,6 +99,17 @@ def show(file: Path, name: str, *, to_json: bool) -> None:
         showing.out([showing.json_line(told)])
         return
     showing.out(showing.told(incident, alerts, answers, similar))
+
+
+def export(file: Path) -> None:
+    """Print the answers with the series and times they are about, as JSON lines."""
+    config = alerting_of(file)
+    with opened(config) as log:
+        found = board(log, config)
+        alerts = alerts_of(log, config, set(found.answers))
+    lines = [showing.json_line(one) for one in answered(found, alerts)]
+    showing.out(lines)
+    say(f"{len(lines)} answers on series, to {len(found.answers)} incidents and alerts")
 
 
 def acknowledge(

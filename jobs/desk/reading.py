@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from streamad.errors import ConfigError
 from streamad.paging.budget import GroupBudget
 from streamad.paging.config import AlertingConfig, load_alerting
 from streamad.paging.desk import Desk
-from streamad.paging.records import Feedback, Incident, Silence
+from streamad.paging.records import Affected, Feedback, Incident, Silence
 from streamad.ports import Log, Source
 from streamad.records import Alert
 
@@ -175,3 +175,33 @@ def budgets_of(log: Log, config: AlertingConfig) -> dict[str, list[GroupBudget]]
         for group, budget in state.budgets.items():
             found.setdefault(group, []).append(budget)
     return found
+
+
+def answered(found: Board, alerts: Mapping[str, Alert]) -> Iterator[dict[str, Any]]:
+    """Yield the last answer to each subject with the series and the time that it is about.
+
+    alerts : of those answered alone, where no incident shows them
+    """
+    members = {m.alert: m for one in found.incidents.values() for m in one.members}
+    for subject, answers in found.answers.items():
+        last = max(answers, key=lambda one: one.time_ms)
+        incident = found.incidents.get(subject)
+        about: Iterable[Affected | Alert]
+        if incident is not None:
+            about = incident.members
+        else:
+            about = [one for one in (members.get(subject), alerts.get(subject)) if one][:1]
+        for one in about:
+            yield {
+                "verdict": last.verdict,
+                "key": one.key,
+                "began_ms": one.began_ms,
+                "until_ms": one.until_ms,
+                "group": one.group,
+                "pipeline": one.pipeline,
+                "detector": one.detector,
+                "subject": subject,
+                "by": last.by,
+                "time_ms": last.time_ms,
+                "comment": last.comment,
+            }

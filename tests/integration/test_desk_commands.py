@@ -98,6 +98,8 @@ def test_a_page_is_followed_shown_answered_and_silenced(site: Site, capsys):
     assert "answered   false_positive ann" in shown
     assert " ann  false positive  x" in shown
     assert "cpu   97        12        100 %" in shown
+    (answer,) = map(json.loads, run(site, capsys, "alerts", "answers").splitlines())
+    assert (answer["key"], answer["verdict"]) == ("web-1", "false_positive")
     silences = run(site, capsys, "alerts", "silence")
     assert 'host=~"web-.*"' in silences
     run(site, capsys, "alerts", "silence", "--end", silences.splitlines()[1].split()[0])
