@@ -176,18 +176,24 @@ def silence(  # noqa: PLR0913 - one argument an option
 
 @alerts.command(
     epilog=examples(
-        "streamad alerts answers pipeline.yaml > answers.jsonl",
+        "streamad alerts answers pipeline.yaml -o answers.jsonl",
         "streamad fit knn week.jsonl --pipeline pipeline.yaml --feedback answers.jsonl -o models/k",
     )
 )
-def answers(file: File) -> None:
-    """Print the answers as JSON lines: series, begin, end, verdict; 'fit --feedback' reads them.
+def answers(
+    file: File,
+    *,
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="The file to write; '-': print it.")
+    ] = "-",
+) -> None:
+    """Write the answers as JSON lines: series, begin, end, verdict; 'fit --feedback' reads them.
 
     Incidents are known for 35 days, single alerts for 7: keep the file, and append to it.
     """
     from jobs.desk.commands import export
 
-    export(file)
+    export(file, out=out)
 
 
 budget = typer.Typer(help="Show the page budgets.", no_args_is_help=True)

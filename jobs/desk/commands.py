@@ -101,14 +101,17 @@ def show(file: Path, name: str, *, to_json: bool) -> None:
     showing.out(showing.told(incident, alerts, answers, similar))
 
 
-def export(file: Path) -> None:
-    """Print the answers with the series and times they are about, as JSON lines."""
+def export(file: Path, *, out: str) -> None:
+    """Write the answers with the series and times they are about, as JSON lines."""
     config = alerting_of(file)
     with opened(config) as log:
         found = board(log, config)
         alerts = alerts_of(log, config, set(found.answers))
     lines = [showing.json_line(one) for one in answered(found, alerts)]
-    showing.out(lines)
+    if out == "-":
+        showing.out(lines)
+    else:
+        Path(out).write_text("".join(f"{line}\n" for line in lines), "utf-8")
     say(f"{len(lines)} answers on series, to {len(found.answers)} incidents and alerts")
 
 
