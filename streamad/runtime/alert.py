@@ -237,11 +237,14 @@ class AlertLoop(Loop[_Part]):
             )
             self._telemetry.count("input_offset_out_of_range_total", topic=source.topic)
             position = first
-        table = self._tables.get(source.partition) or self._load(source.partition)
+        known = self._tables.get(source.partition)
+        table = known or self._load(source.partition)
         part = _Part(source=source, table=table, position=position, dirty=done is None)
         if done is not None and source.topic in self._config.findings:
             self._discard(part, read_note(done.note).get("settings", self._settings))
         now_s = self._clock.seconds()
+        if known is None:
+            self._catch_up(part)
         self._ends.heard(source, now_s)
         self._tables[source.partition] = table
         self.parts[source] = part
@@ -251,6 +254,22 @@ class AlertLoop(Loop[_Part]):
         logger.info(
             "%s resumes at offset %d with %d open alerts", source, position, len(table.state)
         )
+
+    def _catch_up(self, part: _Part) -> None:
+        """Take the answers given while nobody was at work, before the findings of that time.
+
+        A silence must not come after what it was given for. They are read once more in their turn,
+        which changes nothing: answers are known by their id.
+        """
+        source = Source(self._config.topic("feedback"), part.source.partition)
+        log = self._member.log
+        if source not in (bounds := log.bounds(source.topic)):
+            return
+        first, after = bounds[source]
+        done = self._member.committed(source)
+        for messages in log.read(source, max(first, done.offset if done else first), after):
+            answers, _ = self._records.answers(messages)
+            self._keep(part, self._desk.answer(part.table.state, answers))
 
     def _load(self, partition: int) -> _Table:
         """Return the desk of a partition number as its last owner left it."""

@@ -154,3 +154,14 @@ def test_a_program_resumes_where_it_was(site: Site):
     # It died with its last batch in hand: that comes again, and nothing is left out.
     again = next(subscribe(site.settings, [topic], group=group, start="earliest"))
     assert again.offset in seen
+
+
+@pytest.mark.parametrize("words", [["list"], ["tail", "--no-follow"], ["silence"], ["answers"]])
+def test_topics_that_are_not_there_are_named(kafka, tmp_path, monkeypatch, capsys, words):
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka.bootstrap)
+    file = tmp_path / "p.yaml"
+    file.write_text("name: nobody\ninput: {topics: nothing}\n")
+    assert cli.main(["alerts", words[0], str(file), *words[1:]]) == 2
+    assert "there is no topic streamad.nobody." in capsys.readouterr().err
+    assert cli.main(["budget", "show", str(file)]) == 2
+    assert "there is no topic streamad.nobody.alert-state" in capsys.readouterr().err

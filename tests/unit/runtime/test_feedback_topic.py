@@ -119,3 +119,13 @@ def test_findings_that_are_no_answers_have_no_effect_there():
     job.write(FEEDBACK, finding("e1"))
     job.work()
     assert job.incidents() == []
+
+
+def test_a_silence_given_while_nobody_was_at_work_comes_before_the_findings_of_that_time():
+    job = Job()
+    job.write(FINDINGS, finding("e1"))
+    silence = Silence(id="s", name="release", matchers=(), starts_ms=0,
+                      ends_ms=NOON + 60_000, by="ann", time_ms=NOON)  # fmt: skip
+    job.write(FEEDBACK, silence)
+    job.work()
+    assert [one.withheld for one in job.incidents()] == ["silence: release"]
