@@ -132,7 +132,7 @@ class AlertingConfig(Section):
     """How much may page."""
     incidents: IncidentsConfig = IncidentsConfig()
     """What belongs together."""
-    silences: tuple[SilenceConfig, ...] = ()
+    silences: tuple[SilenceConfig, ...] = Field(default=(), max_length=100)
     """When nothing pages: maintenance, calendars."""
     feedback: str | None = None
     """The topic of what people answered; default ``streamad.<name>.feedback``."""

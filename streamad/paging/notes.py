@@ -17,7 +17,7 @@ BOUNDS: Final[Mapping[str, int]] = {
     SERIES: 10_000,
     PAST: 2_000,
     DISMISSED: 1_000,
-    SILENCE: 500,
+    SILENCE: 100,
 }
 """Most notes of a kind; the one written longest ago goes first."""
 _FIELDS: Final[Mapping[str, Mapping[str, type | tuple[type, ...]]]] = {

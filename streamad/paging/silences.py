@@ -8,7 +8,8 @@ whole: such an event is often found a little later.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 from streamad.paging.matchers import Matcher, fits, parse_matchers
 from streamad.paging.notes import SILENCE
@@ -16,7 +17,9 @@ from streamad.paging.records import Affected
 from streamad.paging.state import DeskState, Life
 from streamad.paging.times import SilenceConfig, Times
 
-SILENCED = "silence"
+SILENCED: Final = "silence"
+MAX_REMEMBERED: Final = 100_000
+"""Alerts of which it is remembered which silences match: matchers are looked at once an alert."""
 
 
 class InForce(Protocol):
@@ -27,33 +30,67 @@ class InForce(Protocol):
         ...
 
 
-Named = tuple[str, tuple[Matcher, ...], InForce]
+@dataclass(frozen=True, slots=True)
+class _Silence:
+    """A silence; tenant : the one it is of, None: of all."""
+
+    name: str
+    matchers: tuple[Matcher, ...]
+    times: InForce
+    tenant: str | None = None
+
+    def holds(self, member: Affected, now_ms: int) -> bool:
+        times = self.times
+        return times.active(now_ms) or (
+            times.active(member.began_ms) and times.active(member.until_ms)
+        )
+
+
+@dataclass(slots=True)
+class _Known:
+    """What a state's silences are, and which of them match an alert."""
+
+    version: tuple[tuple[str, int], ...]
+    silences: list[_Silence]
+    matching: dict[str, tuple[_Silence, ...]] = field(default_factory=dict)
 
 
 class Silences:
     """The silences of an alerting file, and those in the state of a desk."""
 
     def __init__(self, configs: Sequence[SilenceConfig]) -> None:
-        self._own: list[Named] = [
-            (one.name, parse_matchers(one.matchers), Times(one)) for one in configs
+        self._own = [
+            _Silence(one.name, parse_matchers(one.matchers), Times(one)) for one in configs
         ]
 
     def against(self, state: DeskState, life: Life) -> str:
         """Return ``silence: NAME`` where all alerts of an incident are silent, else nothing."""
-        given: list[Named] = [
-            (str(note["name"]), _matchers(note), _Once(note["starts_ms"], note["ends_ms"]))
-            for _, note in state.notes_of(SILENCE)
-            if note["ends_ms"] > life.last.began_ms and note.get("tenant") == life.last.tenant
-        ]
-        every = [*self._own, *given]
-        if not every:
+        known = self._known(state)
+        if not known.silences:
             return ""
-        names = [_of(every, member, state.clock_ms) for member in life.members.values()]
-        if not all(names):
-            return ""
-        name = _of(every, life.members[life.last.leader], state.clock_ms)
+        tenant, now_ms = life.last.tenant, state.clock_ms
+        for member in life.members.values():
+            if not _name_of(known, member, tenant, now_ms):
+                return ""
+        name = _name_of(known, life.members[life.last.leader], tenant, now_ms)
         # The name of a ledger's line must not hold a slash: it parts the line from its series.
         return f"{SILENCED}: {name.replace('/', ' ')}"
+
+    def _known(self, state: DeskState) -> _Known:
+        version = tuple((name, note["at_ms"]) for name, note in state.notes_of(SILENCE))
+        known = state.scratch.get(SILENCED)
+        if not isinstance(known, _Known) or known.version != version:
+            given = [
+                _Silence(
+                    name=str(note["name"]),
+                    matchers=parse_matchers(tuple(map(str, note["matchers"]))),
+                    times=_Once(note["starts_ms"], note["ends_ms"]),
+                    tenant=str(note["tenant"]),
+                )
+                for _, note in state.notes_of(SILENCE)
+            ]
+            known = state.scratch[SILENCED] = _Known(version, [*self._own, *given])
+        return known
 
 
 class _Once:
@@ -67,18 +104,15 @@ class _Once:
         return self._starts_ms <= at_ms < self._ends_ms
 
 
-def _of(silences: Sequence[Named], member: Affected, now_ms: int) -> str:
+def _name_of(known: _Known, member: Affected, tenant: str, now_ms: int) -> str:
     """Return the name of the silence of an alert, empty where it has none."""
-    for name, matchers, times in silences:
-        if not fits(matchers, member):
-            continue
-        if times.active(now_ms) or (
-            times.active(member.began_ms) and times.active(member.until_ms)
-        ):
-            return name
-    return ""
-
-
-def _matchers(note: dict[str, object]) -> tuple[Matcher, ...]:
-    given = note["matchers"]
-    return parse_matchers(tuple(map(str, given)) if isinstance(given, list) else ())
+    matching = known.matching.get(member.alert)
+    if matching is None:
+        if len(known.matching) >= MAX_REMEMBERED:
+            known.matching.clear()
+        matching = known.matching[member.alert] = tuple(
+            one
+            for one in known.silences
+            if one.tenant in (None, tenant) and fits(one.matchers, member)
+        )
+    return next((one.name for one in matching if one.holds(member, now_ms)), "")

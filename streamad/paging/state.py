@@ -55,7 +55,8 @@ class Life:
 class DeskState:
     """Alerts, incidents and budgets of the tenants of one partition of the findings.
 
-    notes : what people answered, by the subject it is about, as JSON-ready values
+    notes : what people answered, by the subject it is about, as JSON-ready values; scratch : what
+    can be found again from the rest, and is not kept
     """
 
     alerts: AlertState = field(default_factory=AlertState)
@@ -63,6 +64,7 @@ class DeskState:
     budgets: dict[str, GroupBudget] = field(default_factory=dict)
     notes: dict[str, dict[str, Any]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    scratch: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _of_alert: dict[str, str] = field(default_factory=dict)
     _changed: dict[str, None] = field(default_factory=dict)
     _kinds: dict[str, dict[str, None]] = field(default_factory=dict)

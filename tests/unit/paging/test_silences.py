@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,8 @@ from streamad.paging.config import AlertingConfig, load_alerting
 from streamad.paging.desk import Desk
 from streamad.paging.matchers import parse_matcher
 from streamad.paging.times import SilenceConfig, Times
+from tests.machine import least_cpu_s
+from tests.unit.paging.test_answers import NOON, Stage, finding
 
 BERLIN = ZoneInfo("Europe/Berlin")
 MINUTE = 60_000
@@ -188,6 +191,23 @@ def test_no_expression_takes_long():
     with pytest.raises(ValueError, match="RE2"):
         parse_matcher('a=~"(?:(?:(?:a{900}){900}){900})"')
     assert time.process_time() - began < 5
+
+
+def test_many_silences_take_no_time_where_many_incidents_are_open():
+    """Matchers are looked at once an alert; each second only those silences that match."""
+    silences = [
+        {"name": f"s{n}", "matchers": [f'key=~"db-{n}-.*"'], "hours": "00:00-23:59"}
+        for n in range(99)
+    ]
+    stage = Stage(silences=[*silences, {"name": "all", "hours": "00:00-23:59"}])
+    for n in range(300):
+        stage.find(finding(f"e{n}", key=f"k{n}", entity={"host": f"k{n}"}, group=f"g{n}"))
+    assert len(stage.state.incidents) == 300
+    stage.desk.tick(stage.state, NOON + 20_000)
+    work = itertools.count(21_000, 1_000)
+    spent_s = least_cpu_s(lambda: stage.desk.tick(stage.state, NOON + next(work)), allowed_s=0.1)
+    assert spent_s < 0.1
+    assert {life.last.withheld for life in stage.state.incidents.values()} == {"silence: all"}
 
 
 def test_a_silence_without_an_end_and_other_mistakes_are_told_with_their_line(tmp_path: Path):
