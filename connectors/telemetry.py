@@ -122,6 +122,7 @@ _TABLE = (
     _gauge("incident_open", "Incidents that are open now."),
     _counter("page_pages_total", "Incidents that paged."),
     _counter("page_overdrawn_total", "Of these, those for which the budget had nothing left."),
+    _counter("feedback_answers_total", "Answers and silences of the feedback topic.", "verdict"),
     _counter("page_withheld_total", "Incidents that did not page.", "reason"),
     _counter(
         "page_sent_total",

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from connectors.files import ROW_MS
 from jobs.build import check_detector, detector_info, make, records_of
@@ -24,9 +25,11 @@ from jobs.offline.replay import joined, read_file
 from jobs.offline.score import Scored, describe, fit_table, pipeline_for, score_table
 from jobs.offline.tables import Table, check_output, check_plot, read_table, write_table
 from jobs.settings import environment, kafka_settings
-from streamad.artifacts import load_manifest, save_artifact
+from streamad.artifacts import Manifest, load_manifest, save_artifact
 from streamad.config import load_pipeline
 from streamad.errors import ConfigError
+from streamad.records import RecordBatch
+from streamad.training.answers import Period, left_out, read_periods
 from streamad.training.fit import Fitted, fit_detector, rows_of
 from streamad.training.items import fit_items
 
@@ -192,8 +195,13 @@ def fit_file(  # noqa: PLR0913 - one argument an option, all by keyword
     licence: str,
     asked: Asked | None = None,
     labels: Path | None = None,
+    feedback: Path | None = None,
 ) -> None:
-    """Fit a detector on a file and write the artifact; asked : as `score_file` has it."""
+    """Fit a detector on a file and write the artifact; asked : as `score_file` has it.
+
+    feedback : answers whose periods are not learned as ordinary
+    """
+    periods = [] if feedback is None else read_answers(feedback)
     facts = {
         "licence": licence,
         "created": now_text(),
@@ -203,8 +211,11 @@ def fit_file(  # noqa: PLR0913 - one argument an option, all by keyword
         if columns or time or key or joint or size or params:
             msg = "--pipeline sets columns, time, key, joint, size and params; give it alone"
             raise ConfigError(msg)
-        fitted = _fit_for_pipeline(detector, train, pipeline, facts)
+        fitted = _fit_for_pipeline(detector, train, pipeline, facts, periods)
     elif (records := records_of(detector)) != "signals":
+        if periods:
+            msg = "--feedback needs --pipeline here: it names series as the pipeline does"
+            raise ConfigError(msg)
         given = asked or Asked()
         said = replace(given, fields=given.fields or columns, key=key, time=time)
         if detector_info(detector).modality == "graphs":
@@ -216,11 +227,16 @@ def fit_file(  # noqa: PLR0913 - one argument an option, all by keyword
     else:
         table = read_table(train, columns=columns, time=time, key=key, joint=joint)
         _tell_reading(table, train)
+        if periods:
+            table = replace(table, usable=table.usable & ~_answered(table.batch, periods))
         config = pipeline_for(table, detector=detector, params=params, size=size)
         check_detector(config)
         with status(f"fitting {detector}") as tell:
             fitted = fit_table(table, config, facts=facts, progress=tell)
-    manifest = save_artifact(out, fitted.detector, fitted.manifest, seeds=fitted.seeds)
+    _report_fit(save_artifact(out, fitted.detector, fitted.manifest, seeds=fitted.seeds), out)
+
+
+def _report_fit(manifest: Manifest, out: str) -> None:
     tail = "its default tail" if manifest.tail is None else "a tail measured out of sample"
     what = f"{manifest.trained.windows:,} {detector_info(manifest.detector).modality}"
     if manifest.records == "signals":
@@ -231,8 +247,28 @@ def fit_file(  # noqa: PLR0913 - one argument an option, all by keyword
     )
 
 
+def read_answers(file: Path) -> list[Period]:
+    """Return the answers of a file of JSON lines, as ``streamad alerts answers`` writes it."""
+    try:
+        return read_periods(file.read_bytes().splitlines(), name=str(file))
+    except OSError as error:
+        msg = f"{file}: cannot be read ({error.strerror}); give a file of 'streamad alerts answers'"
+        raise ConfigError(msg) from error
+
+
+def _answered(batch: RecordBatch[Any], periods: Sequence[Period]) -> NDArray[np.bool_]:
+    """Return the rows that are not ordinary by what people answered, and report how many."""
+    rows = left_out(batch, periods)
+    say(f"--feedback: {int(rows.sum())} of {len(rows)} rows are anomalous and are not learned")
+    return rows
+
+
 def _fit_for_pipeline(
-    detector: str, train: Path, pipeline: Path, facts: Mapping[str, str]
+    detector: str,
+    train: Path,
+    pipeline: Path,
+    facts: Mapping[str, str],
+    periods: Sequence[Period],
 ) -> Fitted:
     config = load_pipeline(pipeline, environment=environment())
     if config.detector.name != detector:
@@ -244,17 +280,21 @@ def _fit_for_pipeline(
     account = Account()
     for part in parts:
         account.reject(part.rejected)
+    batches: list[Any] = [part.batch for part in parts]
+    if periods:
+        whole = joined(batches)
+        batches = [rows_of(whole, np.flatnonzero(~_answered(whole, periods)))]
     for note in (*notes, *([account.rejections()] if account.rejected else [])):
         say(note)
     with status(f"fitting {detector}") as tell:
         if detector_info(detector).modality == "graphs":
-            batch = joined([part.batch for part in parts])
+            batch = joined(batches)
             return fit_graphs_for(config, batch, facts=facts, progress=tell)
         fit: Any = fit_detector if config.input.records == "signals" else fit_items
         fitted: Fitted = fit(
             lambda chosen: make(detector, size=chosen, params=config.detector.params),
             config,
-            joined([part.batch for part in parts]),
+            joined(batches),
             facts=facts,
             progress=tell,
         )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from streamad.paging.records import Digest, Incident
+from streamad.paging.records import Digest, Feedback, Incident, Silence
 from streamad.records import Alert, Decoded, Finding, RecordBatch, Rejected, ScoreBatch
 
 
@@ -201,6 +201,12 @@ class AlertRecords(Protocol):
 
     def findings(self, messages: Messages) -> tuple[list[tuple[Finding, int]], list[Rejected]]:
         """Return findings with the time their record was written, and what is no finding."""
+        ...
+
+    def answers(
+        self, messages: Messages
+    ) -> tuple[list[tuple[Feedback | Silence, int]], list[Rejected]]:
+        """Return what people answered, as `findings` does."""
         ...
 
     def alerts(self, alerts: Sequence[Alert]) -> list[Outgoing]:

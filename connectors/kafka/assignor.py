@@ -10,6 +10,7 @@ comes from (as Java's client does since KIP-792), and only the newest counts.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -40,49 +41,50 @@ class CurrentOwnersAssignor(CooperativeStickyAssignor):  # type: ignore[misc]
 
     def assign(self, cluster: Any, members: Sequence[Any]) -> dict[str, Any]:
         """Return the assignment of each member id, by the claims that still hold."""
-        _drop_old_claims(members)
+        _believe_newest(members)
         assignment: dict[str, Any] = super().assign(cluster, members)
         return assignment
 
 
 class TogetherAssignor(CurrentOwnersAssignor):
-    """Partitions of equal number go to one member, whatever topic they are of.
+    """Partitions of equal number, of all topics, go to one member: what one desk has to see.
 
-    What several topics hold of one tenant has the same partition number in each; whoever decides
-    over a tenant needs all of it. The partitions of one topic (that with the most; among those the
-    first by name) are placed as ever, and the others follow.
+    One topic, that with most partitions, is dealt with as ever, and the others follow it; further
+    partitions of a topic than that has go by the remainder. Whatever another member still owns is
+    given once it was let go.
     """
 
     def assign(self, cluster: Any, members: Sequence[Any]) -> dict[str, Any]:
         """Return the assignment of each member id."""
-        _drop_old_claims(members)
-        topics = sorted({topic for member in members for topic in member.metadata.topics})
-        found = {topic: cluster.partitions_for_topic(topic) or set() for topic in topics}
-        if len(topics) < 2:
+        common = set.intersection(*(set(member.metadata.topics) for member in members))
+        numbers = {
+            topic: cluster.partitions_for_topic(topic) or set()
+            for topic in sorted({t for member in members for t in member.metadata.topics})
+        }
+        if not any(numbers[topic] for topic in common):
+            # While jobs are renewed, members may have nothing in common.
             return super().assign(cluster, members)
-        lead = min(topics, key=lambda topic: (-len(found[topic]), topic))
-        placed = super().assign(cluster, [_of_one_topic(member, lead) for member in members])
-        owners = {part: member.member_id for member in members for part in _claims(member.metadata)}
-        for member_id, assignment in placed.items():
-            numbers = {part.partition for part in assignment.partitions() if part.topic == lead}
-            given = {lead: numbers}
-            for topic in topics:
-                # What another still works on is his until he has let it go: see KIP-429.
-                given[topic] = {
-                    number
-                    for number in numbers & found[topic]
-                    if owners.get(TopicPartition(topic, number), member_id) == member_id
-                }
-            placed[member_id] = ConsumerProtocolAssignment(
-                self.version,
-                [(topic, sorted(parts)) for topic, parts in sorted(given.items()) if parts],
-                b"",
+        first = max(sorted(common), key=lambda topic: len(numbers[topic]))
+        _believe_newest(members)
+        owners = {part: one.member_id for one in members for part in _claims(one.metadata)}
+        led = super().assign(cluster, [_narrowed(one, first) for one in members])
+        made = {}
+        for member in members:
+            own = {part.partition for part in led[member.member_id].partitions()}
+            kept: dict[str, list[int]] = defaultdict(list)
+            for topic in sorted(member.metadata.topics):
+                for number in sorted(numbers[topic]):
+                    owner = owners.get(TopicPartition(topic, number), member.member_id)
+                    if number % len(numbers[first]) in own and owner == member.member_id:
+                        kept[topic].append(number)
+            made[member.member_id] = ConsumerProtocolAssignment(
+                self.version, sorted(kept.items()), b""
             )
-        return placed
+        return made
 
 
-def _of_one_topic(member: Any, topic: str) -> Any:
-    """Return a member as if it had subscribed to one topic."""
+def _narrowed(member: Any, topic: str) -> Any:
+    """Return a member as if it read this topic alone."""
     said = member.metadata
     owned = [one for one in said.owned_partitions or () if one.topic == topic]
     return SimpleNamespace(
@@ -93,8 +95,8 @@ def _of_one_topic(member: Any, topic: str) -> Any:
     )
 
 
-def _drop_old_claims(members: Sequence[Any]) -> None:
-    """Leave each partition to the newest of those who claim it."""
+def _believe_newest(members: Sequence[Any]) -> None:
+    """Leave of each claim on a partition the newest alone."""
     newest: dict[TopicPartition, tuple[int, int]] = {}
     for number, member in enumerate(members):
         for part in _claims(member.metadata):

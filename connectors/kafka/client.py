@@ -180,7 +180,7 @@ def group_consumer(
 ) -> KafkaConsumer:
     """Return a member of a consumer group: static, cooperative, reading committed.
 
-    together : partitions of equal number go to the same member, whatever topic they are of
+    together : partitions of equal number of all topics go to one member
     """
     consumer = KafkaConsumer(
         **settings.client(),
@@ -223,6 +223,44 @@ def reader(settings: KafkaSettings, *, group: str | None = None) -> KafkaConsume
         allow_auto_create_topics=False,
     )
     return guard(consumer)
+
+
+def follower(settings: KafkaSettings, *, group: str | None, reset: str) -> KafkaConsumer:
+    """Return a consumer of output topics, reading committed.
+
+    group : a consumer group that shares them, None: it belongs to none; reset : ``earliest`` or
+    ``latest``, where there is no position
+    """
+    consumer = KafkaConsumer(
+        **settings.client(),
+        metrics_enabled=False,
+        client_rack=settings.rack,
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset=reset,
+        isolation_level="read_committed",
+        max_poll_records=2_000,
+        fetch_max_wait_ms=100,
+        max_partition_fetch_bytes=8 * 1_048_576,
+        metadata_max_age_ms=30_000,
+        allow_auto_create_topics=False,
+    )
+    return guard(consumer)
+
+
+def plain_producer(settings: KafkaSettings) -> KafkaProducer:
+    """Return a producer for a few records, each written once and to all replicas."""
+    return KafkaProducer(
+        **settings.client(),
+        metrics_enabled=False,
+        acks="all",
+        enable_idempotence=True,
+        delivery_timeout_ms=20_000,
+        request_timeout_ms=10_000,
+        max_block_ms=20_000,
+        max_request_size=MAX_BATCH_BYTES,
+        allow_auto_create_topics=False,
+    )
 
 
 def transactional_producer(

@@ -70,6 +70,8 @@ class KafkaMember:
         The consumer group, and the stable name of this process in it.
     topics : Sequence[str]
         The input.
+    together : bool
+        Whether partitions of equal number, of all topics, come to one member.
     stage : str
         What the member works on (detect, alert, rekey), for its metrics.
     together : bool

@@ -15,7 +15,8 @@ from connectors.records.typed_json import LATEST_MS, WRONG_TYPE, ShapeError, to_
 from streamad.alerts.state import RECORD_VERSION
 from streamad.config import PipelineConfig
 from streamad.paging.config import AlertingConfig
-from streamad.paging.records import Digest, Incident
+from streamad.paging.records import Digest, Feedback, Incident, Silence
+from streamad.paging.state import INCIDENT
 from streamad.ports import Log, Messages, Outgoing, Source
 from streamad.records import Alert, Finding, Rejected
 
@@ -25,6 +26,8 @@ CLOCK = "clock"
 """The key under which the log's clock is kept; ids of alerts are hexadecimal."""
 
 KEY = re.compile(r".{1,249}/\d{1,9}/.+", re.DOTALL)
+MAX_ANSWER_BYTES = 32_768
+"""A larger record of the feedback topic is not read: it is kept in the desk's state."""
 CLOCK_MS = re.compile(rb"-?\d{1,19}")
 
 
@@ -58,6 +61,26 @@ class KafkaAlertRecords:
             if isinstance(read, Finding):
                 # The alert and its state repeat what the finding has: both must fit a record.
                 read = cloudevents.bounded_finding(read, len(value or b""))
+                found.append((read, times[number]))
+            elif isinstance(read, Rejected):
+                rejected.append(read)
+        return found, rejected
+
+    def answers(
+        self, messages: Messages
+    ) -> tuple[list[tuple[Feedback | Silence, int]], list[Rejected]]:
+        """Return what people answered, with the time its record was written."""
+        found: list[tuple[Feedback | Silence, int]] = []
+        rejected: list[Rejected] = []
+        times = messages.broker_ms.tolist()
+        for number, (value, record) in enumerate(zip(messages.payloads, messages.raw, strict=True)):
+            size = len(value or b"")
+            if size > MAX_ANSWER_BYTES:
+                detail = f"an answer of {size} bytes; at most {MAX_ANSWER_BYTES} are read"
+                rejected.append(Rejected(message=number, reason="oversized", detail=detail))
+                continue
+            read = cloudevents.decode(value, record.headers, message=number)
+            if isinstance(read, Feedback | Silence):
                 found.append((read, times[number]))
             elif isinstance(read, Rejected):
                 rejected.append(read)
@@ -119,7 +142,7 @@ class KafkaAlertRecords:
                 if name == CLOCK:
                     clock_ms = _clock_ms(value)
                 else:
-                    records[name] = _record(value)
+                    records[name] = _record(name, value)
             except ShapeError as error:
                 strange.append(f"{name!r:.80}: {error}")
         if strange:
@@ -159,8 +182,8 @@ def _clock_ms(value: bytes | None) -> int | None:
     return clock_ms
 
 
-def _record(value: bytes | None) -> dict[str, Any] | None:
-    """Read the state of one alert; raises ShapeError."""
+def _record(name: str, value: bytes | None) -> dict[str, Any] | None:
+    """Read the state of one alert or incident; raises ShapeError."""
     if value is None:
         return None
     try:
@@ -175,5 +198,5 @@ def _record(value: bytes | None) -> dict[str, Any] | None:
         raise ShapeError(WRONG_TYPE, msg)
     newer = record.get("version")
     if "last" in record and not (isinstance(newer, int) and newer > RECORD_VERSION):
-        to_record(Alert, record["last"])
+        to_record(Incident if name.startswith(INCIDENT) else Alert, record["last"])
     return record

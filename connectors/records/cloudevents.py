@@ -14,7 +14,7 @@ from typing import TypeVar
 import orjson
 
 from connectors.records.typed_json import WRONG_TYPE, ShapeError, to_record
-from streamad.paging.records import Digest, Feedback, Incident
+from streamad.paging.records import Digest, Feedback, Incident, Silence
 from streamad.records import Alert, Explanation, Finding, Part, Rejected
 from streamad.shown import safe_text
 
@@ -23,13 +23,14 @@ logger = logging.getLogger(__name__)
 Headers = Sequence[tuple[str, bytes | None]]
 Value = TypeVar("Value")
 
-Record = Finding | Alert | Incident | Digest | Feedback
+Record = Finding | Alert | Incident | Digest | Feedback | Silence
 KINDS: Mapping[str, type[Record]] = {
     "finding": Finding,
     "alert": Alert,
     "incident": Incident,
     "digest": Digest,
     "feedback": Feedback,
+    "silence": Silence,
 }
 TYPE_PREFIX = "io.streamad."
 VERSION = "v1"
@@ -175,6 +176,16 @@ def _about(record: Record) -> _About:
             time_ms=record.to_ms,
             subject=record.group,
             key=record.group,
+        )
+    if isinstance(record, Silence):
+        return _About(
+            kind="silence",
+            state="given",
+            id=f"{record.id}-{record.time_ms}",
+            source="feedback",
+            time_ms=record.time_ms,
+            subject=record.name,
+            key=record.tenant,
         )
     return _About(
         kind="feedback",

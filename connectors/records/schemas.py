@@ -15,15 +15,23 @@ from connectors.records.typed_json import schema_of
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
+def schema_of_kind(name: str) -> dict[str, Any]:
+    """Return the schema of a kind of record."""
+    kind = KINDS[name]
+    return {
+        "title": kind.__name__,
+        "description": (kind.__doc__ or "").strip().split("\n\n")[0],
+        **schema_of(kind),
+    }
+
+
 def schemas() -> Iterator[tuple[str, bytes]]:
     """Yield the file name and the text of every schema."""
-    for name, kind in KINDS.items():
-        schema: dict[str, Any] = {
+    for name in KINDS:
+        schema = {
             "$schema": DIALECT,
             "$id": f"urn:streamad:{name}:{VERSION}",
-            "title": kind.__name__,
-            "description": (kind.__doc__ or "").strip().split("\n\n")[0],
-            **schema_of(kind),
+            **schema_of_kind(name),
         }
         text = orjson.dumps(schema, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         yield f"{name}.{VERSION}.schema.json", text

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from jobs.cli import demo, files, flink, pipelines, topics
+from jobs.cli import alerts, demo, files, flink, pipelines, topics
 from jobs.cli.options import examples
 
 app = typer.Typer(
@@ -39,6 +39,8 @@ app.registered_commands = [
     *pipelines.commands.registered_commands,
     *demo.commands.registered_commands,
 ]
+app.add_typer(alerts.alerts, name="alerts", epilog=examples("streamad alerts list pipeline.yaml"))
+app.add_typer(alerts.budget, name="budget", epilog=examples("streamad budget show pipeline.yaml"))
 app.add_typer(topics.topics, name="topics", epilog=examples("streamad topics create pipeline.yaml"))
 app.add_typer(topics.dlq, name="dlq", epilog=examples("streamad dlq show pipeline.yaml"))
 app.add_typer(flink.flink, name="flink", epilog=examples("streamad flink run pipeline.yaml"))

@@ -104,6 +104,7 @@ def score(  # noqa: PLR0913 - one argument an option
         "streamad fit pca pumps.csv --columns flow,pressure,heat --size 96 -o models/pumps",
         "streamad fit ape logins.csv --count count --label label --normal ok -o models/logins",
         "streamad fit rqgnn graphs/ --normal 1 -o models/graphs",
+        "streamad fit knn week.jsonl --pipeline pipeline.yaml --feedback answers.jsonl -o models/k",
         "streamad fit lof history.jsonl --pipeline pipeline.yaml -o s3://models/checkout",
     )
 )
@@ -128,6 +129,13 @@ def fit(  # noqa: PLR0913 - one argument an option
         typer.Option(help="Read the file as this pipeline does, and fit for it."),
     ] = None,
     licence: Annotated[str, typer.Option(help="Licence of the data, kept in the artifact.")] = "",
+    feedback: Annotated[
+        Path | None,
+        typer.Option(
+            help="Answers, as 'streamad alerts answers' writes them: periods answered as real or "
+            "expected are not learned, false positives are."
+        ),
+    ] = None,
 ) -> None:
     """Fit a detector on ordinary data and keep it as an artifact.
 
@@ -152,6 +160,7 @@ def fit(  # noqa: PLR0913 - one argument an option
         licence=licence,
         asked=Asked(fields=listed(fields), count=count, label=label, normal=normal),
         labels=labels,
+        feedback=feedback,
     )
 
 

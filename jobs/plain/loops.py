@@ -147,7 +147,7 @@ def alert_loop(
         group=group_of(config, "alert"),
         member=member,
         stage="alert",
-        topics=config.findings,
+        topics=config.read,
         max_poll_records=FINDINGS_A_POLL,
         together=True,
         timeout_ms=config.delivery.transaction_timeout,

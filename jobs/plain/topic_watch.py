@@ -16,6 +16,7 @@ from connectors.kafka.admin import TopicProbe, make_topics
 from connectors.kafka.client import KafkaSettings
 from jobs.plain.topics import Config, input_topics, output_topics
 from streamad.errors import StreamadError
+from streamad.paging.config import AlertingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class TopicWatch:
         known = [there[topic][0] for topic in inputs if topic in there]
         self._partitions = max([self._partitions, *known])
         gone = [topic for topic in inputs if topic not in there]
-        outputs = output_topics(self._config, self._partitions)
+        outputs = output_topics(self._config, self._partitions, findings=self._of_findings(there))
         missing = [topic for topic in outputs if topic.name not in there]
         self._lost([*gone, *(topic.name for topic in missing)])
         if missing:
@@ -86,6 +87,11 @@ class TopicWatch:
             make_topics(self._settings, missing)
             self._lost(gone)
         self._note([topic.name for topic in outputs], there)
+
+    def _of_findings(self, there: Mapping[str, tuple[int, str]]) -> int:
+        if isinstance(self._config, AlertingConfig):
+            return self._partitions
+        return there.get(self._config.topic("findings"), (1, ""))[0]
 
     def _note(self, outputs: Sequence[str], there: Mapping[str, tuple[int, str]]) -> None:
         """Tell the loops of topics that were made anew, by whomever."""

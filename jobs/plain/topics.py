@@ -29,17 +29,21 @@ Config = PipelineConfig | AlertingConfig
 
 
 def input_topics(config: Config) -> tuple[str, ...]:
-    """Return the topics that a job reads."""
+    """Return the topics that a job reads and does not make."""
     return config.findings if isinstance(config, AlertingConfig) else config.input.topics
 
 
-def output_topics(config: Config, partitions: int) -> list[Topic]:
-    """Return the topics a job writes to; ``partitions``: the most any of its inputs has."""
+def output_topics(config: Config, partitions: int, *, findings: int = 1) -> list[Topic]:
+    """Return the topics of a job besides its inputs.
+
+    partitions : the most any of its inputs has; findings : those of a pipeline's findings topic, if
+    it is there: a desk needs as many of feedback
+    """
     if isinstance(config, AlertingConfig):
         return _sized(_of_alerting(config, partitions))
     made = [
         Topic(name=config.topic("findings"), configs=WEEK),
-        *_of_alerting(AlertingConfig.of(config), 1),
+        *_of_alerting(AlertingConfig.of(config), findings),
         Topic(name=config.topic("scores"), partitions=partitions, configs=WEEK),
     ]
     if config.delivery.snapshot_store == "topic":
@@ -63,10 +67,11 @@ def _of_alerting(config: AlertingConfig, partitions: int) -> list[Topic]:
         Topic(
             name=config.topic("incidents"), configs={"cleanup.policy": "compact,delete", **_MONTH}
         ),
+        Topic(name=config.topic("feedback"), partitions=partitions, configs=_MONTH),
         Topic(name=state_topic(config), partitions=partitions, configs=COMPACTED),
         *(
             Topic(name=config.output.dead_letters.format(topic=topic), configs=WEEK)
-            for topic in config.findings
+            for topic in config.read
         ),
     ]
 
@@ -87,7 +92,9 @@ def create_topics(config: Config, settings: KafkaSettings) -> list[str]:
     if missing := [topic for topic in inputs if topic not in found]:
         raise ConfigError(absent(config, missing))
     partitions = max(found[topic] for topic in inputs)
-    wanted = [topic for topic in output_topics(config, partitions) if topic.name not in found]
+    findings = 1 if isinstance(config, AlertingConfig) else found.get(config.topic("findings"), 1)
+    outputs = output_topics(config, partitions, findings=findings)
+    wanted = [topic for topic in outputs if topic.name not in found]
     make_topics(settings, wanted)
     return [topic.name for topic in wanted]
 

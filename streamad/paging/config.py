@@ -132,7 +132,7 @@ class AlertingConfig(Section):
     """How much may page."""
     incidents: IncidentsConfig = IncidentsConfig()
     """What belongs together."""
-    silences: tuple[SilenceConfig, ...] = ()
+    silences: tuple[SilenceConfig, ...] = Field(default=(), max_length=100)
     """When nothing pages: maintenance, calendars."""
     feedback: str | None = None
     """The topic of what people answered; default ``streamad.<name>.feedback``."""
@@ -191,6 +191,11 @@ class AlertingConfig(Section):
         """Return the name of a topic."""
         given: str | None = self.feedback if role == "feedback" else getattr(self.output, role)
         return given or f"streamad.{self.name}.{role}"
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """Return the topics that the desk reads."""
+        return (*self.findings, self.topic("feedback"))
 
     def state_checksum(self) -> str:
         """Return a checksum over what open alerts are bound to.

@@ -5,7 +5,7 @@ holds, so a replay of the log decides the same. Three questions, in this order:
 
 1. Is an episode strong enough? `streamad.paging.budget` sets the boundary of its group, and
    `streamad.alerts.operator` gives the alert its life-cycle.
-2. What belongs together? `streamad.paging.linking` makes one incident of alerts that are linked.
+2. What belongs together? `streamad.paging.incidents` makes one incident of alerts that are linked.
 3. Does the incident page? Once, if nothing stands against it: a silence, what people answered, the
    soak of a new series, the tokens of its group. What does not page is counted, and reported in a
    digest.
@@ -20,13 +20,23 @@ from typing import Final
 from streamad.alerts.operator import AlertOperator
 from streamad.config import PipelineConfig
 from streamad.paging import wording
+from streamad.paging.answers import Answers
 from streamad.paging.budget import DAY_MS, GroupBudget, strength
 from streamad.paging.config import AlertingConfig
 from streamad.paging.incidents.causes import Suspect, causes, suspects
 from streamad.paging.incidents.linking import Linker
 from streamad.paging.incidents.members import affected, common, implicated, worth
 from streamad.paging.incidents.topology import Topology
-from streamad.paging.records import Affected, Digest, Incident, IncidentState
+from streamad.paging.likeness import traits_of
+from streamad.paging.records import (
+    Affected,
+    Digest,
+    Feedback,
+    Incident,
+    IncidentState,
+    Silence,
+)
+from streamad.paging.silences import Silences
 from streamad.paging.state import MAX_INCIDENTS, DeskState, Life
 from streamad.records import UNKNOWN_MS, Alert, Finding, stable_id
 
@@ -69,6 +79,8 @@ class Desk:
         self.config = AlertingConfig.of(config) if isinstance(config, PipelineConfig) else config
         self._alerts = AlertOperator(self.config)
         self._linker = Linker(self.config.incidents, topology)
+        self._silences = Silences(self.config.silences)
+        self._answers = Answers(self._enter)
 
     def new_state(self) -> DeskState:
         """Return a state without alerts."""
@@ -82,7 +94,7 @@ class Desk:
         out = DeskOutput()
         for finding, recorded_ms in findings:
             before_ms, state.clock_ms = state.clock_ms, max(state.clock_ms, recorded_ms)
-            judged = self._judge(state, finding)
+            judged = self._answers.judge(state, self._judge(state, finding))
             alerts = self._alerts.process(state.alerts, [(judged, recorded_ms)])
             out.alerts += alerts
             for alert in alerts:
@@ -90,6 +102,23 @@ class Desk:
             # By the log's clock alone, so that the size of batches changes nothing.
             if before_ms // SWEEP_MS != state.clock_ms // SWEEP_MS:
                 self._pass_time(state, out)
+        return out
+
+    def answer(
+        self, state: DeskState, answers: Sequence[tuple[Feedback | Silence, int]]
+    ) -> DeskOutput:
+        """Take what people answered, in the order of its log; see `streamad.paging.answers`.
+
+        answers : each with the time in ms its record was written to the log
+        """
+        out = DeskOutput()
+        for answer, recorded_ms in answers:
+            state.clock_ms = max(state.clock_ms, recorded_ms)
+            life = self._answers.take(state, answer)
+            if life is not None:
+                self._page(state, life)
+                self._send(state, life, "updated", out)
+        self._pass_time(state, out)
         return out
 
     def tick(self, state: DeskState, now_ms: int) -> DeskOutput:
@@ -141,6 +170,12 @@ class Desk:
             state.change_day(name, day)
         return name, budget
 
+    def _enter(self, state: DeskState, group: str, what: str, key: str) -> None:
+        """Write a line of a group's ledger."""
+        name, budget = self._budget(state, group)
+        budget.enter(what, key)
+        state.change_day(name, state.clock_ms // DAY_MS)
+
     # ------------------------------------------------------------------ what belongs together?
 
     def _attach(
@@ -154,6 +189,8 @@ class Desk:
         known = life.members.get(alert.id)
         if known is not None:
             state.put(life, affected(alert, known))
+            if alert.id == life.last.leader:
+                life.traits = traits_of(alert)
         elif alert.state == "resolved":
             state.leave_out(life, alert.id, is_open=False)
         self._changed(state, life, out)
@@ -243,6 +280,7 @@ class Desk:
             due=True,
             past=alert.past,
             soaking_until_ms=self._soaks_until(finding),
+            traits=traits_of(alert),
         )
         state.next_number += 1
         state.put(life, member)
@@ -299,6 +337,7 @@ class Desk:
             n_open=state.n_open(life),
             causes=tuple(causes(ranked)),
             links=leader.links,
+            alike=self._answers.n_dismissed(state, life),
         )
         scope = wording.scope_of(made, ranked)
         return replace(made, summary=wording.summarise(made, scope))
@@ -344,6 +383,8 @@ class Desk:
             return PAST
         if not kinds & set(self.config.budget.kinds):
             return KIND
+        if why := self._silences.against(state, life) or self._answers.against(state, life):
+            return why
         if state.clock_ms < life.soaking_until_ms:
             return SOAK
         if state.clock_ms < life.opened_clock_ms + self.config.incidents.hold:
@@ -352,6 +393,7 @@ class Desk:
 
     def _resolve(self, state: DeskState, life: Life, out: DeskOutput) -> None:
         self._send(state, life, "resolved", out)
+        self._answers.remember(state, life)
         state.close(life.last.id)
 
     # ------------------------------------------------------------------ time
@@ -368,7 +410,7 @@ class Desk:
 
     def _digest(self, state: DeskState, out: DeskOutput) -> None:
         every = self.config.budget.digest_every
-        for group, budget in list(state.budgets.items()):
+        for group, budget in sorted(state.budgets.items()):
             if state.clock_ms < budget.digest_ms + every:
                 continue
             name, known = self._budget(state, group)

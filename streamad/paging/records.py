@@ -90,6 +90,8 @@ class Incident:
     overdrawn: bool = False
     merged_into: str = ""
     links: dict[str, str] = field(default_factory=dict)
+    alike: int = 0
+    """Past incidents like this one that were answered as false positives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +122,8 @@ class Feedback:
     """What a person answered on an alert or an incident.
 
     ``id`` makes repeats harmless; ``subject`` is the id of an alert or incident; ``until_ms`` ends
-    what is expected (unknown: with the alert).
+    what is expected (unknown: with the incident). ``key`` and ``group`` name the series where the
+    subject may be long over.
     """
 
     id: str
@@ -131,4 +134,24 @@ class Feedback:
     until_ms: int = UNKNOWN_MS
     tenant: str = "default"
     key: str = ""
+    group: str = ""
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silence:
+    """A silence given while the desk runs: what matches does not page from ``starts_ms`` on.
+
+    A later record with the same ``id`` replaces it; one whose ``ends_ms`` is past ends it.
+    ``matchers`` are those of `streamad.paging.matchers`.
+    """
+
+    id: str
+    name: str
+    matchers: tuple[str, ...]
+    starts_ms: int
+    ends_ms: int
+    by: str
+    time_ms: int
+    tenant: str = "default"
     comment: str = ""

@@ -14,6 +14,7 @@ from streamad.paging.config import IncidentsConfig
 from streamad.paging.incidents.habits import Habits
 from streamad.paging.incidents.index import OpenIndex, Tally
 from streamad.paging.incidents.linking import Linker
+from streamad.paging.notes import BOUNDS, check_note, kind_of
 from streamad.paging.records import Affected, Cause, Incident
 
 INCIDENT, BUDGET, DAY, NOTE = "incident/", "budget/", "day/", "note/"
@@ -24,7 +25,6 @@ MAX_INCIDENTS: Final = 10_000
 MAX_GROUPS: Final = 1_000
 """Groups with a budget of their own; further ones share that of the group `OTHERS`."""
 OTHERS: Final = "(others)"
-MAX_NOTES: Final = 10_000
 _DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 
@@ -34,7 +34,8 @@ class Life:
 
     number : counts incidents as they open; due : the record does not hold all that is known;
     reported_ms, reported_peak : of the record; opened_clock_ms : the log's clock when it opened;
-    quiet_ms : since when no member is open (0: one is)
+    quiet_ms : since when no member is open (0: one is); traits : what its leader is like
+    (`streamad.paging.likeness`); n_answered : members it had when its verdict was given
     """
 
     last: Incident
@@ -47,6 +48,8 @@ class Life:
     due: bool = False
     past: bool = False
     soaking_until_ms: int = 0
+    traits: dict[str, Any] = field(default_factory=dict)
+    n_answered: int = 0
 
 
 def _plain_index() -> OpenIndex:
@@ -58,7 +61,8 @@ class DeskState:
     """Alerts, incidents and budgets of the tenants of one partition of the findings.
 
     notes : what people answered, by the subject it is about, as JSON-ready values; index : open
-    incidents by their links, made again when they are loaded; habits : what began together
+    incidents by their links, made again when they are loaded; habits : what began together;
+    scratch : what can be found again from the rest, and is not kept
     """
 
     alerts: AlertState = field(default_factory=AlertState)
@@ -69,9 +73,11 @@ class DeskState:
     index: OpenIndex = field(default_factory=_plain_index)
     habits: Habits = field(default_factory=Habits)
     next_number: int = 0
+    scratch: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _of_alert: dict[str, str] = field(default_factory=dict)
     _surplus: dict[str, dict[str, None]] = field(default_factory=dict)
     _changed: dict[str, None] = field(default_factory=dict)
+    _kinds: dict[str, dict[str, None]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.alerts)
@@ -160,16 +166,20 @@ class DeskState:
 
     def put_note(self, name: str, note: dict[str, Any] | None) -> None:
         """Keep what people answered; None forgets it. The oldest goes where there are too many."""
-        if note is None:
-            self.notes.pop(name, None)
-        else:
-            self.notes.pop(name, None)
+        names = self._kinds.setdefault(kind_of(name), {})
+        self.notes.pop(name, None)
+        names.pop(name, None)
+        if note is not None:
             self.notes[name] = note
+            names[name] = None
         self._changed[NOTE + name] = None
-        while len(self.notes) > MAX_NOTES:
-            oldest = next(iter(self.notes))
-            del self.notes[oldest]
-            self._changed[NOTE + oldest] = None
+        while len(names) > BOUNDS[kind_of(name)]:
+            self.put_note(next(iter(names)), None)
+
+    def notes_of(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the notes of a kind with their names, the one written longest ago first."""
+        for name in self._kinds.get(kind, ()):
+            yield name, self.notes[name]
 
     # ------------------------------------------------------------------ in a compacted topic
 
@@ -242,6 +252,8 @@ class DeskState:
         for alert_id, incident in self.alerts.assigned().items():
             if incident in self.incidents and alert_id not in self._of_alert:
                 self.leave_out(self.incidents[incident], alert_id, is_open=True)
+        for name, note in sorted(self.notes.items(), key=lambda item: item[1]["at_ms"]):
+            self.put_note(name, note)
         self.drain_changes()
         return damaged
 
@@ -254,9 +266,8 @@ class DeskState:
         elif name.startswith(HABIT):
             self.habits.load(name.removeprefix(HABIT), record)
         elif name.startswith(NOTE):
-            self.notes[name.removeprefix(NOTE)] = {
-                k: v for k, v in record.items() if k != "version"
-            }
+            own = name.removeprefix(NOTE)
+            self.notes[own] = check_note(own, record)
         elif name.startswith(BUDGET):
             self.budgets[name.removeprefix(BUDGET)] = GroupBudget.of_record(record)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from streamad.paging.answers import ANSWERED
 from streamad.paging.budget import DAY_MS, OVERDRAWN, SPENT, GroupBudget
 from streamad.paging.config import AlertingConfig
 from streamad.paging.incidents.causes import Suspect
@@ -52,6 +53,9 @@ def summarise(incident: Incident, scope: str) -> str:
     elif incident.state == "resolved" and incident.n_members > 1:
         lasted = duration(max(incident.until_ms - incident.began_ms, 0))
         text = f"over after {lasted}: {text}"
+    if incident.alike:
+        noun = "incident" if incident.alike == 1 else "incidents"
+        text += f" [like {incident.alike} {noun} dismissed before]"
     return safe_text(text)
 
 
@@ -86,7 +90,10 @@ def digest(
         if day >= budget.digest_ms // DAY_MS and day < now_ms // DAY_MS:
             lines.update(one.ledger)
     totals = {what: n for what, n in lines.items() if "/" not in what}
-    withheld = {what: n for what, n in totals.items() if what not in (SPENT, OVERDRAWN)}
+    withheld = {
+        what: n for what, n in totals.items()
+        if what not in (SPENT, OVERDRAWN) and not what.startswith(ANSWERED)
+    }  # fmt: skip
     if not withheld:
         return None
     n = sum(withheld.values())

@@ -87,14 +87,20 @@ class AlertLoop(Loop[_Part]):
     def _take(self, polled: Sequence[Messages]) -> None:
         for messages in polled:
             part = self.parts[messages.source]
-            findings, rejected = self._records.findings(messages)
-            out = self._desk.process(part.table.state, findings)
+            rejected, out = self._decide(part, messages)
             part.table.records += self._records.rejected(messages, rejected)
             self._keep(part, out)
             part.position = int(messages.offsets[-1]) + 1
             self._ends.heard(part.source, self._clock.seconds())
-            for finding, _ in findings:
-                self._telemetry.count("alert_findings_total", state=finding.state)
+
+    def _decide(self, part: _Part, messages: Messages) -> tuple[list[Rejected], DeskOutput]:
+        if part.source.topic not in self._config.findings:
+            answers, rejected = self._records.answers(messages)
+            return rejected, self._desk.answer(part.table.state, answers)
+        findings, rejected = self._records.findings(messages)
+        for finding, _ in findings:
+            self._telemetry.count("alert_findings_total", state=finding.state)
+        return rejected, self._desk.process(part.table.state, findings)
 
     def _set_aside(self, message: Messages, why: str) -> list[Outgoing]:
         """Open an alert on a record that is no use; return its dead letter."""
@@ -107,7 +113,7 @@ class AlertLoop(Loop[_Part]):
 
     def renewed(self, topic: str) -> None:
         """Note, from any thread, that a topic was deleted and made anew; see `turn`."""
-        if topic in self._config.findings:
+        if topic in self._config.read:
             # Set first: `turn` may run in between.
             self._from_first.add(topic)
         self._renew = True
@@ -141,15 +147,21 @@ class AlertLoop(Loop[_Part]):
                 self._telemetry.count("alert_past_total")
         for incident in out.incidents:
             self._telemetry.count("incident_records_total", state=incident.state)
-        for name in [name for name in state.counts if name.startswith(("pages", "withheld_"))]:
-            n = state.counts.pop(name)
-            if name == "pages_overdrawn":
-                self._telemetry.count("page_overdrawn_total", n)
-            if name.startswith("pages"):
-                self._telemetry.count("page_pages_total", n)
+        self._count_pages(state)
+
+    def _count_pages(self, state: DeskState) -> None:
+        """Report what the desk counted since the last time."""
+        names = ("pages", "withheld_", "answers_")
+        for name in [name for name in state.counts if name.startswith(names)]:
+            n, (what, _, label) = state.counts.pop(name), name.partition("_")
+            if what == "answers":
+                self._telemetry.count("feedback_answers_total", n, verdict=label)
+            elif what == "withheld":
+                self._telemetry.count("page_withheld_total", n, reason=label)
             else:
-                reason = name.removeprefix("withheld_")
-                self._telemetry.count("page_withheld_total", n, reason=reason)
+                self._telemetry.count("page_pages_total", n)
+            if label == "overdrawn":
+                self._telemetry.count("page_overdrawn_total", n)
 
     def _pass_time(self, now_s: float) -> None:
         """Resolve what nobody will: its outcome is committed like that of any finding."""
@@ -225,11 +237,14 @@ class AlertLoop(Loop[_Part]):
             )
             self._telemetry.count("input_offset_out_of_range_total", topic=source.topic)
             position = first
-        table = self._tables.get(source.partition) or self._load(source.partition)
+        known = self._tables.get(source.partition)
+        table = known or self._load(source.partition)
         part = _Part(source=source, table=table, position=position, dirty=done is None)
-        if done is not None:
+        if done is not None and source.topic in self._config.findings:
             self._discard(part, read_note(done.note).get("settings", self._settings))
         now_s = self._clock.seconds()
+        if known is None:
+            self._catch_up(part)
         self._ends.heard(source, now_s)
         self._tables[source.partition] = table
         self.parts[source] = part
@@ -239,6 +254,22 @@ class AlertLoop(Loop[_Part]):
         logger.info(
             "%s resumes at offset %d with %d open alerts", source, position, len(table.state)
         )
+
+    def _catch_up(self, part: _Part) -> None:
+        """Take the answers given while nobody was at work, before the findings of that time.
+
+        A silence must not come after what it was given for. They are read once more in their turn,
+        which changes nothing: answers are known by their id.
+        """
+        source = Source(self._config.topic("feedback"), part.source.partition)
+        log = self._member.log
+        if source not in (bounds := log.bounds(source.topic)):
+            return
+        first, after = bounds[source]
+        done = self._member.committed(source)
+        for messages in log.read(source, max(first, done.offset if done else first), after):
+            answers, _ = self._records.answers(messages)
+            self._keep(part, self._desk.answer(part.table.state, answers))
 
     def _load(self, partition: int) -> _Table:
         """Return the desk of a partition number as its last owner left it."""

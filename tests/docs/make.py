@@ -10,11 +10,15 @@ import inspect
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from connectors.codecs import CODECS
+from connectors.records.asyncapi import document
 from connectors.telemetry import METRICS, table
 from jobs.catalogue import Entry, entry
 from streamad.config import PipelineConfig, binds_state
@@ -326,6 +330,18 @@ def _benchmarks() -> str:
     return "\n".join(["", f"On {told['machine']}:", "", *head, *rows, "", ""])
 
 
+# ---------------------------------------------------------------------- asyncapi.yaml
+
+
+def asyncapi_page() -> str:
+    """Return the AsyncAPI document of the topics."""
+    project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    text = yaml.safe_dump(
+        document(project["project"]["version"]), sort_keys=False, width=100, allow_unicode=True
+    )
+    return f"# Made by `make docs`. Do not edit: change what it is made from.\n{text}"
+
+
 # ---------------------------------------------------------------------- all
 
 
@@ -341,6 +357,7 @@ def stale() -> list[str]:
 def files() -> dict[Path, str]:
     """Return all that is written, by its path."""
     made = {FOLDER / name: text for name, text in pages().items()}
+    made[FOLDER / "asyncapi.yaml"] = asyncapi_page()
     return made | {README: with_benchmarks(README.read_text(encoding="utf-8"))}
 
 

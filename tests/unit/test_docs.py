@@ -12,6 +12,7 @@ import sys
 import tomllib
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -24,7 +25,8 @@ from jobs.flink import run as flink_run
 from jobs.plain.loops import group_of
 from jobs.plain.topics import output_topics
 from streamad.artifact_files import PROTOCOLS
-from streamad.config import PipelineConfig, parse_pipeline
+from streamad.config import PipelineConfig, parse_config, parse_pipeline
+from streamad.paging.config import AlertingConfig
 from streamad.records import Alert, Finding
 from streamad.testing.checks import yield_detector_checks
 from tests.docs.alerts import FIELDS, example
@@ -53,6 +55,7 @@ def made() -> dict[Path, str]:
     "name",
     [
         "README.md",
+        "docs/asyncapi.yaml",
         *(
             f"docs/{n}.md"
             for n in ("alerts", "cli", "detectors", "flink", "metrics", "pagers", "pipeline")
@@ -119,6 +122,18 @@ def test_every_setting_metric_and_variable_named_exists(path):
 def test_every_pipeline_shown_is_valid(path):
     for text in blocks(path, "yaml"):
         parse_pipeline(text, name=path.name)
+
+
+def test_the_page_on_silences_shows_files_and_programs_that_run():
+    page = ROOT / "docs" / "silences-and-feedback.md"
+    (text,) = blocks(page, "yaml")
+    config = parse_config(text, AlertingConfig, name=page.name)
+    assert len(config.silences) == 3
+    (program,) = blocks(page, "python")
+    made: dict[str, Any] = {"__name__": "bot"}
+    exec(compile(program, page.name, "exec"), made)  # noqa: S102 - our own page
+    for topic in re.findall(r'"(streamad\.checkout\.[a-z]+)"', program):
+        assert topic == config.topic("incidents")
 
 
 def test_the_readme_is_short_and_opens_with_what_it_is():

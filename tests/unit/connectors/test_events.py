@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import fields, replace
+from typing import Any, get_args, get_type_hints
 
 import jsonschema
 import orjson
 import pytest
 
 from connectors.records import cloudevents, schemas
+from connectors.records.asyncapi import CHANNELS, STATES, document
 from connectors.records.typed_json import EARLIEST_MS, LATEST_MS
+from streamad.config import PipelineConfig
+from streamad.paging.config import AlertingConfig
 from streamad.records import UNKNOWN_MS, Alert, Explanation, Finding, Rejected
 
 FINDING = Finding(
@@ -236,3 +241,29 @@ def test_a_key_gives_no_orders_through_the_subject_header_and_comes_back_as_it_w
     read = cloudevents.decode(event.value, event.headers)
     assert isinstance(read, Finding)
     assert read.key == finding.key
+
+
+def test_the_asyncapi_document_knows_every_kind_state_and_reference():
+    made = document("1")
+    assert set(made["components"]["messages"]) == set(cloudevents.KINDS)
+    for name, kind in cloudevents.KINDS.items():
+        states = get_args(get_type_hints(kind)["state"]) if hasattr(kind, "state") else ()
+        assert not states or set(STATES[name]) == set(states)
+        types = made["components"]["messages"][name]["headers"]["properties"]["ce_type"]["enum"]
+        assert types == [cloudevents.type_of(name, state) for state in STATES[name]]
+        jsonschema.Draft202012Validator.check_schema(made["components"]["schemas"][name])
+    assert {f"streamad.shop.{role}" for role in CHANNELS} == {
+        config.topic(role)
+        for config, role in [
+            (PipelineConfig(name="shop"), "findings"),
+            *(
+                (AlertingConfig.of(PipelineConfig(name="shop")), r)
+                for r in CHANNELS
+                if r != "findings"
+            ),
+        ]
+    }
+    for reference in re.findall(r'"\$ref": ?"#/([^"]+)"', orjson.dumps(made).decode()):
+        at: Any = made
+        for part in reference.split("/"):
+            at = at[part]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 from types import SimpleNamespace
-from typing import ClassVar
 
 import pytest
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
@@ -56,6 +54,10 @@ def test_members_of_the_plain_job_are_placed_by_it(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(kafka, "guard", lambda consumer: consumer)
     options = kafka.group_consumer(kafka.KafkaSettings(), group="g", member="m", max_poll_records=1)
     assert options["partition_assignment_strategy"] == [CurrentOwnersAssignor]
+    options = kafka.group_consumer(
+        kafka.KafkaSettings(), group="g", member="m", max_poll_records=1, together=True
+    )
+    assert options["partition_assignment_strategy"] == [TogetherAssignor]
 
 
 def test_partitions_move_in_two_rounds():
@@ -100,17 +102,28 @@ def test_a_claim_that_nobody_disputes_holds():
     assert group.rebalance("b", "a") == before
 
 
-class Topics(Group):
-    """Members that read two topics, one of which may have fewer partitions."""
+class Together:
+    """Members of the alert role: two topics of findings and one of feedback."""
 
-    counts: ClassVar = {"a.findings": 4, "b.findings": 4, "feedback": 3}
+    def __init__(self, **counts: int) -> None:
+        self.counts = counts
+        self.owned: dict[str, dict[str, list[int]]] = {}
+        self.generation = 0
 
-    def rebalance_all(self, *present: str) -> dict[str, dict[str, set[int]]]:
+    def rebalance(self, *present: str, topics: str = "abf") -> dict[str, set[str]]:
+        pairs = ConsumerProtocolSubscription.TopicPartition
         joined = [
             SimpleNamespace(
                 member_id=name,
-                metadata=ConsumerProtocolSubscription.decode(
-                    self.members.setdefault(name, self.kind()).metadata(set(self.counts)).encode()
+                metadata=ConsumerProtocolSubscription(
+                    version=2,
+                    topics=[topic for topic in topics if topic in self.counts],
+                    user_data=b"",
+                    owned_partitions=[
+                        pairs(topic=topic, partitions=list(numbers))
+                        for topic, numbers in self.owned.get(name, {}).items()
+                    ],
+                    generation_id=self.generation,
                 ),
             )
             for name in present
@@ -119,25 +132,49 @@ class Topics(Group):
             partitions_for_topic=lambda topic: set(range(self.counts[topic])),
             topics=lambda: set(self.counts),
         )
-        given = self.kind().assign(cluster, joined)
+        given = TogetherAssignor().assign(cluster, joined)
         self.generation += 1
-        made: dict[str, dict[str, set[int]]] = {}
-        for name, assignment in given.items():
-            decoded = ConsumerProtocolAssignment.decode(assignment.encode())
-            self.members[name].on_assignment(decoded, self.generation)
-            made[name] = {topic: set() for topic in self.counts}
-            for part in decoded.partitions():
-                made[name][part.topic].add(part.partition)
-        return made
+        for name, one in given.items():
+            assigned = ConsumerProtocolAssignment.decode(one.encode()).partitions()
+            self.owned[name] = {}
+            for part in assigned:
+                self.owned[name].setdefault(part.topic, []).append(part.partition)
+        return {
+            name: {f"{topic}{n}" for topic, numbers in own.items() for n in numbers}
+            for name, own in self.owned.items()
+            if name in present
+        }
 
 
-@pytest.mark.parametrize("order", list(itertools.permutations("abc")))
-def test_partitions_of_equal_number_are_never_at_two_members(order: tuple[str, ...]):
-    group = Topics(TogetherAssignor)
-    for present in (order[:1], order[:2], order[:2], order, order, order, order[1:], order[1:]):
-        made = group.rebalance_all(*present)
-        for topic, other in itertools.permutations(Topics.counts, 2):
-            for one, two in itertools.permutations(present, 2):
-                assert not made[one][topic] & made[two][other], made
-    for topic, n in Topics.counts.items():
-        assert set().union(*(made[name][topic] for name in order[1:])) == set(range(n)), made
+def test_partitions_of_equal_number_are_one_members():
+    group = Together(a=1, f=1)
+    group.rebalance("x", "y")
+    assert sorted(map(len, group.rebalance("x", "y").values())) == [0, 2]
+
+    group = Together(a=4, b=4, f=4)
+    assert len(group.rebalance("x")["x"]) == 12
+    first = group.rebalance("x", "y")
+    assert first["y"] == set(), "not before they are let go"
+    second = group.rebalance("x", "y")
+    for own in second.values():
+        numbers = {name[1] for name in own}
+        assert own == {f"{topic}{number}" for topic in "abf" for number in numbers}
+        assert len(numbers) == 2
+    assert group.rebalance("y", "x") == second
+
+
+def test_what_was_spread_before_comes_together_in_two_rounds():
+    group = Together(a=2, f=2)
+    group.owned = {"x": {"a": [0], "f": [1]}, "y": {"a": [1], "f": [0]}}
+    first = group.rebalance("x", "y")
+    assert first == {"x": {"a0"}, "y": {"a1"}}, "each is still at work on the other's"
+    assert group.rebalance("x", "y") == {"x": {"a0", "f0"}, "y": {"a1", "f1"}}
+
+
+def test_a_topic_with_fewer_partitions_is_read_as_a_whole():
+    group = Together(a=3, f=1)
+    group.rebalance("x", "y")
+    both = group.rebalance("x", "y")
+    assert set.union(*both.values()) == {"a0", "a1", "a2", "f0"}
+    (owner,) = (name for name, own in both.items() if "f0" in own)
+    assert "a0" in both[owner]
