@@ -17,13 +17,13 @@ from jobs.offline.readiness import beyond_memory, readiness, samples
 from jobs.offline.replay import codec_of
 from jobs.plain.topics import Config, output_topics
 from jobs.settings import environment, kafka_settings
+from streamad.alerting.config import load_alerting
 from streamad.config import PipelineConfig, load_pipeline, read_config
 from streamad.config_text import line_of, read_yaml
 from streamad.config_values import format_size
 from streamad.errors import ConfigError
 from streamad.operators.detect import DetectOperator
 from streamad.operators.newcomers import full_keys
-from streamad.paging.config import load_alerting
 from streamad.shown import safe_lines
 
 MEBIBYTE, GIBIBYTE = 2**20, 2**30

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from streamad.paging.records import Digest, Feedback, Incident, Silence
+from streamad.incidents import Digest, Feedback, Incident, Silence
 from streamad.records import Alert, Decoded, Finding, RecordBatch, Rejected, ScoreBatch
 
 

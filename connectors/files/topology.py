@@ -11,8 +11,8 @@ import networkx as nx
 import polars as pl
 
 from connectors.files.sheet import read_bytes, read_sheet, require_column
+from streamad.alerting.config import IncidentsConfig
 from streamad.errors import ConfigError
-from streamad.paging.config import IncidentsConfig
 from streamad.paging.incidents.topology import MAX_EDGES, MAX_NAME_CHARS, Topology
 
 MAX_BYTES: Final = 64 * 2**20

@@ -17,8 +17,8 @@ from connectors.pagers.pagerduty import PagerDuty
 from connectors.pagers.secrets import SecretError, Secrets
 from connectors.pagers.slack import Slack
 from connectors.pagers.webhook import Webhook
+from streamad.alerting.pagers import EmailConfig, HttpBase, PagerConfig
 from streamad.paging.changes import Outcome, Page, Told
-from streamad.paging.pagers import EmailConfig, HttpBase, PagerConfig
 
 ADAPTERS: Final[Mapping[str, Callable[[Any, Secrets], Adapter]]] = {
     "alertmanager": Alertmanager,

@@ -31,9 +31,9 @@ from connectors.pagers.base import (
 )
 from connectors.pagers.secrets import Secrets
 from connectors.records.cloudevents import rfc3339
+from streamad.alerting.pagers import AlertmanagerConfig
+from streamad.incidents import Incident
 from streamad.paging.changes import Outcome, Page, Told
-from streamad.paging.pagers import AlertmanagerConfig
-from streamad.paging.records import Incident
 from streamad.shown import safe_text
 
 ALERTS_A_REQUEST: Final = 64

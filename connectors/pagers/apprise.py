@@ -14,8 +14,8 @@ import orjson
 from connectors.pagers.base import SLOW_S, Adapter, Answer, Request, by_api, lines_of, state_of
 from connectors.pagers.base import title_of as title
 from connectors.pagers.secrets import Secrets
+from streamad.alerting.pagers import AppriseConfig
 from streamad.paging.changes import Outcome, Page
-from streamad.paging.pagers import AppriseConfig
 
 MAX_TITLE_CHARS, MAX_BODY_CHARS = 200, 8_000
 _TYPES: Final = {"FIRING": "failure", "ACKNOWLEDGED": "info", "RESOLVED": "success"}

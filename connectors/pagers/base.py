@@ -11,8 +11,8 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from connectors.pagers.secrets import Secrets
+from streamad.incidents import Digest, Incident
 from streamad.paging.changes import Outcome, Page, Told
-from streamad.paging.records import Digest, Incident
 from streamad.shown import is_secret_name, safe_text, without_credentials
 
 MAX_WAIT_S: Final = 300.0

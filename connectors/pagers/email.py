@@ -19,9 +19,9 @@ from typing import Final
 from connectors.pagers.base import SLOW_S, lines_of, state_of, title_of
 from connectors.pagers.http import cut_at, require_host
 from connectors.pagers.secrets import SecretError, Secrets
+from streamad.alerting.pagers import EmailConfig
+from streamad.incidents import Incident
 from streamad.paging.changes import Outcome, Page, Told
-from streamad.paging.pagers import EmailConfig
-from streamad.paging.records import Incident
 from streamad.shown import safe_text
 
 MAX_SUBJECT_CHARS, MAX_BODY_CHARS = 200, 20_000

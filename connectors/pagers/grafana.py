@@ -23,8 +23,8 @@ from connectors.pagers.base import (
     title_of,
 )
 from connectors.pagers.secrets import Secrets
+from streamad.alerting.pagers import GrafanaConfig
 from streamad.paging.changes import Outcome, Page
-from streamad.paging.pagers import GrafanaConfig
 from streamad.shown import safe_text
 
 MAX_TAG_CHARS: Final = 100

@@ -21,7 +21,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from connectors.pagers.base import Answer, Request
-from streamad.paging.pagers import HttpBase
+from streamad.alerting.pagers import HttpBase
 from streamad.shown import safe_text
 
 MAX_ANSWER_BYTES: Final = 65_536

@@ -24,8 +24,8 @@ from connectors.pagers.base import (
 )
 from connectors.pagers.secrets import Secrets
 from connectors.records.cloudevents import rfc3339
+from streamad.alerting.pagers import PagerDutyConfig
 from streamad.paging.changes import Change, Outcome, Page
-from streamad.paging.pagers import PagerDutyConfig
 from streamad.shown import safe_text
 
 MAX_SUMMARY_CHARS, MAX_SOURCE_CHARS = 1_024, 255

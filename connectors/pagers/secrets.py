@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from streamad.paging.pagers import PagerBase
+from streamad.alerting.pagers import PagerBase
 from streamad.shown import HIDDEN, is_secret_name
 
 MAX_SECRET_BYTES: Final = 16_384

@@ -26,9 +26,9 @@ from connectors.pagers.base import (
     wait_of,
 )
 from connectors.pagers.secrets import Secrets
+from streamad.alerting.pagers import SlackConfig
+from streamad.incidents import Incident
 from streamad.paging.changes import Outcome, Page
-from streamad.paging.pagers import SlackConfig
-from streamad.paging.records import Incident
 from streamad.shown import safe_text
 
 MAX_HEADER_CHARS, MAX_SECTION_CHARS, MAX_TEXT_CHARS = 150, 3_000, 3_000

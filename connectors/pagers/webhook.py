@@ -17,9 +17,9 @@ import orjson
 
 from connectors.pagers.base import Adapter, Request, links_of
 from connectors.pagers.secrets import SecretError, Secrets
+from streamad.alerting.pagers import WebhookConfig, checked_url
+from streamad.incidents import Incident
 from streamad.paging.changes import Page
-from streamad.paging.pagers import WebhookConfig, checked_url
-from streamad.paging.records import Incident
 
 PREFIX: Final = "whsec_"
 LEAST_SECRET_BYTES: Final = 16

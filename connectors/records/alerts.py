@@ -12,10 +12,10 @@ import orjson
 
 from connectors.records import cloudevents, dead_letters
 from connectors.records.typed_json import LATEST_MS, WRONG_TYPE, ShapeError, to_record
+from streamad.alerting.config import AlertingConfig
 from streamad.alerts.state import RECORD_VERSION
 from streamad.config import PipelineConfig
-from streamad.paging.config import AlertingConfig
-from streamad.paging.records import Digest, Feedback, Incident, Silence
+from streamad.incidents import Digest, Feedback, Incident, Silence
 from streamad.paging.state import INCIDENT
 from streamad.ports import Log, Messages, Outgoing, Source
 from streamad.records import Alert, Finding, Rejected

@@ -14,7 +14,7 @@ from typing import TypeVar
 import orjson
 
 from connectors.records.typed_json import WRONG_TYPE, ShapeError, to_record
-from streamad.paging.records import Digest, Feedback, Incident, Silence
+from streamad.incidents import Digest, Feedback, Incident, Silence
 from streamad.records import Alert, Explanation, Finding, Part, Rejected
 from streamad.shown import safe_text
 

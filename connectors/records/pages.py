@@ -9,9 +9,9 @@ import orjson
 
 from connectors.records import cloudevents, dead_letters
 from connectors.records.typed_json import ShapeError, to_record
+from streamad.alerting.config import AlertingConfig
+from streamad.incidents import Digest, Incident
 from streamad.paging.changes import Told
-from streamad.paging.config import AlertingConfig
-from streamad.paging.records import Digest, Incident
 from streamad.ports import Log, Messages, Outgoing, Source
 from streamad.records import Rejected
 

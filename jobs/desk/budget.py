@@ -12,9 +12,9 @@ from typing import Any
 from jobs.console import say
 from jobs.desk import showing
 from jobs.desk.reading import alerting_of, budgets_of, opened
+from streamad.alerting.config import AlertingConfig
 from streamad.paging.answers import ANSWERED
 from streamad.paging.budget import DAY_MS, OVERDRAWN, SPENT, GroupBudget
-from streamad.paging.config import AlertingConfig
 from streamad.wording import clock
 
 WEEK_DAYS = 7

@@ -26,12 +26,12 @@ from jobs.desk.reading import (
 )
 from jobs.moments import parse_moment
 from jobs.settings import environment, kafka_settings
+from streamad.alerting.config import AlertingConfig
+from streamad.alerting.matchers import parse_matchers
 from streamad.config_values import parse_duration
 from streamad.errors import ConfigError
+from streamad.incidents import Digest, Feedback, Incident, Silence, Verdict
 from streamad.paging.answers import MAX_EXPECTED_MS
-from streamad.paging.config import AlertingConfig
-from streamad.paging.matchers import parse_matchers
-from streamad.paging.records import Digest, Feedback, Incident, Silence, Verdict
 from streamad.ports import Log, Outgoing
 from streamad.records import UNKNOWN_MS, Alert
 from streamad.wording import clock, duration

@@ -13,12 +13,12 @@ import yaml
 from connectors.records.alerts import KafkaAlertRecords, state_topic
 from connectors.records.cloudevents import Record, decode
 from jobs.settings import environment, kafka_settings
+from streamad.alerting.config import AlertingConfig, load_alerting
 from streamad.config import load_pipeline, read_config
 from streamad.errors import ConfigError
+from streamad.incidents import Affected, Feedback, Incident, Silence
 from streamad.paging.budget import GroupBudget
-from streamad.paging.config import AlertingConfig, load_alerting
 from streamad.paging.desk import Desk
-from streamad.paging.records import Affected, Feedback, Incident, Silence
 from streamad.ports import Log, Source
 from streamad.records import Alert
 

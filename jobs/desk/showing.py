@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from connectors.records.cloudevents import Record
-from streamad.paging.records import Digest, Feedback, Incident
+from streamad.incidents import Digest, Feedback, Incident
 from streamad.records import Alert, Part
 from streamad.shown import safe_json, safe_text
 from streamad.wording import clock, duration, number

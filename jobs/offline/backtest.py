@@ -31,9 +31,9 @@ from jobs.pictures.graphs import draw_alerts, require_edges, shown_count
 from jobs.settings import environment, kafka_settings
 from streamad.config import PipelineConfig, load_pipeline
 from streamad.errors import ConfigError
+from streamad.incidents import Digest, Incident
 from streamad.operators.detect import DetectOperator, Position
 from streamad.paging.desk import Desk
-from streamad.paging.records import Digest, Incident
 from streamad.records import Alert, Finding, ScoreBatch, SignalBatch
 from streamad.wording import clock
 

@@ -17,8 +17,8 @@ from connectors.telemetry import DETECT_COUNTS
 from jobs.build import build_detect
 from jobs.offline.replay import codec_of
 from jobs.plain.artifact_watch import ArtifactWatch, kept_artifact
+from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig
-from streamad.paging.config import AlertingConfig
 from streamad.paging.desk import Desk
 from streamad.ports import Decoder, Fault, Log, SnapshotStore, Telemetry, no_fault
 from streamad.runtime.alert import AlertLoop

@@ -16,9 +16,9 @@ from connectors.records.pages import KafkaPageRecords, page_state_topic
 from jobs.plain.loops import CLOCK
 from jobs.plain.run import KILL_AT, Signals, Watch, kill_at, stop_of
 from jobs.plain.topics import COMPACTED, WEEK
+from streamad.alerting.config import AlertingConfig
+from streamad.alerting.pagers import PagerConfig
 from streamad.errors import ConfigError, SourceUnavailableError
-from streamad.paging.config import AlertingConfig
-from streamad.paging.pagers import PagerConfig
 from streamad.ports import Fault, Telemetry, no_fault
 from streamad.runtime.page import PageLoop
 

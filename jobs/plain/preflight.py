@@ -10,9 +10,9 @@ from typing import Literal
 from connectors.kafka.admin import partition_counts, topic_configs
 from connectors.kafka.client import MAX_REQUEST_BYTES, KafkaSettings
 from jobs.plain.topics import Config, absent, input_topics, output_topics
+from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
-from streamad.paging.config import AlertingConfig
 
 logger = logging.getLogger(__name__)
 

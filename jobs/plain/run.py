@@ -16,8 +16,8 @@ from jobs.plain.loops import alert_loop, detect_loop, rekey_loop
 from jobs.plain.preflight import require
 from jobs.plain.topic_watch import TopicWatch
 from jobs.plain.topics import Config, create_topics
+from streamad.alerting.config import AlertingConfig
 from streamad.errors import ConfigError, SourceUnavailableError
-from streamad.paging.config import AlertingConfig
 from streamad.ports import Fault, Source, Telemetry, no_fault
 
 logger = logging.getLogger(__name__)

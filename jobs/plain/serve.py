@@ -18,9 +18,9 @@ from jobs.plain.run import Role, roles_of, run
 from jobs.plain.topics import Config
 from jobs.plain.watch import BeatingTelemetry, Watcher
 from jobs.settings import Settings, kafka_settings, read_settings
+from streamad.alerting.config import AlertingConfig, load_alerting
 from streamad.config import load_pipeline
 from streamad.errors import ConfigError
-from streamad.paging.config import AlertingConfig, load_alerting
 from streamad.shown import safe_text, without_credentials
 
 logger = logging.getLogger(__name__)

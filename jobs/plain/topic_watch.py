@@ -15,8 +15,8 @@ from typing import Protocol
 from connectors.kafka.admin import TopicProbe, make_topics
 from connectors.kafka.client import KafkaSettings
 from jobs.plain.topics import Config, input_topics, output_topics
+from streamad.alerting.config import AlertingConfig
 from streamad.errors import StreamadError
-from streamad.paging.config import AlertingConfig
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from connectors.kafka.admin import Topic, make_topics, partition_counts
 from connectors.kafka.client import MAX_BATCH_BYTES, KafkaSettings
 from connectors.records.alerts import state_topic
 from connectors.records.rekeyed import rekeyed_topic
+from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
-from streamad.paging.config import AlertingConfig
 
 COMPACTED = {
     "cleanup.policy": "compact",

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from streamad.alerting.config import AlertingConfig
 from streamad.alerts.limits import EXEMPT, flood
 from streamad.alerts.state import ENDLESS, AlertState, Life, finite
 from streamad.config import PipelineConfig
-from streamad.paging.config import AlertingConfig
 from streamad.records import Alert, Explanation, Finding
 from streamad.wording import ADOPTED, Event, is_over, not_sent, resumed, summarise
 from streamad.wording import clock as clock_text
@@ -50,7 +50,7 @@ class AlertOperator:
     Examples
     --------
         >>> from streamad.config import PipelineConfig
-    from streamad.paging.config import AlertingConfig
+    from streamad.alerting.config import AlertingConfig
         >>> operator = AlertOperator(PipelineConfig(name="hosts"))
         >>> operator.process(operator.new_state(), [])
         []

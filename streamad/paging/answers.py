@@ -15,11 +15,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
+from streamad.alerting.matchers import parse_matchers
+from streamad.incidents import Affected, Feedback, Incident, Silence
 from streamad.paging.budget import DAY_MS, strength
 from streamad.paging.likeness import MAX_REMEMBERED, n_alike
-from streamad.paging.matchers import parse_matchers
 from streamad.paging.notes import DISMISSED, PAST, SEEN, SERIES, SILENCE
-from streamad.paging.records import Affected, Feedback, Incident, Silence
 from streamad.paging.state import DeskState, Life
 from streamad.records import UNKNOWN_MS, Finding
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from streamad.paging.records import Digest, Incident
+from streamad.incidents import Digest, Incident
 
 Change = Literal["open", "update", "acknowledge", "resolve", "digest"]
 ToldState = Literal["open", "acknowledged", "resolved", "refused", "ignored"]

@@ -17,18 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from streamad.alerting.config import AlertingConfig
 from streamad.alerts.operator import AlertOperator
 from streamad.config import PipelineConfig
-from streamad.paging import wording
-from streamad.paging.answers import Answers
-from streamad.paging.budget import DAY_MS, GroupBudget, strength
-from streamad.paging.config import AlertingConfig
-from streamad.paging.incidents.causes import Suspect, causes, suspects
-from streamad.paging.incidents.linking import Linker
-from streamad.paging.incidents.members import affected, common, implicated, worth
-from streamad.paging.incidents.topology import Topology
-from streamad.paging.likeness import traits_of
-from streamad.paging.records import (
+from streamad.incidents import (
     Affected,
     Digest,
     Feedback,
@@ -36,6 +28,14 @@ from streamad.paging.records import (
     IncidentState,
     Silence,
 )
+from streamad.paging import wording
+from streamad.paging.answers import Answers
+from streamad.paging.budget import DAY_MS, GroupBudget, strength
+from streamad.paging.incidents.causes import Suspect, causes, suspects
+from streamad.paging.incidents.linking import Linker
+from streamad.paging.incidents.members import affected, common, implicated, worth
+from streamad.paging.incidents.topology import Topology
+from streamad.paging.likeness import traits_of
 from streamad.paging.silences import Silences
 from streamad.paging.state import MAX_INCIDENTS, DeskState, Life
 from streamad.records import UNKNOWN_MS, Alert, Finding, stable_id

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from streamad.paging.matchers import parse_matchers
+from streamad.alerting.matchers import parse_matchers
 
 SEEN, SERIES, PAST, DISMISSED, SILENCE = "seen", "series", "past", "dismissed", "silence"
 BOUNDS: Final[Mapping[str, int]] = {

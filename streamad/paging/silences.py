@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from streamad.paging.matchers import Matcher, fits, parse_matchers
+from streamad.alerting.matchers import Matcher, fits, parse_matchers
+from streamad.alerting.times import SilenceConfig, Times
+from streamad.incidents import Affected
 from streamad.paging.notes import SILENCE
-from streamad.paging.records import Affected
 from streamad.paging.state import DeskState, Life
-from streamad.paging.times import SilenceConfig, Times
 
 SILENCED: Final = "silence"
 MAX_REMEMBERED: Final = 100_000

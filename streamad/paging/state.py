@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
+from streamad.alerting.config import IncidentsConfig
 from streamad.alerts.state import AlertState
 from streamad.errors import StateError
+from streamad.incidents import Affected, Cause, Incident
 from streamad.paging.budget import GroupBudget
-from streamad.paging.config import IncidentsConfig
 from streamad.paging.incidents.habits import Habits
 from streamad.paging.incidents.index import OpenIndex, Tally
 from streamad.paging.incidents.linking import Linker
 from streamad.paging.notes import BOUNDS, check_note, kind_of
-from streamad.paging.records import Affected, Cause, Incident
 
 INCIDENT, BUDGET, DAY, NOTE = "incident/", "budget/", "day/", "note/"
 HABIT: Final = "habit/"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from streamad.alerting.config import AlertingConfig
+from streamad.incidents import Digest, Incident
 from streamad.paging.answers import ANSWERED
 from streamad.paging.budget import DAY_MS, OVERDRAWN, SPENT, GroupBudget
-from streamad.paging.config import AlertingConfig
 from streamad.paging.incidents.causes import Suspect
-from streamad.paging.records import Digest, Incident
 from streamad.records import stable_id
 from streamad.shown import safe_text
 from streamad.wording import duration

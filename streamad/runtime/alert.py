@@ -14,9 +14,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig
 from streamad.operators.findings import set_aside
-from streamad.paging.config import AlertingConfig
 from streamad.paging.desk import Desk, DeskOutput
 from streamad.paging.state import DeskState
 from streamad.ports import (

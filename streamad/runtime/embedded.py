@@ -16,9 +16,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from streamad.config import PipelineConfig
+from streamad.incidents import Digest, Incident
 from streamad.operators.detect import DetectOperator, DetectOutput
 from streamad.paging.desk import Desk, DeskOutput
-from streamad.paging.records import Digest, Incident
 from streamad.records import Alert, Finding, RecordBatch, Rejected, ScoreBatch
 
 

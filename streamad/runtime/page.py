@@ -18,10 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
+from streamad.alerting.pagers import PagerBase
 from streamad.errors import MembershipError
+from streamad.incidents import Digest, Incident
 from streamad.paging.changes import Change, Outcome, Pager, Told, changes, page_of, told_after
-from streamad.paging.pagers import PagerBase
-from streamad.paging.records import Digest, Incident
 from streamad.ports import (
     Fault,
     Member,

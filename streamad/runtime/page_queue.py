@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
+from streamad.incidents import Digest, Incident
 from streamad.paging.changes import Told
-from streamad.paging.records import Digest, Incident
 from streamad.ports import Messages, Outgoing, Source
 
 MAX_QUEUE, MAX_QUEUE_BYTES = 2_000, 32 * 2**20

@@ -40,8 +40,8 @@ from rich.table import Table as Grid
 from jobs.build import build_detect
 from jobs.offline.score import pipeline_for, score_table
 from jobs.offline.tables import Table, read_table
+from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig
-from streamad.paging.config import AlertingConfig
 from streamad.paging.desk import Desk
 from streamad.records import Finding
 from streamad.testing.batches import make_columns

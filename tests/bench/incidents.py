@@ -34,16 +34,16 @@ import numpy as np
 import polars as pl
 
 from jobs.build import build_detect
+from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig
+from streamad.incidents import Affected
 from streamad.operators.detect import Position
-from streamad.paging.config import AlertingConfig
 from streamad.paging.desk import Desk
 from streamad.paging.incidents import causes
 from streamad.paging.incidents.habits import Habits
 from streamad.paging.incidents.linking import Linker
 from streamad.paging.incidents.links import GROUP, Linking, Mark
 from streamad.paging.incidents.topology import Topology
-from streamad.paging.records import Affected
 from streamad.records import Finding
 from streamad.testing.batches import make_columns
 

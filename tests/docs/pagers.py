@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import get_args
 
+from streamad.alerting.pagers import HttpBase, PagerBase, PagerConfig
 from streamad.config_sections import Section
-from streamad.paging.pagers import HttpBase, PagerBase, PagerConfig
 
 EXAMPLES = {
     "alertmanager": """

@@ -18,7 +18,7 @@ from jobs import cli
 from jobs.plain.loops import alert_loop
 from jobs.plain.topics import create_topics
 from streamad.config import load_pipeline
-from streamad.paging.records import Incident
+from streamad.incidents import Incident
 from streamad.ports import Outgoing
 from streamad.records import Explanation, Finding
 

@@ -27,7 +27,7 @@ from jobs import cli
 from jobs.plain.page import create_page_topics, run_page
 from jobs.plain.run import KILL_AT
 from jobs.plain.topics import COMPACTED, Topic
-from streamad.paging.config import AlertingConfig
+from streamad.alerting.config import AlertingConfig
 from streamad.testing.pager_server import ROUTING_KEY, SECRET, TOKEN, PagerServer
 from tests.integration.conftest import FORKS, read
 from tests.unit.pagers.made import INCIDENT, over, step

@@ -6,8 +6,8 @@ import time
 from dataclasses import replace
 
 from connectors.pagers import make_pager
+from streamad.alerting.config import AlertingConfig
 from streamad.paging.changes import page_of, told_after
-from streamad.paging.config import AlertingConfig
 from tests.integration.alertmanager import Alertmanager
 from tests.unit.pagers.made import INCIDENT, T0, over, step
 from tests.unit.pagers.test_pagers import EVIL

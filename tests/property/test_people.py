@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from jobs.desk import showing
 from jobs.desk.budget import account, lines_of
+from streamad.alerting.config import AlertingConfig
+from streamad.alerting.matchers import parse_matcher
+from streamad.incidents import Affected, Cause, Digest, Feedback, Incident
 from streamad.paging.budget import DAY_MS, GroupBudget
-from streamad.paging.config import AlertingConfig
-from streamad.paging.matchers import parse_matcher
-from streamad.paging.records import Affected, Cause, Digest, Feedback, Incident
 from streamad.records import Alert
 
 T0 = 1_700_049_600_000

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from streamad.alerting.config import STALE_MS
 from streamad.alerts import state as alert_module
 from streamad.alerts.operator import MAX_SEVERITY, AlertOperator
 from streamad.alerts.operator import severity as severity_of
@@ -16,7 +17,6 @@ from streamad.alerts.state import ERROR_QUIET_MS
 from streamad.config import PipelineConfig
 from streamad.config_sections import AlertsConfig
 from streamad.errors import StateError
-from streamad.paging.config import STALE_MS
 from streamad.records import Alert, Explanation, Finding, stable_id
 from streamad.wording import ADOPTED, flapping
 

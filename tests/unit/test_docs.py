@@ -24,9 +24,9 @@ from jobs.cli import app, main
 from jobs.flink import run as flink_run
 from jobs.plain.loops import group_of
 from jobs.plain.topics import output_topics
+from streamad.alerting.config import AlertingConfig
 from streamad.artifact_files import PROTOCOLS
 from streamad.config import PipelineConfig, parse_config, parse_pipeline
-from streamad.paging.config import AlertingConfig
 from streamad.records import Alert, Finding
 from streamad.testing.checks import yield_detector_checks
 from tests.docs.alerts import FIELDS, example

@@ -28,9 +28,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from streamad.incidents import Affected, Cause
 from streamad.paging.incidents.links import Entity, Linking
 from streamad.paging.incidents.topology import Topology
-from streamad.paging.records import Affected, Cause
 from streamad.wording import clock
 
 MAX_CAUSES: Final = 5

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from streamad.incidents import Affected
 from streamad.paging.incidents.links import Mark
-from streamad.paging.records import Affected
 
 ENDLESS_MS: Final = 2**62
 MarksOf = Callable[[str, Affected], tuple[Mark, ...]]

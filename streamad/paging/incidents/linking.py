@@ -21,12 +21,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from streamad.paging.config import IncidentsConfig
+from streamad.alerting.config import IncidentsConfig
+from streamad.incidents import Affected
 from streamad.paging.incidents.habits import Habits, hash_of
 from streamad.paging.incidents.index import OpenIndex
 from streamad.paging.incidents.links import ENTITY, GROUP, LEARNED, Linking, Mark
 from streamad.paging.incidents.topology import Topology
-from streamad.paging.records import Affected
 
 if TYPE_CHECKING:
     from streamad.paging.state import DeskState, Life

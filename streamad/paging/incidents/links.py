@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from streamad.paging.config import IncidentsConfig
+from streamad.alerting.config import IncidentsConfig
+from streamad.incidents import Affected
 from streamad.paging.incidents.topology import Topology
-from streamad.paging.records import Affected
 
 ENTITY, NEAR, GROUP, FAR, LEARNED = range(5)
 """Kinds of links, the strongest first; near: one step in the topology, far: more of them."""

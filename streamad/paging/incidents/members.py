@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from streamad.incidents import Affected
 from streamad.paging.budget import strength
 from streamad.paging.incidents.causes import NO_DATA
-from streamad.paging.records import Affected
 from streamad.records import Alert, Finding
 
 MAX_PARTS, MAX_SUMMARY_CHARS = 16, 300

@@ -14,8 +14,8 @@ import pytest
 from connectors.records import cloudevents, schemas
 from connectors.records.asyncapi import CHANNELS, STATES, document
 from connectors.records.typed_json import EARLIEST_MS, LATEST_MS
+from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig
-from streamad.paging.config import AlertingConfig
 from streamad.records import UNKNOWN_MS, Alert, Explanation, Finding, Rejected
 
 FINDING = Finding(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from streamad.paging.records import Affected, Cause, Digest, Incident
+from streamad.incidents import Affected, Cause, Digest, Incident
 
 T0 = 1_772_367_900_000
 

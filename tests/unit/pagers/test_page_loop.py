@@ -13,8 +13,8 @@ from connectors.memory import MemoryMember, MemoryTopics, Record
 from connectors.records import cloudevents
 from connectors.records.pages import KafkaPageRecords, page_state_topic
 from connectors.telemetry import PrometheusTelemetry
+from streamad.alerting.config import AlertingConfig
 from streamad.paging.changes import Outcome, Told
-from streamad.paging.config import AlertingConfig
 from streamad.ports import Source
 from streamad.runtime.page import PageLoop
 from streamad.runtime.placing import Clock

@@ -16,8 +16,8 @@ import pytest
 from connectors.pagers import make_pager
 from connectors.pagers.email import message_of
 from connectors.pagers.slack import escaped
+from streamad.alerting.config import AlertingConfig
 from streamad.paging.changes import Told, page_of, told_after
-from streamad.paging.config import AlertingConfig
 from streamad.testing.pager_server import ROUTING_KEY, SECRET, TOKEN, PagerServer
 from tests.unit.pagers.made import DIGEST, INCIDENT, MEMBER, over, step
 

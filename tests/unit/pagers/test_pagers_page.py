@@ -12,10 +12,10 @@ import pytest
 from connectors.pagers import make_pager
 from connectors.pagers.webhook import sign
 from jobs.plain.page import page_topics
+from streamad.alerting.config import AlertingConfig
+from streamad.alerting.pagers import PagerConfig
 from streamad.config import parse_config
 from streamad.errors import ConfigError
-from streamad.paging.config import AlertingConfig
-from streamad.paging.pagers import PagerConfig
 from streamad.testing.pager_server import SECRET
 from tests.docs.make import described
 from tests.docs.pagers import EXAMPLES

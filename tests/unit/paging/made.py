@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from streamad.paging.config import AlertingConfig
+from streamad.alerting.config import AlertingConfig
+from streamad.incidents import Incident
 from streamad.paging.desk import Desk, DeskOutput
 from streamad.paging.incidents.topology import Topology
-from streamad.paging.records import Incident
 from streamad.paging.state import DeskState
 from streamad.records import Explanation, Finding
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from streamad.alerting.config import AlertingConfig
+from streamad.incidents import Feedback, Incident, Silence
 from streamad.paging.answers import HALF_LIFE_MS, MOST_OFFSET
-from streamad.paging.config import AlertingConfig
 from streamad.paging.desk import Desk, DeskOutput
 from streamad.paging.notes import BOUNDS, SEEN
-from streamad.paging.records import Feedback, Incident, Silence
 from streamad.records import Explanation, Finding
 
 NOON = 1_700_049_600_000

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig
 from streamad.paging.budget import GroupBudget, strength
-from streamad.paging.config import AlertingConfig
 from streamad.paging.desk import Desk, DeskOutput
 from streamad.paging.state import DeskState
 from streamad.records import Finding

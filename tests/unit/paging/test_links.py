@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamad.alerting.config import IncidentsConfig
 from streamad.errors import ConfigError
-from streamad.paging.config import IncidentsConfig
+from streamad.incidents import Affected
 from streamad.paging.incidents import habits as habits_module
 from streamad.paging.incidents import topology as topology_module
 from streamad.paging.incidents.causes import MAX_CAUSES, causes, suspects
 from streamad.paging.incidents.habits import Habits
 from streamad.paging.incidents.links import Linking
 from streamad.paging.incidents.topology import Topology
-from streamad.paging.records import Affected
 from tests.unit.paging.made import HOUR, MINUTE
 
 DAY = 24 * HOUR

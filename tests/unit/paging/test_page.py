@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from connectors.files.topology import topology_of
-from streamad.paging.config import load_alerting
+from streamad.alerting.config import load_alerting
 from streamad.paging.desk import Desk
 from streamad.records import Explanation
 from tests.unit.paging.made import MINUTE, NOON, SECOND, finding, logged

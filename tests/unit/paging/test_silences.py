@@ -10,13 +10,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from streamad.alerting.calendars import MAX_SPANS, spans_of
+from streamad.alerting.config import AlertingConfig, load_alerting
+from streamad.alerting.matchers import parse_matcher
+from streamad.alerting.times import SilenceConfig, Times
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
-from streamad.paging.calendars import MAX_SPANS, spans_of
-from streamad.paging.config import AlertingConfig, load_alerting
 from streamad.paging.desk import Desk
-from streamad.paging.matchers import parse_matcher
-from streamad.paging.times import SilenceConfig, Times
 from tests.machine import least_cpu_s
 from tests.unit.paging.test_answers import NOON, Stage, finding
 

@@ -12,10 +12,10 @@ from connectors.memory import MemoryMember, MemoryTopics, Record
 from connectors.records.alerts import KafkaAlertRecords, state_topic
 from connectors.records.cloudevents import decode, encode
 from connectors.telemetry import PrometheusTelemetry
+from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig
-from streamad.paging.config import AlertingConfig
+from streamad.incidents import Feedback, Incident, Silence
 from streamad.paging.desk import Desk
-from streamad.paging.records import Feedback, Incident, Silence
 from streamad.ports import Source
 from streamad.records import Finding
 from streamad.runtime.alert import AlertLoop

@@ -143,7 +143,7 @@ class Silence:
     """A silence given while the desk runs: what matches does not page from ``starts_ms`` on.
 
     A later record with the same ``id`` replaces it; one whose ``ends_ms`` is past ends it.
-    ``matchers`` are those of `streamad.paging.matchers`.
+    ``matchers`` are those of `streamad.alerting.matchers`.
     """
 
     id: str

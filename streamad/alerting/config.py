@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from streamad.alerting.pagers import MAX_PAGERS, PagerConfig
+from streamad.alerting.times import SilenceConfig
 from streamad.config import PipelineConfig, parse_config, read_config
 from streamad.config_sections import DeliveryConfig, LimitConfig, Section
 from streamad.config_values import Duration, Pages
-from streamad.paging.pagers import MAX_PAGERS, PagerConfig
-from streamad.paging.times import SilenceConfig
 
 WEEK_MS = 7 * 86_400_000
 STALE_MS = WEEK_MS

@@ -17,7 +17,7 @@ from typing import Final, Literal, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streamad.paging.records import Affected
+from streamad.incidents import Affected
 from streamad.shown import safe_text
 
 MAX_MATCHERS: Final = 16

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from streamad.config_sections import Section
 from streamad.config_values import Duration
-from streamad.paging.records import Digest, Incident
+from streamad.incidents import Digest, Incident
 from streamad.shown import is_secret_name, without_credentials
 
 PAGERDUTY_URL = "https://events.pagerduty.com/v2/enqueue"

@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
+from streamad.alerting.calendars import Spans, read_calendar
+from streamad.alerting.matchers import parse_matchers
 from streamad.config_sections import Section
-from streamad.paging.calendars import Spans, read_calendar
-from streamad.paging.matchers import parse_matchers
 
 WEEK: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MINUTES: Final = 24 * 60

@@ -1,0 +1,1 @@
+"""The alerting file: what it may say, and what its matchers and calendars mean."""
