@@ -23,7 +23,7 @@ VERBS = {"count": "counter", "gauge": "gauge", "observe": "histogram"}
 # What may split a metric: all of these are few and bounded by the deployment, not by the data.
 LABELS = {
     "artifact", "detector", "operation", "output", "partition", "pipeline", "python", "reason",
-    "result", "stage", "state", "topic", "verdict", "version",
+    "pager", "result", "stage", "state", "topic", "verdict", "version",
 }  # fmt: skip
 
 
