@@ -21,9 +21,9 @@ def warm() -> None:
     operator = build_detect(PipelineConfig.model_validate(_CONFIG))
     state = operator.new_state()
     hashes = np.arange(4, dtype=np.uint64)
-    state.keys._insert(1, 1, 0)
-    keys._probe(hashes, hashes, state.keys._slots, state.keys._first, state.keys._second)
-    state.add([0], [True], [{}]) if state.keys.names else None
+    table = state.keys._slots, state.keys._first, state.keys._second
+    codes, missing = keys._probe(hashes, hashes, *table)
+    keys._put_missing((hashes, hashes), missing, np.arange(4, dtype=np.int32), codes, table)
     state.waiting.state.reserve(1)
     state.waiting.state["selected"][0] = True
     one = np.zeros(1, np.int32), np.ones(1, np.int64), np.ones((1, 1))
