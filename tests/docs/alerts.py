@@ -64,7 +64,7 @@ FIELDS = {
     "expected": "expected values at that sample",
     "summary": "one line for the person who is paged",
     "past": "found later than `alerts.max_age` after the event; pages nobody",
-    "links": "`alerts.runbook`, and `alerts.links` with the entity and the time of the event filled in",
+    "links": "`alerts.runbook`, and `alerts.links` with entity and times filled in",
 }
 
 
@@ -116,6 +116,7 @@ The finding that opened the episode:
 {_body(findings[0])}
 
 {_table(Finding)}"""
+
 
 DASHBOARD = "https://grafana.example.org/d/host?var-host={host}&from={from_ms}&to={to_ms}"
 
