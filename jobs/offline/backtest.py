@@ -71,7 +71,7 @@ class Backtest:
     kept: to be drawn, or written
     """
 
-    decided: Decided = field(default_factory=lambda: Decided())
+    decided: Decided = field(default_factory=Decided)
     findings: list[Finding] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     keys: dict[str, tuple[int, int]] = field(default_factory=dict)

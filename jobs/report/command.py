@@ -206,7 +206,9 @@ def _pages(made: Backtest) -> str:
     last = {record.id: record for record in made.decided.incidents}
     pages = sum(record.paged_ms is not None for record in last.values())
     per_week = 7 * pages / made.days if made.days else 0.0
-    left = f"; {len(last) - pages:,} incidents did not page" if len(last) > pages else ""
+    held = len(last) - pages
+    noun = "incident" if held == 1 else "incidents"
+    left = f"; {held:,} {noun} did not page" if held else ""
     return f"{pages:,}: {per_week:.1f} per week{left}"
 
 

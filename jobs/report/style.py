@@ -39,15 +39,20 @@ th.bar,th.strip,td.bar{text-align:left}
 .key:first-child{margin-left:0} .k-page{background:var(--page)} .k-held{background:var(--held)}
 .k-over{background:var(--over)} .k-mark{background:var(--ink);width:3px}
 details{border-top:1px solid var(--rule)} details:first-of-type{border-top:0}
-summary{cursor:pointer;padding:10px 0;display:grid;gap:4px 14px;align-items:center;
-grid-template-columns:minmax(0,1fr) auto;list-style-position:inside}
+summary{cursor:pointer;padding:10px 0 10px 18px;position:relative;
+display:grid;gap:4px 14px;align-items:center;
+grid-template-columns:minmax(0,1fr) auto;list-style:none}
+summary::-webkit-details-marker{display:none}
+summary::before{content:"";position:absolute;left:3px;top:16px;border:5px solid transparent;
+border-left-color:var(--dim);border-right:0} details[open]>summary::before{transform:rotate(90deg)}
 summary .line{overflow-wrap:anywhere} summary:focus-visible{outline:2px solid var(--page)}
 .spark{max-width:100%;height:auto;background:var(--soft);border-radius:5px;display:block}
 .tag{display:inline-block;border-radius:9px;padding:0 8px;font-size:12px;margin-right:6px;
 background:var(--soft);color:var(--dim);white-space:nowrap}
 .tag.page{background:var(--page);color:var(--card)} .tag.over{background:var(--over);
 color:var(--card)} .tag.good{color:var(--good)} .tag.bad{color:var(--bad)}
-.inside{padding:0 0 12px;display:grid;gap:6px 18px;grid-template-columns:max-content minmax(0,1fr)}
+.inside{padding:0 0 12px 18px;margin:0;display:grid;gap:6px 18px;
+grid-template-columns:max-content minmax(0,1fr)}
 .inside dt{color:var(--dim)} .inside dd{margin:0;overflow-wrap:anywhere}
 a{color:var(--link)} code{background:var(--soft);border-radius:4px;padding:1px 5px;font-size:13px;
 overflow-wrap:anywhere}

@@ -29,7 +29,7 @@ def budget_table(report: Report) -> Table:
             cells.append(f"{one.flaps:,}")
         else:
             cells += [str(one.found), str(one.false_pages), after(one.delay_ms)]
-        shown = Text(one.name + (" (as set)" if one.configured else ""))
+        shown = Text(one.name + (" (configured)" if one.configured else ""))
         table.add_row(shown, *cells, style="bold" if one.configured else None)
     return table
 
