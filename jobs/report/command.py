@@ -15,9 +15,10 @@ from jobs.offline.readiness import beyond_memory, still_learning
 from jobs.offline.replay import Part, is_file
 from jobs.report.budgets import Budgets
 from jobs.report.labels import Labels, find_label
-from jobs.report.measure import Inputs, Report, measure
+from jobs.report.measure import Inputs, measure
 from jobs.report.page import page
 from jobs.report.pictures import Pictures
+from jobs.report.records import Report
 from jobs.report.table import budget_table, calibration_table
 from jobs.report.watch import MOST_ROWS, MOST_WINDOWS, Watch
 from streamad.config import PipelineConfig

@@ -6,15 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from jobs.offline.backtest import DAY_MS
 from jobs.report.html import bar, link, section, span, strip, table, text
-from jobs.report.measure import (
-    MOST_ANOMALIES,
-    PROMISES,
-    WEEK_MS,
-    IncidentLine,
-    Outcome,
-    Report,
-    Similar,
-)
+from jobs.report.measure import MOST_ANOMALIES, WEEK_MS
+from jobs.report.records import PROMISES, IncidentLine, Outcome, Report, Similar
 from jobs.report.style import STYLE
 from jobs.report.table import after, share
 from streamad.wording import clock, duration

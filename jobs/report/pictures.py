@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from jobs.pictures.counts import counts_of
 from jobs.pictures.sparkline import sparkline
-from jobs.report.measure import IncidentLine, Report
+from jobs.report.records import IncidentLine, Report
 from streamad.records import SignalBatch
 from streamad.training.fit import rows_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from jobs.report.measure import PROMISES, Report
+from jobs.report.records import PROMISES, Report
 from streamad.shown import safe_text
 from streamad.wording import duration
 

@@ -25,9 +25,10 @@ from jobs.offline.replay import Part
 from jobs.pictures.sparkline import sparkline
 from jobs.report.budgets import Budgets, Tried
 from jobs.report.labels import Anomaly, Labels, detect
-from jobs.report.measure import Inputs, Report, measure
+from jobs.report.measure import Inputs, measure
 from jobs.report.page import page
 from jobs.report.pictures import Pictures
+from jobs.report.records import Report
 from jobs.report.watch import Watch
 from streamad.config import PipelineConfig, parse_pipeline
 from streamad.paging.config import AlertingConfig
