@@ -33,7 +33,7 @@ from streamad.errors import ConfigError
 from streamad.operators.call import DetectOutput
 from streamad.operators.detect import DetectOperator, Position
 from streamad.paging.config import AlertingConfig, load_alerting
-from streamad.paging.desk import Desk
+from streamad.paging.desk import Desk, DeskOutput
 from streamad.paging.records import Digest, Incident
 from streamad.records import Alert, Finding, ScoreBatch, SignalBatch
 
@@ -86,6 +86,16 @@ class Backtest:
     def alerts(self) -> list[Alert]:
         """Return the alerts of the settings as they are."""
         return self.decided.alerts
+
+    @property
+    def incidents(self) -> list[Incident]:
+        """Return the records of incidents of the settings as they are."""
+        return self.decided.incidents
+
+    @property
+    def digests(self) -> list[Digest]:
+        """Return what did not page, as it would have been reported."""
+        return self.decided.digests
 
     @property
     def days(self) -> float:
@@ -148,7 +158,8 @@ def replay(  # noqa: PLR0913 - all but two by keyword
     known = [ms for ms in spacing if ms > 0]
     made.window_ms = int(np.median(known)) * operator.detector.size if known else 0
     in_order(made.findings)
-    made.decided = decide(alerting or AlertingConfig.of(operator.config), made.findings)
+    config = alerting or AlertingConfig.of(operator.config)
+    made.decided = decide(config, made.findings, end_ms=made.last_ms)
     made.counts["withheld"] = made.decided.n_limited
     return made
 
@@ -158,15 +169,21 @@ def in_order(findings: list[Finding]) -> None:
     findings.sort(key=lambda f: (f.window_end_ms, f.key, f.kind, f.sequence))
 
 
-def decide(config: AlertingConfig, findings: Sequence[Finding]) -> Decided:
-    """Return what a desk makes of findings in order, each as if written when its window closed."""
+def decide(
+    config: AlertingConfig, findings: Sequence[Finding], *, end_ms: int | None = None
+) -> Decided:
+    """Return what a desk makes of findings in order, each as if written when its window closed.
+
+    end_ms : when the replay ends: until then what was quiet resolves, and what was held back pages
+    """
     desk = Desk(config)
     state = desk.new_state()
     out = desk.process(state, [(f, f.window_end_ms) for f in findings])
+    rest = DeskOutput() if end_ms is None else desk.tick(state, end_ms)
     return Decided(
-        alerts=out.alerts,
-        incidents=out.incidents,
-        digests=out.digests,
+        alerts=out.alerts + rest.alerts,
+        incidents=out.incidents + rest.incidents,
+        digests=out.digests + rest.digests,
         n_limited=state.alerts.counts["alerts_withheld"],
         groups=tuple(state.budgets),
     )

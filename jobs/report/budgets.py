@@ -98,26 +98,27 @@ class Budgets:
             made = one.operator.process(one.shards[at], batch, at=at, recorded=recorded)
             one.findings += made.findings
 
-    def tried(self, findings: Sequence[Finding], decided: Decided) -> list[Tried]:
+    def tried(
+        self, findings: Sequence[Finding], decided: Decided, *, end_ms: int | None
+    ) -> list[Tried]:
         """Return every budget with what came of it, the configured one as it was decided.
 
-        findings : of the run, in order
+        findings : of the run, in order; end_ms : when it ended
         """
-        made = [self._try(pages, findings) for pages in self._asked]
+        made = [self._try(pages, findings, end_ms) for pages in self._asked]
         name = "as configured" if self._mixed else _named(self.configured)
         made.append(Tried(name=name, asked=self.configured, configured=True, decided=decided))
         return sorted(made, key=lambda one: (one.asked is not None, one.asked or 0, one.configured))
 
-    def _try(self, pages: float | None, findings: Sequence[Finding]) -> Tried:
+    def _try(self, pages: float | None, findings: Sequence[Finding], end_ms: int | None) -> Tried:
         sibling = self._of[pages]
         if sibling is not None:
             in_order(sibling.findings)
             findings = sibling.findings
         budget = self._alerting.budget.model_copy(update={"pages": pages, "groups": {}})
         config = self._alerting.model_copy(update={"budget": budget})
-        return Tried(
-            name=_named(pages), asked=pages, configured=False, decided=decide(config, findings)
-        )
+        decided = decide(config, findings, end_ms=end_ms)
+        return Tried(name=_named(pages), asked=pages, configured=False, decided=decided)
 
 
 def _named(pages: float | None) -> str:

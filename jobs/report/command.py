@@ -91,7 +91,7 @@ class Reporter:
     def report(self, made: Backtest) -> Report:
         """Return the report of a replay."""
         with status("deciding at several budgets"):
-            tried = self.budgets.tried(made.findings, made.decided)
+            tried = self.budgets.tried(made.findings, made.decided, end_ms=made.last_ms)
         anomalies = marked = None
         if self.labels is not None and self.labels.n_filled:
             anomalies = self.labels.anomalies(begin_ms=made.first_ms, end_ms=made.last_ms)

@@ -280,13 +280,13 @@ def _calibration(given: Inputs) -> tuple[Calibration, ...]:
     windows = given.watch.windows()
     if windows.is_empty():
         return ()
-    chosen = {"all windows": np.ones(len(windows), np.bool_)}
+    chosen = {"all": np.ones(len(windows), np.bool_)}
     if given.marked is not None and len(given.marked):
         inside = labelled_windows(windows, given.marked, window_ms=given.made.window_ms)
-        chosen["windows without a label"] = ~inside
+        chosen["without a label"] = ~inside
     made = []
     for of, rows in chosen.items():
-        for look, column in (("whole window", "p"), ("newest samples", "newest_p")):
+        for look, column in (("score", "p"), ("newest look", "newest_p")):
             p = windows[column].to_numpy()[rows]
             p = p[np.isfinite(p)]
             if len(p):

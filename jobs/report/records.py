@@ -97,7 +97,7 @@ class KeyLine:
 class Calibration:
     """How often windows were as rare as promised: ``seen`` at each of ``PROMISES``.
 
-    of : which windows
+    look : at the window as the score has it, or at its newest samples; of : which windows
     """
 
     look: str

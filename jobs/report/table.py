@@ -17,7 +17,7 @@ def budget_table(report: Report) -> Table:
     title = f"pages of {safe_text(report.pipeline, 60)} at several budgets"
     if labelled:
         title += f"; {n:,} labelled anomal{'y' if n == 1 else 'ies'}"
-    table = Table(title=title, title_style="bold", box=None, padding=(0, 1))
+    table = Table(title=title, title_style="bold", box=None, padding=(0, 1), pad_edge=False)
     table.add_column("budget", no_wrap=True)
     more = ["found", "false pages", "after"] if labelled else ["flaps"]
     for name in ("per week", "pages", "withheld", *more):

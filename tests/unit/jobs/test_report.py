@@ -219,7 +219,9 @@ def test_other_budgets_decide_as_runs_of_their_own_would_without_scoring_again(
     made = replay(operator, parts(700, 50, 1), watch=budgets)
     judged = sum(n for name, n in made.counts.items() if name == "windows")
     assert scored["windows"] <= judged
-    tried = {one.asked: one for one in budgets.tried(made.findings, made.decided)}
+    tried = {
+        one.asked: one for one in budgets.tried(made.findings, made.decided, end_ms=made.last_ms)
+    }
     assert list(tried) == [None, 1, 2, 5, 10, 20, 50]
     for budget, own in runs.items():
         asked = None if budget is None else float(budget.split()[0])
@@ -242,6 +244,7 @@ def test_what_the_report_counts_is_what_the_live_pipeline_pages(runs: dict[str |
     for start in range(0, len(rows), 3):
         now[0] = rows[start][1]
         running.feed(make_batch(rows[start : start + 3], offset=start))
+    running.tick(now[0])
     made = runs["5 per week"]
     assert live == pages_of(made.decided)
     assert sum(ms is not None for ms in live.values()) >= 5
