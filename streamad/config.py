@@ -27,6 +27,7 @@ from streamad.config_sections import (
 )
 from streamad.config_text import MAX_FILE_BYTES, explain, line_holding, read_yaml, too_large
 from streamad.errors import ConfigError
+from streamad.links import check_names
 from streamad.shown import without_credentials
 
 S = TypeVar("S", bound=Section)
@@ -73,6 +74,7 @@ class PipelineConfig(Section):
                 "the group"
             )
             raise ValueError(msg)
+        check_names(self.alerts.links, (*self.input.fields.key, *self.input.fields.tags))
         self._no_series()
         return self
 

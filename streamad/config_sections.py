@@ -23,6 +23,7 @@ from streamad.config_values import (
     format_duration,
     write_level,
 )
+from streamad.links import check_templates
 
 
 class Section(BaseModel):
@@ -454,11 +455,21 @@ class AlertsConfig(Section):
     """A key field or tag whose value groups alerts (a service, a team)."""
     runbook: str | None = None
     """A link in every alert."""
+    links: dict[str, str] = Field(default_factory=dict)
+    """Further links, with the entity filled in: ``{dashboard: https://grafana/d/x?host={host}}``.
+    Fields of the key and tags are known, and ``{key}``, ``{group}``, ``{pipeline}``, ``{from_ms}``,
+    ``{to_ms}``, ``{from_iso}``, ``{to_iso}``; a brace of the link itself is written twice."""
     budget: Pages | None = None
     """``10 per week``: pages that a group is ready to take. It sets how strong an episode must be
     to be an alert, in place of ``level``; unset: ``level`` decides, and every incident pages."""
     limit: LimitConfig = LimitConfig()
     """Bounds on alerts."""
+
+    @field_validator("links")
+    @classmethod
+    def _templates(cls, given: dict[str, str]) -> dict[str, str]:
+        check_templates(given)
+        return given
 
 
 class DeliveryConfig(Section):

@@ -81,6 +81,7 @@ def validate(
     epilog=examples(
         "streamad backtest pipeline.yaml lastmonth.jsonl -o alerts.jsonl",
         "streamad backtest pipeline.yaml lastmonth.csv -o alerts.csv --plot alerts.html",
+        "streamad backtest pipeline.yaml lastmonth.csv -o alerts.jsonl --report report.html",
         "streamad backtest pipeline.yaml metrics --from 2026-03-01 --to 2026-03-08 -o alerts.jsonl",
     ),
 )
@@ -105,6 +106,19 @@ def backtest(  # noqa: PLR0913 - one argument an option
     findings: Annotated[
         Path | None, typer.Option(help="Write the findings here, as JSON lines, for 'explain'.")
     ] = None,
+    report: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Write what would page at several budgets, .html or .json. Repeatable.",
+        ),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="With --report: the column that marks anomalies. Default: a usual name."),
+    ] = None,
+    alerting: Annotated[
+        Path | None, typer.Option(help="An alerting file, in place of the pipeline's own alerts.")
+    ] = None,
     plot: Plot = None,
     graphs: GraphFolder = None,
     joint: Joint = False,
@@ -112,13 +126,21 @@ def backtest(  # noqa: PLR0913 - one argument an option
     """Replay a file or a topic through a pipeline, and report which alerts would have fired.
 
     The same code runs over the same rows as live, so each replay returns the same alerts, however
-    the rows are batched. The report shows alerts per day, the longest and the flapping ones: read
-    it before the pipeline pages anyone.
+    the rows are batched. --report compares budgets: how many pages per week would have come, what
+    they would have found, what was withheld. Read it before the pipeline pages anyone.
     """
-    from jobs.offline.backtest import Outputs, backtest_pipeline
+    from jobs.offline.backtest import Asked, Outputs, backtest_pipeline
 
-    files = Outputs(alerts=out, scores=scores, findings=findings, plot=plot, graphs=graphs)
-    backtest_pipeline(pipeline, source, begin=begin, end=end, files=files, joint=joint)
+    files = Outputs(
+        alerts=out,
+        scores=scores,
+        findings=findings,
+        plot=plot,
+        graphs=graphs,
+        reports=tuple(report or ()),
+    )
+    asked = Asked(begin=begin, end=end, joint=joint, label=label, alerting=alerting)
+    backtest_pipeline(pipeline, source, asked=asked, files=files)
 
 
 @commands.command(

@@ -10,36 +10,58 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import orjson
 import polars as pl
 
 from jobs.build import build_detect
-from jobs.console import Tell, bar, say
+from jobs.console import Tell, bar
 from jobs.explain.sources import scores_frame
 from jobs.moments import parse_moment
 from jobs.offline.judged import Account, with_dates
-from jobs.offline.readiness import beyond_memory, still_learning
 from jobs.offline.replay import Part, between, is_file, read_file, read_topic
 from jobs.offline.score import key_spans
 from jobs.offline.tables import check_output, check_plot, write_table
 from jobs.pictures.graphs import draw_alerts, require_edges, shown_count
 from jobs.settings import environment, kafka_settings
+from streamad.alerting.config import AlertingConfig, load_alerting
 from streamad.config import PipelineConfig, load_pipeline
 from streamad.errors import ConfigError
 from streamad.incidents import Digest, Incident
+from streamad.operators.call import DetectOutput
 from streamad.operators.detect import DetectOperator, Position
-from streamad.paging.desk import Desk
+from streamad.paging.desk import Desk, DeskOutput
 from streamad.records import Alert, Finding, ScoreBatch, SignalBatch
-from streamad.wording import clock
 
 DAY_MS = 86_400_000
 FLAP_WINDOWS = 2
 """An alert that opens within so many windows' length of its key's last one is a flap."""
+
+
+class Watch(Protocol):
+    """Who else wants to see each batch and what the operator yielded."""
+
+    def take(self, batch: SignalBatch, out: DetectOutput, at: Position) -> None:
+        """Take a batch; it decides nothing of the replay."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """What a desk made of findings.
+
+    n_limited : alerts that ``alerts.limit`` kept back; groups : that could page
+    """
+
+    alerts: list[Alert] = field(default_factory=list)
+    incidents: list[Incident] = field(default_factory=list)
+    digests: list[Digest] = field(default_factory=list)
+    n_limited: int = 0
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,9 +72,7 @@ class Backtest:
     kept: to be drawn, or written
     """
 
-    alerts: list[Alert] = field(default_factory=list)
-    incidents: list[Incident] = field(default_factory=list)
-    digests: list[Digest] = field(default_factory=list)
+    decided: Decided = field(default_factory=Decided)
     findings: list[Finding] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     keys: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -62,6 +82,21 @@ class Backtest:
     account: Account = field(default_factory=Account)
     points: list[SignalBatch] = field(default_factory=list)
     scores: list[ScoreBatch] = field(default_factory=list)
+
+    @property
+    def alerts(self) -> list[Alert]:
+        """Return the alerts of the settings as they are."""
+        return self.decided.alerts
+
+    @property
+    def incidents(self) -> list[Incident]:
+        """Return the records of incidents of the settings as they are."""
+        return self.decided.incidents
+
+    @property
+    def digests(self) -> list[Digest]:
+        """Return what did not page, as it would have been reported."""
+        return self.decided.digests
 
     @property
     def days(self) -> float:
@@ -84,7 +119,7 @@ class Span:
     summary: str
 
 
-def replay(
+def replay(  # noqa: PLR0913 - all but two by keyword
     operator: DetectOperator,
     parts: Iterable[Part],
     *,
@@ -92,8 +127,13 @@ def replay(
     end_ms: int | None = None,
     keep_points: bool = False,
     keep_scores: bool = False,
+    alerting: AlertingConfig | None = None,
+    watch: Watch | None = None,
 ) -> Backtest:
-    """Run recorded input through detect and alert; each partition is a shard of its own."""
+    """Run recorded input through detect and alert; each partition is a shard of its own.
+
+    alerting : in place of what the pipeline alone asks for
+    """
     made = Backtest()
     shards = {}
     spacing: list[int] = []
@@ -110,19 +150,44 @@ def replay(
         made.findings += out.findings
         spacing += [_spacing(scores.keys, scores.end_ms) for scores in out.scores]
         _enlarge(made, with_dates(batch))
+        if watch is not None:
+            watch.take(batch, out, at)
         if keep_points:
             made.points.append(with_dates(batch))
         if keep_scores:
             made.scores += out.scores
     known = [ms for ms in spacing if ms > 0]
     made.window_ms = int(np.median(known)) * operator.detector.size if known else 0
-    made.findings.sort(key=lambda f: (f.window_end_ms, f.key, f.kind, f.sequence))
-    desk = Desk(operator.config)
-    state = desk.new_state()
-    told = desk.process(state, [(f, f.window_end_ms) for f in made.findings])
-    made.alerts, made.incidents, made.digests = told.alerts, told.incidents, told.digests
-    made.counts["withheld"] = state.alerts.counts["alerts_withheld"]
+    in_order(made.findings)
+    config = alerting or AlertingConfig.of(operator.config)
+    made.decided = decide(config, made.findings, end_ms=made.last_ms)
+    made.counts["withheld"] = made.decided.n_limited
     return made
+
+
+def in_order(findings: list[Finding]) -> None:
+    """Sort findings as a desk is to take them: by event time, whatever the batches were."""
+    findings.sort(key=lambda f: (f.window_end_ms, f.key, f.kind, f.sequence))
+
+
+def decide(
+    config: AlertingConfig, findings: Sequence[Finding], *, end_ms: int | None = None
+) -> Decided:
+    """Return what a desk makes of findings in order, each as if written when its window closed.
+
+    end_ms : when the replay ends: until then what was quiet resolves, and what was held back pages
+    """
+    desk = Desk(config)
+    state = desk.new_state()
+    out = desk.process(state, [(f, f.window_end_ms) for f in findings])
+    rest = DeskOutput() if end_ms is None else desk.tick(state, end_ms)
+    return Decided(
+        alerts=out.alerts + rest.alerts,
+        incidents=out.incidents + rest.incidents,
+        digests=out.digests + rest.digests,
+        n_limited=state.alerts.counts["alerts_withheld"],
+        groups=tuple(state.budgets),
+    )
 
 
 def _spacing(keys: pl.Series, end_ms: np.ndarray[tuple[int], np.dtype[np.int64]]) -> int:
@@ -184,8 +249,9 @@ def count_flaps(found: list[Span], *, within_ms: int) -> int:
 class Outputs:
     """Where a back-test writes: alerts ("-" prints them), and what else is asked for.
 
-    scores : every window's score, Parquet; findings : JSON lines; both are read by ``explain``
-    graphs : a folder for pictures of the graphs that alerted
+    scores : every window's score, Parquet; findings : JSON lines; both are read by ``explain``;
+    graphs : a folder for pictures of the graphs that alerted; reports : what would page at several
+    budgets, HTML or JSON
     """
 
     alerts: str = "-"
@@ -193,6 +259,7 @@ class Outputs:
     findings: Path | None = None
     plot: Path | None = None
     graphs: Path | None = None
+    reports: tuple[Path, ...] = ()
 
     def check(self) -> None:
         """Refuse files that could not be written, before hours of work."""
@@ -205,37 +272,64 @@ class Outputs:
             msg = f"{self.scores}: scores are written as Parquet; name a file that ends in .parquet"
             raise ConfigError(msg)
         check_plot(self.plot)
+        for path in self.reports:
+            if path.suffix not in {".html", ".json"}:
+                msg = f"--report {path}: reports are written as .html or .json"
+                raise ConfigError(msg)
 
 
-def backtest_pipeline(
-    pipeline: Path,
-    source: str,
-    *,
-    begin: str | None,
-    end: str | None,
-    files: Outputs,
-    joint: bool = False,
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What of a source is replayed, and how; moments are as people write them.
+
+    label : the column that marks anomalies; alerting : a file in place of the pipeline's alerts
+    """
+
+    begin: str | None = None
+    end: str | None = None
+    joint: bool = False
+    label: str | None = None
+    alerting: Path | None = None
+
+
+def backtest_pipeline(pipeline: Path, source: str, *, asked: Asked, files: Outputs) -> None:
     """Replay, write the alerts, print the report."""
+    from jobs.report.command import Reporter, print_facts
+
     files.check()
     config = load_pipeline(pipeline, environment=environment())
+    alerting = None
+    if asked.alerting is not None:
+        alerting = load_alerting(asked.alerting, environment=environment())
     now_ms = time.time_ns() // 1_000_000
-    begin_ms = None if begin is None else parse_moment(begin, now_ms=now_ms)
-    end_ms = None if end is None else parse_moment(end, now_ms=now_ms)
+    begin_ms = None if asked.begin is None else parse_moment(asked.begin, now_ms=now_ms)
+    end_ms = None if asked.end is None else parse_moment(asked.end, now_ms=now_ms)
     if files.graphs is not None:
         require_edges(config, "--graphs")
     operator = build_detect(config, strict=True)
+    reporter = Reporter.of(operator, source, asked=asked, files=files, alerting=alerting)
     notes: list[str] = []
+    reading = config if reporter is None else reporter.reading
     with bar(f"replaying {source}") as tell:
-        parts = _told(_parts(source, config, begin_ms=begin_ms, joint=joint, notes=notes), tell)
+        parts = _parts(source, reading, begin_ms=begin_ms, joint=asked.joint, notes=notes)
         made = replay(
             operator,
-            parts,
+            _told(parts if reporter is None else reporter.parts(parts), tell),
             begin_ms=begin_ms,
             end_ms=end_ms,
             keep_points=files.plot is not None or files.graphs is not None,
             keep_scores=files.plot is not None or files.scores is not None,
+            alerting=alerting,
+            watch=reporter,
         )
+    notes += _write_files(made, config, files)
+    print_facts(made, operator, notes)
+    if reporter is not None:
+        reporter.write(made)
+
+
+def _write_files(made: Backtest, config: PipelineConfig, files: Outputs) -> list[str]:
+    """Write what was asked for; return what there is to report about it."""
     _write(made, files.alerts)
     if files.scores is not None:
         write_table(scores_frame(made.scores), files.scores)
@@ -246,8 +340,8 @@ def backtest_pipeline(
         files.plot.write_text(picture, encoding="utf-8")
     if files.graphs is not None:
         paths = draw_alerts(files.graphs, made.alerts, made.findings, made.points, config)
-        notes.append(f"{files.graphs}: {shown_count(paths, len(spans(made.alerts)))}")
-    _report(made, config, operator, notes)
+        return [f"{files.graphs}: {shown_count(paths, len(spans(made.alerts)))}"]
+    return []
 
 
 def drawn(made: Backtest, config: PipelineConfig, *, as_html: bool) -> str:
@@ -317,65 +411,3 @@ def _write(made: Backtest, out: str) -> None:
         for name in ("opened_ms", "resolved_ms")
     ]
     write_table(frame.with_columns(moments), Path(out))
-
-
-def facts(made: Backtest, operator: DetectOperator) -> list[tuple[str, str]]:
-    """Return the report as lines of a name and a value."""
-    found = spans(made.alerts)
-    per_day = len(found) / made.days if made.days else 0.0
-    name, withheld = operator.detector.info.name, made.counts["withheld"]
-    return [
-        ("detector", f"{name} ({operator.degraded})" if operator.degraded else name),
-        ("points", f"{made.counts['points']:,} of {len(made.keys):,} keys"),
-        ("from, to", _range(made)),
-        ("windows", f"{made.counts['windows']:,}, {made.counts['incomplete']:,} incomplete"),
-        ("rejected, late", f"{made.account.rejected.total():,}, {made.counts['late']:,}"),
-        ("alerts", f"{len(found):,}: {per_day:.2f} per day"),
-        *([("not sent", f"{withheld:,} (alerts.limit)")] if withheld else []),
-        ("flaps", f"{count_flaps(found, within_ms=FLAP_WINDOWS * made.window_ms):,}"),
-        ("longest", _longest(found)),
-        ("still open", f"{sum(span.resolved_ms is None for span in found):,}"),
-    ]
-
-
-def _range(made: Backtest) -> str:
-    if made.first_ms is None or made.last_ms is None:
-        return "nothing"
-    first, last = clock(made.first_ms, dated=True), clock(made.last_ms, dated=True)
-    return f"{first} to {last} UTC ({made.days:.2f} days)"
-
-
-def _longest(found: list[Span]) -> str:
-    ended = [span for span in found if span.resolved_ms is not None]
-    if not ended:
-        return "none"
-    longest = max(ended, key=lambda span: (span.resolved_ms or 0) - span.opened_ms)
-    hours = ((longest.resolved_ms or 0) - longest.opened_ms) / 3_600_000
-    return f"{hours:.2f} h, {longest.key} at {clock(longest.opened_ms, dated=True)}"
-
-
-def _report(
-    made: Backtest, config: PipelineConfig, operator: DetectOperator, notes: list[str]
-) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"back-test of {config.name}", show_header=False, box=None)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
-    for name, value in facts(made, operator):
-        table.add_row(name, value)
-    Console(stderr=True).print(table)
-    for line in notes:
-        say(line)
-    made.account.require(operator)
-    for line in made.account.notes(operator):
-        say(line)
-    spans_ms = [
-        last - first for key, (first, last) in made.keys.items() if not operator.covers(key)
-    ]
-    step_ms = made.window_ms // operator.detector.size or None
-    young = still_learning(spans_ms, operator, step_ms=step_ms)
-    for note in (young, beyond_memory(operator)):
-        if note:
-            say(note)

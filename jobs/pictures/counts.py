@@ -19,8 +19,12 @@ NICE_MS = (
 )  # fmt: skip
 
 
-def counts_of(batches: Sequence[RecordBatch[Any]], unit: str) -> tuple[list[SignalBatch], str]:
+def counts_of(
+    batches: Sequence[RecordBatch[Any]], unit: str, *, bins: int = BINS
+) -> tuple[list[SignalBatch], str]:
     """Return the number of rows of each key per time, and what to call it.
+
+    bins : so many times at most
 
     Examples
     --------
@@ -35,11 +39,11 @@ def counts_of(batches: Sequence[RecordBatch[Any]], unit: str) -> tuple[list[Sign
         return [], f"{unit}s"
     first = min(int(batch.time_ms.min()) for batch in filled)
     last = max(int(batch.time_ms.max()) for batch in filled)
-    step = next((one for one in NICE_MS if (last - first) // one < BINS), NICE_MS[-1])
-    bins = pl.DataFrame({"bin": np.arange(first // step, last // step + 1)})
+    step = next((one for one in NICE_MS if (last - first) // one < bins), NICE_MS[-1])
+    every_bin = pl.DataFrame({"bin": np.arange(first // step, last // step + 1)})
     rows = pl.concat([pl.DataFrame({"key": b.keys, "bin": b.time_ms // step}) for b in filled])
     counted = rows.group_by("key", "bin").len()
-    every = rows.select(pl.col("key").unique(maintain_order=True)).join(bins, how="cross")
+    every = rows.select(pl.col("key").unique(maintain_order=True)).join(every_bin, how="cross")
     frame = every.join(counted, on=["key", "bin"], how="left", maintain_order="left").fill_null(0)
     n = frame.height
     made: SignalBatch = RecordBatch(

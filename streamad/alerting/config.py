@@ -19,6 +19,7 @@ from streamad.alerting.times import SilenceConfig
 from streamad.config import PipelineConfig, parse_config, read_config
 from streamad.config_sections import DeliveryConfig, LimitConfig, Section
 from streamad.config_values import Duration, Pages
+from streamad.links import check_templates
 
 WEEK_MS = 7 * 86_400_000
 STALE_MS = WEEK_MS
@@ -91,20 +92,28 @@ class LifeConfig(Section):
     """A link in every alert; see ``links``."""
     links: dict[str, str] = Field(default_factory=dict)
     """Further links, with the entity filled in: ``{dashboard: https://grafana/d/x?host={host}}``.
-    ``{key}``, ``{group}``, ``{from_ms}`` and ``{to_ms}`` are known too."""
+    Fields of the key and tags are known, and ``{key}``, ``{group}``, ``{pipeline}``, ``{from_ms}``,
+    ``{to_ms}``, ``{from_iso}``, ``{to_iso}``; a brace of the link itself is written twice. An alert
+    that lacks a field lacks the link."""
     limit: LimitConfig = LimitConfig()
     """Bounds on alerts."""
 
-    @field_validator("runbook", "links")
+    @field_validator("runbook")
     @classmethod
-    def _no_credentials(cls, given: Any) -> Any:
-        for link in given.values() if isinstance(given, dict) else [given] if given else []:
-            if not re.match(r"^https?://", link):
-                msg = f"expected a link that begins with https:// or http://, got {link!r:.80}"
+    def _no_credentials(cls, given: str | None) -> str | None:
+        if given is not None:
+            if not re.match(r"^https?://", given):
+                msg = f"expected a link that begins with https:// or http://, got {given!r:.80}"
                 raise ValueError(msg)
-            if "@" in link.split("://", 1)[1].split("/", 1)[0]:
+            if "@" in given.split("://", 1)[1].split("/", 1)[0]:
                 msg = "a link must not hold a user name or password; take it out"
                 raise ValueError(msg)
+        return given
+
+    @field_validator("links")
+    @classmethod
+    def _templates(cls, given: dict[str, str]) -> dict[str, str]:
+        check_templates(given)
         return given
 
 
@@ -176,6 +185,7 @@ class AlertingConfig(Section):
                 max_age=own.max_age,
                 update_every=own.update_every,
                 runbook=own.runbook,
+                links=own.links,
                 limit=own.limit,
             ),
             budget=BudgetConfig.model_construct(pages=own.budget),

@@ -16,6 +16,7 @@ from streamad.alerting.config import AlertingConfig
 from streamad.alerts.limits import EXEMPT, flood
 from streamad.alerts.state import ENDLESS, AlertState, Life, finite
 from streamad.config import PipelineConfig
+from streamad.links import fill, span_of
 from streamad.records import Alert, Explanation, Finding
 from streamad.wording import ADOPTED, Event, is_over, not_sent, resumed, summarise
 from streamad.wording import clock as clock_text
@@ -63,7 +64,7 @@ class AlertOperator:
         self._stale_ms = config.stale_after
         self._limit = config.alerts.limit
         runbook = config.alerts.runbook
-        self._links = {"runbook": runbook} if runbook else {}
+        self._runbook = {"runbook": runbook} if runbook else {}
 
     def new_state(self) -> AlertState:
         """Return a state without alerts."""
@@ -191,7 +192,7 @@ class AlertOperator:
             pipeline=finding.pipeline, detector=finding.detector, artifact=finding.artifact,
             tenant=finding.tenant, group=finding.group, key=finding.key, entity=finding.entity,
             opened_ms=finding.window_end_ms, resolved_ms=None, severity=value, peak_severity=value,
-            threshold_p=finding.alert_p, summary="", past=past, links=self._links,
+            threshold_p=finding.alert_p, summary="", past=past,
             began_ms=finding.began_ms, until_ms=finding.until_ms, observed={}, expected={},
             explanation={}, **_of_window(finding),
         )  # fmt: skip
@@ -255,7 +256,28 @@ class AlertOperator:
             "expected": shown.expected if shown is not None else {},
             "explanation": shown.variates if shown is not None else {},
             "summary": summarise(finding, event, resolved=resolved),
+            "links": self._links(life, finding),
         }
+
+    def _links(self, life: Life, finding: Finding) -> dict[str, str]:
+        """Return where to look: the event with a window's length before it."""
+        if not self.config.alerts.links:
+            return self._runbook
+        span_ms = span_of(
+            began_ms=life.began_ms,
+            until_ms=life.until_ms,
+            window_start_ms=finding.window_start_ms,
+            window_end_ms=finding.window_end_ms,
+        )
+        made = fill(
+            self.config.alerts.links,
+            entity=finding.entity,
+            key=finding.key,
+            group=finding.group,
+            pipeline=finding.pipeline,
+            span_ms=span_ms,
+        )
+        return {**self._runbook, **made}
 
     def _shown(self, life: Life, finding: Finding) -> tuple[Explanation | None, bool]:
         """Return values from inside the event, and whether it is over by what is known.

@@ -64,7 +64,7 @@ FIELDS = {
     "expected": "expected values at that sample",
     "summary": "one line for the person who is paged",
     "past": "found later than `alerts.max_age` after the event; pages nobody",
-    "links": "`alerts.runbook`",
+    "links": "`alerts.runbook`, and `alerts.links` with entity and times filled in",
 }
 
 
@@ -118,6 +118,9 @@ The finding that opened the episode:
 {_table(Finding)}"""
 
 
+DASHBOARD = "https://grafana.example.org/d/host?var-host={host}&from={from_ms}&to={to_ms}"
+
+
 def example() -> tuple[list[Finding], list[Alert]]:
     """Run a pipeline over a series with one disturbance; return all it yields."""
     config = PipelineConfig.model_validate(
@@ -126,7 +129,11 @@ def example() -> tuple[list[Finding], list[Alert]]:
             "input": {"topics": "metrics", "fields": {"key": ["host", "metric"]}},
             "detector": "robust_z",
             "windows": {"size": 32},
-            "alerts": {"group": "host", "runbook": "https://wiki.example.org/hosts"},
+            "alerts": {
+                "group": "host",
+                "runbook": "https://wiki.example.org/hosts",
+                "links": {"dashboard": DASHBOARD},
+            },
         }
     )
     detect = DetectOperator(config, DETECTORS.load("robust_z")(size=32))

@@ -133,6 +133,7 @@ OTHERS: dict[str, Any] = {
     "alerts.tenant": "shop",
     "alerts.group": "host",
     "alerts.runbook": "https://example.org/runbook",
+    "alerts.links": {"logs": "https://logs.example.org/{host}"},
     "alerts.limit.per_key": 1,
     "alerts.limit.per_group": 1,
     "alerts.limit.within": "1d",

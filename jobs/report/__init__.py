@@ -1,0 +1,1 @@
+"""What would page, before anybody is paged: a back-test measured at several budgets."""
