@@ -106,7 +106,7 @@ class Budgets:
         findings : of the run, in order; end_ms : when it ended
         """
         made = [self._try(pages, findings, end_ms) for pages in self._asked]
-        name = "as configured" if self._mixed else _named(self.configured)
+        name = "by group" if self._mixed else _named(self.configured)
         made.append(Tried(name=name, asked=self.configured, configured=True, decided=decided))
         return sorted(made, key=lambda one: (one.asked is not None, one.asked or 0, one.configured))
 
