@@ -84,17 +84,16 @@ CLIP: Final = 4.0
 
 _WORD = re.compile(r"[a-z][a-z_]{2,}")
 _DIGITS = re.compile(r"\d+")
-_TEMPLATE: Final = frozenset(
-    """
-    about above across after alert alerts all and are back been below between closed data detector
-    end ended event expected failing failed finding for from had has have known last more new
-    normal not now once over parts past peak resumed samples scoring seen sent series severity
-    share since still than that the then times until usually utc value was were windows with
-    without min sec hours hour days day for jan feb mar apr may jun jul aug sep oct nov dec
-    january february march april june july august september october november december
-    """.split()
-)
+_TEMPLATE_WORDS: Final = """
+about above across after alert alerts all and are back been below between closed data detector
+end ended event expected failing failed finding for from had has have known last more new
+normal not now once over parts past peak resumed samples scoring seen sent series severity
+share since still than that the then times until usually utc value was were windows with
+without min sec hours hour days day for jan feb mar apr may jun jul aug sep oct nov dec
+january february march april june july august september october november december
+"""
 """Words that the lines of all alerts are made of: how far its life has come must not show."""
+_TEMPLATE: Final = frozenset(_TEMPLATE_WORDS.split())
 
 Vector = NDArray[np.float64]
 
