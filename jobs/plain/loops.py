@@ -6,6 +6,7 @@ import time
 from typing import Literal
 
 from connectors.files.topology import topology_of
+from connectors.files.triage import recogniser_of
 from connectors.kafka.client import KafkaSettings
 from connectors.kafka.member import KafkaMember
 from connectors.records.alerts import KafkaAlertRecords
@@ -149,7 +150,7 @@ def alert_loop(
     records = KafkaAlertRecords(config, kafka.log, wall_ms=CLOCK.wall_ms)
     loop = AlertLoop(
         config,
-        Desk(config, topology_of(config.incidents)),
+        Desk(config, topology_of(config.incidents), recogniser_of(config.triage)),
         member=kafka,
         records=records,
         clock=CLOCK,

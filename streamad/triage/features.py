@@ -79,6 +79,8 @@ N_NUMBERS: Final = len(NUMBERS)
 N_FEATURES: Final = N_NUMBERS + DIRECTIONS * len(BLOCKS)
 LATE: Final = ("duration",)
 """Columns that are not known while an alert opens."""
+LOOKS_LIKE: Final = "; looks like "
+"""Begins what a recogniser adds to the line of an alert."""
 CLIP: Final = 4.0
 """Scaled numbers are held within so many spreads."""
 
@@ -227,7 +229,8 @@ def _words(alert: Alert) -> list[str]:
     own = {word for text in (alert.key, alert.group, *alert.entity.values(), *alert.observed)
            for word in _WORD.findall(text.lower())}  # fmt: skip
     own |= {alert.detector, *_WORD.findall(alert.detector)}
-    text = alert.summary[:2_000].lower().replace(alert.key.lower(), " ")
+    # What an alert was recognised as is no evidence of what it is.
+    text = alert.summary[:2_000].partition(LOOKS_LIKE)[0].lower().replace(alert.key.lower(), " ")
     return [word for word in _WORD.findall(text) if word not in _TEMPLATE and word not in own]
 
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from streamad.records import Alert
-from streamad.triage.features import LATE, NUMBERS, Scaling, Vector, vector_of
+from streamad.triage.features import LATE, LOOKS_LIKE, NUMBERS, Scaling, Vector, vector_of
 from streamad.triage.gaussians import Gaussians
 
 _LATE: Final = [at for at, one in enumerate(NUMBERS) if one.name in LATE]
@@ -41,8 +41,8 @@ class Recogniser:
         found = self.whole.recognise(self.scaling.apply(rows))
         return [self.names[at] if at >= 0 else "" for at in found]
 
-    def looks_like(self, alert: Alert, *, breadth: int = 1) -> str:
-        """Return ``looks like 'disk full' (7 before)``, empty where an alert is like no group.
+    def name_of(self, alert: Alert, *, breadth: int = 1) -> str:
+        """Return the group an alert looks like by what is known of it now; empty: like none.
 
         breadth : alerts of its group that began together with it
         """
@@ -52,4 +52,10 @@ class Recogniser:
             return ""
         row = self.scaling.apply(vector_of(alert, breadth=breadth)[np.newaxis])
         at = int(fitted.recognise(row if over else early(row))[0])
-        return f"looks like {self.names[at]!r} ({self.counts[at]} before)" if at >= 0 else ""
+        return self.names[at] if at >= 0 else ""
+
+    def line(self, name: str) -> str:
+        """Return what the line of an alert ends with: ``; looks like 'disk full' (7 before)``."""
+        if name not in self.names:
+            return f"{LOOKS_LIKE}{name!r}" if name else ""
+        return f"{LOOKS_LIKE}{name!r} ({self.counts[self.names.index(name)]} before)"

@@ -63,16 +63,20 @@ def test_new_alerts_of_named_groups_are_recognised_and_others_are_grouped(book: 
 
 def test_alerts_are_recognised_as_they_open_with_how_many_there_were(book: Book):
     recogniser = book.recogniser()
-    line = f"looks like 'disk full' ({book.named['disk full'].n} before)"
     said = [
-        recogniser.looks_like(replace(one, state="opened", until_ms=one.began_ms))
+        recogniser.name_of(replace(one, state="opened", until_ms=one.began_ms))
         for one in made(2)["disk full"]
     ]
-    assert said.count(line) > 24
-    assert set(said) <= {line, ""}
+    assert said.count("disk full") > 24
+    assert set(said) <= {"disk full", ""}
+    n = book.named["disk full"].n
+    assert recogniser.line("disk full") == f"; looks like 'disk full' ({n} before)"
+    assert recogniser.line("") == ""
+    # A name that was dropped since the alert opened.
+    assert recogniser.line("other") == "; looks like 'other'"
     strange = made(3, ("network split",))["network split"]
-    assert not any(recogniser.looks_like(one) for one in strange)
-    assert Book().recogniser().looks_like(strange[0]) == ""
+    assert not any(recogniser.name_of(one) for one in strange)
+    assert Book().recogniser().name_of(strange[0]) == ""
 
 
 def test_an_alert_is_counted_once_however_often_it_is_looked_at(book: Book):
