@@ -33,8 +33,6 @@ MAX_IDS: Final = 4_096
 ID_CHARS: Final = 12
 MAX_EXAMPLES: Final = 3
 MAX_SUMMARY_CHARS: Final = 300
-LEAST_WHITENED: Final = 20
-"""Named alerts from which on they teach which differences do not matter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +122,9 @@ class Book:
         self.proposed, self.silhouette, self.n_alone = {}, 0.0, len(unknown)
         if len(unknown) < LEAST_ALERTS:
             return
-        rows, known = self._space(self.scaling.apply(stories.whole[unknown]))
+        rows = self.scaling.apply(stories.whole[unknown])
+        means = [self.scaling.apply(one.whole).mean(axis=0) for one in self.named.values()]
+        known = np.stack(means) if means else rows[:0]
         made = group(rows, known=known, k=k, seed=seed)
         self.silhouette = made.silhouette
         for number, center in enumerate(made.centers):
@@ -135,16 +135,6 @@ class Book:
             nearest = unknown[own[np.argsort(away, kind="stable")]]
             self.proposed[f"g{len(self.proposed) + 1}"] = _group_of(stories, nearest)
             self.n_alone -= len(own)
-
-    def _space(self, rows: Vector) -> tuple[Vector, Vector]:
-        """Return rows and the means of named groups, where their own spread is one in each way."""
-        classes = [self.scaling.apply(one.whole) for one in self.named.values()]
-        if sum(map(len, classes)) < LEAST_WHITENED:
-            means = [one.mean(axis=0) for one in classes]
-            return rows, np.stack(means) if means else np.empty((0, rows.shape[1]))
-        labels = np.repeat(np.arange(len(classes)), [len(one) for one in classes])
-        fitted = Gaussians.fit(np.concatenate(classes), labels.astype(np.int64))
-        return rows @ fitted.whiten, fitted.means
 
     # ------------------------------------------------------------------ name
 

@@ -74,7 +74,7 @@ def _side(rows: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> str:
     # A negative number may be above what is expected and smaller in size.
     if times < 1.05 or (ratio > 0) != (direction > 0):
         return f"{side} what is expected"
-    return f"{side} what is expected, about {times:.2g} times"
+    return f"about {math.exp(ratio):.2g} times what is expected"
 
 
 def _together(breadths: Sequence[int]) -> str:

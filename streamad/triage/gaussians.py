@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 FOLDS: Final = 5
 LEVEL: Final = 0.05
 """About this share of the alerts of named classes is not recognised."""
-FLOOR: Final = 0.05
-"""Least variance of a direction, in squared spreads: of a few alike alerts nothing is certain."""
+FLOOR: Final = 0.2
+"""Added to the variance of every direction, in squared spreads: that a few named alerts agree in
+something is no proof that all of their kind do."""
 
 Rows = NDArray[np.float64]
 

@@ -6,8 +6,8 @@ seeded away from them and from each other, with a probability proportional to th
 iterations then move the new ones only, over the alerts of no known class. Of ``restarts`` the one
 with the lowest sum of distances is kept.
 
-The number of new classes is the largest whose silhouette (Rousseeuw 1987) is within `MARGIN` of the
-best one. The paper takes the best one itself, which merges small classes: a group too many is
+The number of new classes is the largest whose silhouette (Rousseeuw 1987) is within a share
+`MARGIN` of the best one. The paper takes the best one itself, which merges small classes: a group too many is
 undone by giving two groups one name, and a class that hides in another one is never found.
 
 The result depends on the rows alone, not on their order: they are sorted first.
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 MAX_ITERATIONS: Final = 300
 RESTARTS: Final = 6
-MARGIN: Final = 0.05
+MARGIN: Final = 0.08
 MAX_GROUPS: Final = 30
 MAX_ROWS: Final = 5_000
 """More alerts than this are grouped by an even sample; the others go to the nearest group."""
@@ -171,7 +171,7 @@ def group(rows: Rows, *, known: Rows, k: int | None = None, seed: int = 0) -> Gr
 
 
 def choose_k(rows: Rows, *, known: Rows, seed: int = 0) -> int:
-    """Return the largest number of groups whose mean silhouette is within `MARGIN` of the best."""
+    """Return the largest number of groups whose mean silhouette is nearly the best."""
     some = rows[_evenly(len(rows), MAX_SILHOUETTE_ROWS)]
     apart = distances(some, some)
     found: dict[int, float] = {}
@@ -181,7 +181,7 @@ def choose_k(rows: Rows, *, known: Rows, seed: int = 0) -> int:
     if not found:
         return len(rows)
     best = max(found.values())
-    return max(k for k, quality in found.items() if quality >= best - MARGIN)
+    return max(k for k, quality in found.items() if quality >= best - MARGIN * abs(best))
 
 
 def _evenly(n: int, most: int) -> NDArray[np.int64]:
