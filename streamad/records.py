@@ -207,6 +207,7 @@ class Alert:
     ``began_ms`` and ``until_ms`` are times of the event; ``opened_ms``, ``time_ms`` and
     ``resolved_ms`` are those of the windows that showed it. A record of an earlier version, without
     the times of the event, has the opening window's and the newest window's end there.
+    ``looks_like`` is the named group of `streamad.triage` it is of, empty where it is of none.
     """
 
     id: str
@@ -240,6 +241,7 @@ class Alert:
     degraded: str = ""
     reason: str = ""
     links: dict[str, str] = field(default_factory=dict)
+    looks_like: str = ""
 
     def __post_init__(self) -> None:
         if self.began_ms == UNKNOWN_MS:

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from jobs.cli import alerts, demo, files, flink, pipelines, topics
+from jobs.cli import alerts, demo, files, flink, pipelines, topics, triage
 from jobs.cli.options import examples
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ app.add_typer(alerts.alerts, name="alerts", epilog=examples("streamad alerts lis
 app.add_typer(alerts.budget, name="budget", epilog=examples("streamad budget show pipeline.yaml"))
 app.add_typer(topics.topics, name="topics", epilog=examples("streamad topics create pipeline.yaml"))
 app.add_typer(topics.dlq, name="dlq", epilog=examples("streamad dlq show pipeline.yaml"))
+app.add_typer(triage.triage, name="triage", epilog=examples("streamad triage groups alerts.jsonl"))
 app.add_typer(flink.flink, name="flink", epilog=examples("streamad flink run pipeline.yaml"))
 
 # Typer brings its own copy of click from some version on; both know usage errors by this class.

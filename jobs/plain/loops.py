@@ -7,6 +7,7 @@ from functools import partial
 from typing import Literal
 
 from connectors.files.topology import topology_of
+from connectors.files.triage import recogniser_of
 from connectors.kafka.client import KafkaSettings
 from connectors.kafka.member import KafkaMember
 from connectors.records.alerts import KafkaAlertRecords
@@ -157,7 +158,7 @@ def alert_loop(
     records = KafkaAlertRecords(config, kafka.log, wall_ms=CLOCK.wall_ms)
     loop = AlertLoop(
         config,
-        Desk(config, topology_of(config.incidents)),
+        Desk(config, topology_of(config.incidents), recogniser_of(config.triage)),
         member=kafka,
         records=records,
         clock=CLOCK,

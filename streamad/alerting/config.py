@@ -147,6 +147,9 @@ class AlertingConfig(Section):
     """The topic of what people answered; default ``streamad.<name>.feedback``."""
     pagers: tuple[PagerConfig, ...] = Field(default=(), max_length=MAX_PAGERS)
     """Who is paged, and how; ``streamad run --role page``."""
+    triage: str | None = None
+    """A file of ``streamad triage``: alerts that look like one of its named groups have its name in
+    their line. Read at the start."""
     stale_after: Duration = STALE_MS
     """Open alerts without a finding for this long are closed: their end will never come."""
     delivery: DeliveryConfig = DeliveryConfig()

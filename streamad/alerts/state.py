@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final, TypeVar
 
@@ -100,6 +100,10 @@ class AlertState:
     def open_alerts(self) -> list[Alert]:
         """Return the open alerts as last sent, the longest untouched first."""
         return [life.last for life in self._open.values()]
+
+    def lately_touched(self) -> Iterator[Alert]:
+        """Yield the open alerts as last sent, the last touched first."""
+        return (life.last for life in reversed(self._open.values()))
 
     def drain_changes(self) -> dict[str, dict[str, Any] | None]:
         """Return records changed since the last call, JSON-ready; None stands for a tombstone."""

@@ -36,9 +36,11 @@ from streamad.paging.incidents.linking import Linker
 from streamad.paging.incidents.members import affected, common, implicated, worth
 from streamad.paging.incidents.topology import Topology
 from streamad.paging.likeness import traits_of
+from streamad.paging.naming import Naming
 from streamad.paging.silences import Silences
 from streamad.paging.state import MAX_INCIDENTS, DeskState, Life
 from streamad.records import UNKNOWN_MS, Alert, Finding, stable_id
+from streamad.triage.recognise import Recogniser
 
 RAISED: Final = 1.25
 """An incident is updated at once when its peak severity has grown by this factor."""
@@ -65,6 +67,7 @@ class Desk:
     """Turn findings into alerts, incidents and pages by the settings of an alerting file.
 
     topology : what depends on what, read from ``incidents.topology``
+    recogniser : of named groups of alerts, read from ``triage``
 
     Examples
     --------
@@ -74,13 +77,17 @@ class Desk:
     """
 
     def __init__(
-        self, config: AlertingConfig | PipelineConfig, topology: Topology | None = None
+        self,
+        config: AlertingConfig | PipelineConfig,
+        topology: Topology | None = None,
+        recogniser: Recogniser | None = None,
     ) -> None:
         self.config = AlertingConfig.of(config) if isinstance(config, PipelineConfig) else config
         self._alerts = AlertOperator(self.config)
         self._linker = Linker(self.config.incidents, topology)
         self._silences = Silences(self.config.silences)
         self._answers = Answers(self._enter)
+        self._naming = Naming(recogniser)
 
     def new_state(self) -> DeskState:
         """Return a state without alerts."""
@@ -96,6 +103,7 @@ class Desk:
             before_ms, state.clock_ms = state.clock_ms, max(state.clock_ms, recorded_ms)
             judged = self._answers.judge(state, self._judge(state, finding))
             alerts = self._alerts.process(state.alerts, [(judged, recorded_ms)])
+            alerts = self._naming.named(state.alerts, alerts)
             out.alerts += alerts
             for alert in alerts:
                 self._attach(state, alert, judged, out)
@@ -123,7 +131,8 @@ class Desk:
 
     def tick(self, state: DeskState, now_ms: int) -> DeskOutput:
         """Let time pass where no finding comes; a runtime that calls this logs ``now_ms``."""
-        out = DeskOutput(alerts=self._alerts.tick(state.alerts, now_ms))
+        alerts = self._alerts.tick(state.alerts, now_ms)
+        out = DeskOutput(alerts=self._naming.named(state.alerts, alerts))
         for alert in out.alerts:
             self._attach(state, alert, None, out)
         self._pass_time(state, out)
@@ -131,7 +140,8 @@ class Desk:
 
     def discard(self, state: DeskState) -> DeskOutput:
         """Resolve every open alert, because the state its end would come from was discarded."""
-        out = DeskOutput(alerts=self._alerts.discard(state.alerts))
+        alerts = self._alerts.discard(state.alerts)
+        out = DeskOutput(alerts=self._naming.named(state.alerts, alerts))
         for alert in out.alerts:
             self._attach(state, alert, None, out)
         for life in list(state.incidents.values()):

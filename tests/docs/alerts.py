@@ -65,6 +65,7 @@ FIELDS = {
     "summary": "one line for the person who is paged",
     "past": "found later than `alerts.max_age` after the event; pages nobody",
     "links": "`alerts.runbook`, and `alerts.links` with entity and times filled in",
+    "looks_like": "the named group it is like, see [triage](triage.md); empty: like none",
 }
 
 

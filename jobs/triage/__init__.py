@@ -1,0 +1,1 @@
+"""``streamad triage``: groups of alike alerts, and their names."""

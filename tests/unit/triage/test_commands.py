@@ -1,0 +1,133 @@
+"""``streamad triage``: from a file of alerts to names, and to what the next alerts look like."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+
+from connectors.files.triage import read_book, recogniser_of
+from jobs import cli
+from streamad.testing.alert_classes import TROUBLES, make_alerts
+
+Run = Callable[..., tuple[int, str, str]]
+TROUBLE = {one.name: one for one in TROUBLES}
+
+
+@pytest.fixture
+def run(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Run]:
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object) -> tuple[int, str, str]:
+        code = cli.main(["triage", *map(str, words)])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call
+
+
+def write(path: Path, seed: int, *names: str, n: int = 30) -> dict[str, str]:
+    """Write alerts of some troubles; return the trouble of each alert by its id."""
+    rng = np.random.default_rng(seed)
+    made = {name: make_alerts(TROUBLE[name], n, rng=rng) for name in names}
+    path.write_bytes(b"".join(orjson.dumps(a) + b"\n" for some in made.values() for a in some))
+    return {alert.id: name for name, some in made.items() for alert in some}
+
+
+def test_groups_are_named_and_recognised_after_a_restart(run: Run, tmp_path: Path):
+    known = write(tmp_path / "a.jsonl", 0, "disk full", "password guessing")
+    code, out, err = run("groups", "a.jsonl")
+    assert code == 0
+    assert "g1" in out
+    assert "disk_used_percent" in out
+    assert "60 alerts: 0 of named groups, 60 of none" in err
+    assert 'streamad triage name g1 "disk full" --book triage.json' in err
+    code, out, _ = run("show", "--json")
+    for line in map(json.loads, out.splitlines()):
+        name = known[line["examples"][0]["id"]]
+        assert run("name", line["group"], name)[0] == 0
+    later = write(tmp_path / "b.jsonl", 1, "disk full", "password guessing", "host down")
+    code, out, err = run("recognise", "b.jsonl")
+    assert code == 0
+    said = [json.loads(line) for line in out.splitlines()]
+    assert len(said) == 90
+    right = [one["looks_like"] == later[one["id"]] for one in said]
+    assert sum(right) > 45
+    assert {one["looks_like"] for one in said if later[one["id"]] == "host down"} == {""}
+    code, out, err = run("groups", "b.jsonl")
+    assert code == 0
+    assert "'disk full'" in out
+    assert "no data" in out
+    recogniser = recogniser_of("triage.json")
+    assert recogniser is not None
+    assert set(recogniser.names) == {"disk full", "password guessing"}
+
+
+def test_a_name_is_changed_and_dropped(run: Run, tmp_path: Path):
+    write(tmp_path / "a.jsonl", 0, "disk full", "password guessing")
+    run("groups", "a.jsonl", "--groups", 2)
+    assert run("name", "g1", "one")[0] == 0
+    assert run("name", "one", "  an  other ")[2].startswith("an other: 30 alerts; recognised")
+    assert list(read_book("triage.json").named) == ["an other"]
+    assert run("drop", "an other")[0] == 0
+    assert not read_book("triage.json").named
+    code, out, err = run("recognise", "a.jsonl")
+    assert (code, out) == (2, "")
+    assert "no group has a name; give one with: streamad triage name" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("groups", "absent.jsonl"), "absent.jsonl: cannot be read (No such file"),
+        (("groups", "bad.jsonl"), "bad.jsonl:2: is no alert"),
+        (("groups", "empty.jsonl"), "empty.jsonl: holds no alert"),
+        (("groups", "a.jsonl", "--from", "2030-01-01"), "a.jsonl: holds no alert of that time"),
+        (("groups", "a.jsonl", "--groups", "0"), "--groups"),
+        (("groups", "a.jsonl", "--book", "bad.jsonl"), "bad.jsonl: is no JSON"),
+        (("groups", "a.jsonl", "--book", "no/such/folder.json"), "cannot be written"),
+        (("show",), "triage.json: there is no such file; make one with: streamad triage groups"),
+        (("name", "g1", "x"), "triage.json: there is no such file"),
+    ],
+)
+def test_what_is_wrong_is_reported_in_one_line_before_anything_is_written(
+    run: Run, tmp_path: Path, words: tuple[str, ...], why: str
+):
+    write(tmp_path / "a.jsonl", 0, "disk full")
+    first = (tmp_path / "a.jsonl").read_bytes().splitlines()[0]
+    (tmp_path / "bad.jsonl").write_bytes(first + b'\n{"id": 3}\n')
+    (tmp_path / "empty.jsonl").touch()
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert why in err
+    assert err.startswith("streamad: error: ")
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "triage.json").exists()
+
+
+def test_the_label_of_no_group_names_those_there_are(run: Run, tmp_path: Path):
+    write(tmp_path / "a.jsonl", 0, "disk full", "password guessing")
+    run("groups", "a.jsonl", "--groups", 2)
+    before = (tmp_path / "triage.json").read_bytes()
+    code, _, err = run("name", "g7", "x")
+    assert code == 2
+    assert "no proposed group is called 'g7'" in err
+    assert (tmp_path / "triage.json").read_bytes() == before
+
+
+def test_a_key_from_outside_gives_the_terminal_no_order(run: Run, tmp_path: Path):
+    write(tmp_path / "a.jsonl", 0, "disk full", "password guessing")
+    lines = (tmp_path / "a.jsonl").read_text().replace("disk_used_percent", "disk\\u001b[2J[red]x")
+    (tmp_path / "a.jsonl").write_text(lines)
+    code, out, _ = run("groups", "a.jsonl")
+    assert code == 0
+    assert "\x1b[2J" not in out
+    assert "[red]x" in out
+    code, out, _ = run("show", "--json")
+    assert "\x1b" not in out
