@@ -8,9 +8,8 @@ with the lowest sum of distances is kept.
 
 The number of new classes is the largest whose silhouette (Rousseeuw 1987) is within a share
 `MARGIN` of the best one. The paper takes the best one itself, which merges small classes: a group
-too many is undone by giving two groups one name, and a class that hides in another one is never found.
-
-The result depends on the rows alone, not on their order: they are sorted first.
+too many is undone by giving two groups one name, and a class that hides in another one is never
+found. The result depends on the rows alone, not on their order: they are sorted first.
 """
 
 from __future__ import annotations
