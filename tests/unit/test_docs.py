@@ -189,7 +189,7 @@ def test_the_sample_that_watches_this_machine_feeds_both_pipelines():
         read = watch["main"](readings=10)
     busy.kill()
     busy.wait()
-    assert read[0].offset == 10
+    assert 1 <= read[0].offset <= 10, "a reading in which nothing started is no message"
     for one in read:
         assert one.counts["windows"] == one.counts["points"] > 0, one.config.name
 
