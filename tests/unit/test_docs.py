@@ -136,6 +136,13 @@ def test_the_page_on_silences_shows_files_and_programs_that_run():
         assert topic == config.topic("incidents")
 
 
+def test_the_page_on_budgets_shows_a_file_that_is_valid():
+    page = ROOT / "docs" / "page-budget.md"
+    (text,) = blocks(page, "yaml")
+    config = parse_config(text, AlertingConfig, name=page.name)
+    assert (config.budget.of("web"), config.budget.of("payments")) == (10.0, 3.0)
+
+
 def test_the_readme_is_short_and_opens_with_what_it_is():
     lines = README.read_text().splitlines()
     assert len(lines) <= 175
