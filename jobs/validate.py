@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from connectors.files.topology import topology_of
+from connectors.files.triage import recogniser_of
 from jobs.build import build_detect, check_detector, require_trained
 from jobs.console import say
 from jobs.logs import redacted, secrets_of
@@ -72,6 +73,7 @@ def validate_alerting(path: Path, *, online: bool) -> None:
     """Check an alerting file and print what would run, as YAML."""
     config = load_alerting(path, environment=environment())
     topology_of(config.incidents)
+    recogniser_of(config.triage)
     settings = config.model_dump(mode="json", exclude_none=True)
     tree = {
         "settings": redacted(settings, secrets_of(environment())),
