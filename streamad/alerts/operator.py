@@ -51,7 +51,6 @@ class AlertOperator:
     Examples
     --------
         >>> from streamad.config import PipelineConfig
-    from streamad.alerting.config import AlertingConfig
         >>> operator = AlertOperator(PipelineConfig(name="hosts"))
         >>> operator.process(operator.new_state(), [])
         []
