@@ -50,10 +50,10 @@ class AlertOperator:
 
     Examples
     --------
-        >>> from streamad.config import PipelineConfig
-        >>> operator = AlertOperator(PipelineConfig(name="hosts"))
-        >>> operator.process(operator.new_state(), [])
-        []
+    >>> from streamad.config import PipelineConfig
+    >>> operator = AlertOperator(PipelineConfig(name="hosts"))
+    >>> operator.process(operator.new_state(), [])
+    []
     """
 
     def __init__(self, config: AlertingConfig | PipelineConfig) -> None:
