@@ -92,6 +92,7 @@ class GroupBudget:
     tracker : decades that the pages of late add to what the next one needs
     tokens : pages that may come at once; below 0: borrowed; NaN: not known yet
     recent : series that went wrong lately, and when
+    tenant : of the last finding or incident of the group
     """
 
     pages: float
@@ -105,6 +106,7 @@ class GroupBudget:
     base: float = math.nan
     base_ms: int = -(2**62)
     digest_ms: int = 0
+    tenant: str = "default"
     _seen: bytearray = field(default_factory=lambda: bytearray(_SEEN_BYTES), repr=False)
 
     def __post_init__(self) -> None:
@@ -260,6 +262,7 @@ class GroupBudget:
             "base": None if math.isnan(self.base) else self.base,
             "base_ms": self.base_ms,
             "digest_ms": self.digest_ms,
+            "tenant": self.tenant,
             "seen": base64.b85encode(self._seen).decode(),
         }
 
@@ -299,6 +302,7 @@ class GroupBudget:
             base=math.nan if record["base"] is None else _number(record["base"]),
             base_ms=int(record["base_ms"]),
             digest_ms=int(record["digest_ms"]),
+            tenant=str(record.get("tenant", "default")),
             _seen=seen,
         )
 

@@ -156,6 +156,7 @@ class Desk:
         if pages is None or finding.kind != "anomaly":
             return finding
         group, budget = self._budget(state, finding.group)
+        budget.tenant = finding.tenant
         gap_ms, memory_ms = self.config.incidents.gap, self.config.budget.memory
         breadth = 1
         if finding.state != "ended":
@@ -366,6 +367,7 @@ class Desk:
         if life.last.paged_ms is not None:
             return False
         name, budget = self._budget(state, life.last.group)
+        budget.tenant = life.last.tenant
         many = len(state.tally(life).detectors) >= self.config.budget.overdraft
         affords = budget.affords(_strength_of(life) - life.last.threshold)
         why = self._against(state, life, affords=affords or many)

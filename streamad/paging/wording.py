@@ -111,7 +111,7 @@ def digest(
     return Digest(
         id=stable_id(config.name, "digest", group, now_ms),
         name=config.name,
-        tenant="default",
+        tenant=budget.tenant,
         group=group,
         from_ms=budget.digest_ms,
         to_ms=now_ms,

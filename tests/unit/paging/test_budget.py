@@ -142,8 +142,10 @@ def test_a_new_series_soaks():
 def test_what_was_withheld_is_in_a_digest():
     one = desk(6)
     state = one.new_state()
-    pages(one, [finding(f"h{n}/cpu", BEGIN_MS + n * MINUTE_MS, 20.0) for n in range(9)], state)
+    burst = [finding(f"h{n}/cpu", BEGIN_MS + n * MINUTE_MS, 20.0, tenant="acme") for n in range(9)]
+    pages(one, burst, state)
     (digest,) = one.tick(state, BEGIN_MS + DAY_MS + 1).digests
+    assert digest.tenant == "acme"
     assert digest.withheld == {"budget": 5}
     assert (digest.spent, digest.asked) == (4, 6)
     assert "5 incidents did not page" in digest.summary
