@@ -10,7 +10,7 @@ import math
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 _UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*$")
@@ -48,6 +48,13 @@ Duration = Annotated[
     int,
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str, when_used="json"),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "pattern": _DURATION.pattern}, {"const": 0}],
+            "description": "A duration such as 500ms, 10s, 5m, 2h or 7d.",
+        },
+        mode="validation",
+    ),
 ]
 
 
@@ -85,6 +92,14 @@ Size = Annotated[
     int,
     BeforeValidator(parse_size),
     PlainSerializer(format_size, return_type=str, when_used="json"),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": _SIZE.pattern,
+            "description": "A size such as 512MiB or 4GiB.",
+        },
+        mode="validation",
+    ),
 ]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 
@@ -119,6 +134,16 @@ Rarity = Annotated[
     int | float,
     BeforeValidator(_parse_level),
     PlainSerializer(write_level, when_used="json"),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": f"{_DURATION.pattern}|{_NUMBER.pattern}"},
+                {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+            ],
+            "description": "A return period such as 7d, or a probability between 0 and 1.",
+        },
+        mode="validation",
+    ),
 ]
 """How rare something is: a return period (int, milliseconds) or a window's probability (float)."""
 
@@ -163,5 +188,13 @@ Pages = Annotated[
     float,
     BeforeValidator(parse_pages),
     PlainSerializer(format_pages, return_type=str, when_used="json"),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": _PAGES.pattern,
+            "description": "Pages in a time, such as '10 per week'.",
+        },
+        mode="validation",
+    ),
 ]
 """A number of pages a week."""
