@@ -101,6 +101,7 @@ _TABLE = (
         "Edges left out of graphs at graphs.max_nodes or graphs.max_edges, once per window.",
     ),
     _counter("detect_blind_keys_total", "Times that most windows of a key came to be incomplete."),
+    _gauge("detect_degraded", "1 while a fallback scores in place of the detector."),
     _counter("detect_detector_errors_total", "Windows the detector failed on."),
     _counter(
         "detect_explain_errors_total", "Findings without an explanation, because explaining failed."

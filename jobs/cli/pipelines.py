@@ -144,6 +144,39 @@ def backtest(  # noqa: PLR0913 - one argument an option
 
 
 @commands.command(
+    short_help="Check that an installed job works: file, cluster, round trip, readiness.",
+    epilog=examples(
+        "streamad check pipeline.yaml",
+        "streamad check pipeline.yaml --url http://localhost:8080",
+    ),
+)
+def check(
+    file: Annotated[
+        Path, typer.Argument(help="The pipeline or alerting file, YAML.", metavar="FILE")
+    ],
+    *,
+    url: Annotated[
+        str | None, typer.Option(help="Where the job serves /readyz; asked until it is ready.")
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(help="Seconds to wait for the job to be ready.", min=0, max=3600)
+    ] = 60,
+    round_trip: Annotated[
+        bool,
+        typer.Option(help="Write a record to streamad.<name>.check in a transaction, and read it."),
+    ] = True,
+) -> None:
+    """Check a job from beside it, as 'helm test' does: read the file, ask the broker, ask the job.
+
+    Nothing of the job is changed; the record of the round trip goes to a topic of its own, which is
+    created if it is missing.
+    """
+    from jobs.check import check_job
+
+    check_job(file, url=url, wait_s=wait, trip=round_trip)
+
+
+@commands.command(
     short_help="Run a pipeline until it is stopped.",
     epilog=examples(
         "streamad run pipeline.yaml",

@@ -70,6 +70,8 @@ def detect_loop(
 ) -> tuple[DetectLoop, KafkaMember]:
     """Return the detect role and its member, which is to be closed after the loop."""
     operator = build_detect(config)
+    if telemetry is not None:
+        telemetry.gauge("detect_degraded", bool(operator.degraded))
     decoder: Decoder = codec_of(config)
     if config.input.repartition:
         decoder = RekeyedCodec(config)

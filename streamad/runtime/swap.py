@@ -95,3 +95,5 @@ class Swap:
             detector=operator.detector.info.name,
             artifact=operator.artifact,
         )
+        if value:
+            self._telemetry.gauge("detect_degraded", bool(operator.degraded))
