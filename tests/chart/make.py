@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tests.chart.dashboards import dashboards
+from tests.chart.readme import readme
 from tests.chart.schema import CHART, values_schema
 
 
@@ -13,6 +15,8 @@ def files() -> dict[Path, str]:
     return {
         CHART / "values.schema.json": json.dumps(values_schema(), indent=1, ensure_ascii=False)
         + "\n",
+        CHART / "README.md": readme(),
+        **{CHART / "files" / "dashboards" / name: text for name, text in dashboards().items()},
     }
 
 
