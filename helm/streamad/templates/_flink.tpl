@@ -18,8 +18,8 @@
   "restart-strategy.exponential-delay.initial-backoff" "1 s"
   "restart-strategy.exponential-delay.max-backoff" "30 s"
   "taskmanager.memory.managed.consumer-weights" "STATE_BACKEND:60,PYTHON:40"
-  "python.executable" "python3"
-  "python.client.executable" "python3"
+  "python.executable" "/opt/streamad/venv/bin/python3"
+  "python.client.executable" "/opt/streamad/venv/bin/python3"
   "metrics.reporter.prom.factory.class" "org.apache.flink.metrics.prometheus.PrometheusReporterFactory"
   "metrics.reporter.prom.port" "9249"
 -}}
@@ -112,7 +112,7 @@ spec:
   job:
     jarURI: {{ $flink.jarUri | default "local:///opt/flink/opt/flink-python-2.2.1.jar" }}
     entryClass: org.apache.flink.client.python.PythonDriver
-    args: ["-pyclientexec", "python3", "-pym", "jobs.flink.job", "/etc/streamad/pipeline.yaml"]
+    args: ["-pyclientexec", "/opt/streamad/venv/bin/python3", "-pym", "jobs.flink.job", "/etc/streamad/pipeline.yaml"]
     parallelism: {{ $parallelism }}
     # A savepoint is taken before each change of this object, and the new job starts from it.
     upgradeMode: {{ $flink.upgradeMode | default "savepoint" }}

@@ -51,5 +51,9 @@ compares the two. Returns a JSON list of topic, partitions, config. Takes root, 
 {{- $topics = append $topics (dict "topic" (printf $named "page-state") "partitions" 1 "config" $compacted) -}}
 {{- $topics = append $topics (dict "topic" (replace "{topic}" $incidents $dead) "partitions" 1 "config" $week) -}}
 {{- end -}}
+{{- $tests := .root.Values.tests -}}
+{{- if and $tests.enabled $tests.roundTrip -}}
+{{- $topics = append $topics (dict "topic" (printf $named "check") "partitions" 1 "config" (dict "retention.ms" "3600000" "cleanup.policy" "delete")) -}}
+{{- end -}}
 {{- toJson $topics -}}
 {{- end -}}
