@@ -18,6 +18,7 @@ ROOT = CHART.parents[1]
 TOOLS = ROOT / ".cache" / "chart"
 CI_VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
 NAMES = [path.name.removesuffix("-values.yaml") for path in CI_VALUES]
+KUBERNETES = "1.33.0"
 Object = dict[str, Any]
 
 
@@ -34,7 +35,7 @@ def tool(name: str) -> str:
 
 def helm(*arguments: str, values: Any = None) -> subprocess.CompletedProcess[str]:
     """Run helm; ``values`` come by standard input, as JSON, after those of the arguments."""
-    given = [] if values is None else ["--values", "-"]
+    given = ["--kube-version", KUBERNETES, *([] if values is None else ["--values", "-"])]
     return subprocess.run(
         [tool("helm"), *arguments, *given],
         input=None if values is None else json.dumps(values),

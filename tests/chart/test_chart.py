@@ -16,6 +16,7 @@ from jobs.plain.topics import output_topics
 from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig, parse_config
 from tests.chart.crds import schemas_of
+from tests.chart.release import RELEASED, fixed
 from tests.chart.rendering import (
     CI_VALUES,
     NAMES,
@@ -31,7 +32,6 @@ from tests.chart.rendering import (
 )
 from tests.chart.schema import CHART
 
-HERE = Path(__file__).parent
 BASE = {"kafka": {"bootstrapServers": "kafka:9092"}}
 HOSTS: dict[str, Any] = {
     "kind": "plain",
@@ -236,29 +236,9 @@ def test_topics_by_strimzi_are_those_that_the_jobs_would_make(releases: dict[str
 
 # ------------------------------------------------------------------- releases and upgrades
 
-# What Kubernetes does not let an upgrade change; it would have to delete and make the object.
-FIXED = {
-    "StatefulSet": ("selector", "serviceName", "podManagementPolicy", "volumeClaimTemplates"),
-    "Service": ("clusterIP",),
-    "PersistentVolumeClaim": ("accessModes", "storageClassName"),
-    "FlinkDeployment": ("mode",),
-    "RoleBinding": ("roleRef",),
-}
-
-
-def fixed(objects: list[Object]) -> dict[str, Any]:
-    return {
-        f"{one['kind']}/{one['metadata']['name']}": {
-            name: one.get("spec", one).get(name) for name in FIXED[one["kind"]]
-        }
-        for one in objects
-        if one["kind"] in FIXED
-    }
-
-
 def test_an_upgrade_replaces_no_immutable_field(releases: dict[str, list[Object]]):
-    """`released.json` is what the last released chart renders; `make docs` does not touch it."""
-    released = json.loads((HERE / "released.json").read_text())
+    released = json.loads(RELEASED.read_text())
+    assert released.keys() == releases.keys()
     for name, objects in released.items():
         now = fixed(releases[name])
         for which, fields in objects.items():

@@ -22,6 +22,7 @@
   "python.client.executable" "/opt/streamad/venv/bin/python3"
   "metrics.reporter.prom.factory.class" "org.apache.flink.metrics.prometheus.PrometheusReporterFactory"
   "metrics.reporter.prom.port" "9249"
+  "kubernetes.entry.path" "/opt/streamad/start"
 -}}
 ---
 apiVersion: flink.apache.org/v1beta1

@@ -14,7 +14,7 @@
 {{- end }}
 {{- if hasPrefix "SASL" $kafka.securityProtocol }}
 - name: KAFKA_SASL_MECHANISM
-  value: {{ $user | ternary "SCRAM-SHA-512" $kafka.sasl.mechanism }}
+  value: {{ $kafka.strimzi.user | ternary "SCRAM-SHA-512" $kafka.sasl.mechanism }}
 {{- if $user }}
 - name: KAFKA_SASL_USERNAME
   value: {{ $user }}
