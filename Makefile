@@ -118,7 +118,7 @@ flink-down: $(VENV)/.level-base ## stop it
 # --- prove ----------------------------------------------------------------------------------------
 
 .PHONY: check check-format check-lint check-types check-imports check-locks check-words
-.PHONY: test test-unit test-integration test-flink test-base test-all fuzz bench
+.PHONY: test test-unit test-integration test-flink test-chart chart-tools test-base test-all fuzz bench
 check: check-format check-lint check-types check-imports check-locks check-words ## format, lint, types, import directions, locks, words
 
 check-format: $(VENV)/.level-test
@@ -142,7 +142,7 @@ check-words: $(VENV)/.level-test ## plain words in documents and messages
 test: test-unit test-integration ## all tests but Flink's: unit, contract, property, real Kafka
 
 test-unit: $(VENV)/.level-test
-	$(BIN)/pytest -m "not integration and not flink" $(PYTEST_ARGS)
+	$(BIN)/pytest -m "not integration and not flink and not chart" $(PYTEST_ARGS)
 
 # Without Maven the tests that need a broker skip and say why; in CI that is a failure.
 test-integration: $(VENV)/.level-test
@@ -151,6 +151,12 @@ test-integration: $(VENV)/.level-test
 
 test-flink: setup-flink kafka-jars ## Flink's tests: real clusters, killed one process at a time
 	STREAMAD_REQUIRE_KAFKA=1 STREAMAD_REQUIRE_FLINK=1 $(BIN)/pytest -m flink tests/flink $(PYTEST_ARGS)
+
+chart-tools: ## build what the chart is tested with: helm, kubeconform and others (needs Go and Maven)
+	@sh tests/chart/tools.sh $(CACHE)/chart
+
+test-chart: $(VENV)/.level-test chart-tools kafka-jars ## render, lint and judge the chart, its rules and the images
+	STREAMAD_REQUIRE_KAFKA=1 STREAMAD_REQUIRE_CHART=1 $(BIN)/pytest -m chart tests/chart $(PYTEST_ARGS)
 
 test-base: $(BIN)/uv ## prove that the wheel with the base lock alone (no torch) imports and scores
 	@rm -rf $(CACHE)/base build/lib && mkdir -p $(CACHE)/base
@@ -193,8 +199,9 @@ lock: $(BIN)/uv ## resolve anew into requirements/*.txt (LOCK_ARGS=--upgrade tak
 	  echo "a lock names a host; only names, versions and hashes may stand in it" >&2; exit 1; fi
 
 .PHONY: docs format clean
-docs: $(VENV)/.level-dev ## write the reference pages of docs/ from what they describe
+docs: $(VENV)/.level-dev ## write the reference pages of docs/, and the chart's schema and README, from what they describe
 	@$(BIN)/python -m tests.docs.make
+	@$(BIN)/python -m tests.chart.make
 
 format: $(VENV)/.level-dev ## format the code and fix what can be fixed
 	@$(BIN)/ruff check --fix --quiet . || true

@@ -30,7 +30,7 @@ def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of a room by its folder, so that no file can forget to."""
     for item in items:
-        for room in ("integration", "flink"):
+        for room in ("integration", "flink", "chart"):
             if ROOT / "tests" / room in item.path.parents:
                 item.add_marker(room)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +53,32 @@ def _strict(schema: Any) -> Any:
         if "type" in made and not keeps:
             made.setdefault("additionalProperties", False)
     return made
+
+
+_REFERENCE = re.compile(r'"(?:/api/_definitions\.json)?#/\$defs/([^"]+)"')
+
+
+def kubernetes_schemas(folder: Path, kinds: Iterable[str], out: Path) -> Path:
+    """Write the schema of each kind, with the definitions it needs inside; return where.
+
+    folder : of the package kubernetes-validate, whose schemas share one file of definitions
+    """
+    out.mkdir(exist_ok=True)
+    shared = json.loads((folder / "_definitions.json").read_text(encoding="utf-8"))["$defs"]
+    texts = {name: json.dumps(one) for name, one in shared.items()}
+    for path in sorted(folder.glob("*.json")):
+        if path.name.partition("-")[0] not in kinds:
+            continue
+        text = path.read_text(encoding="utf-8")
+        needed: set[str] = set()
+        waiting = set(_REFERENCE.findall(text))
+        while waiting:
+            name = waiting.pop()
+            needed.add(name)
+            waiting |= set(_REFERENCE.findall(texts[name])) - needed
+        # By its own name the schema would be looked for where nothing answers.
+        whole = {k: v for k, v in json.loads(text).items() if k not in ("$id", "$schema")}
+        whole["$defs"] = {name: json.loads(texts[name]) for name in needed}
+        made = _REFERENCE.sub(r'"#/$defs/\1"', json.dumps(whole))
+        (out / path.name).write_text(made, encoding="utf-8")
+    return out

@@ -15,7 +15,7 @@ from jobs.plain.page import page_topics
 from jobs.plain.topics import output_topics
 from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig, parse_config
-from tests.chart.crds import schemas_of
+from tests.chart.crds import kubernetes_schemas, schemas_of
 from tests.chart.release import RELEASED, fixed
 from tests.chart.rendering import (
     CI_VALUES,
@@ -67,9 +67,14 @@ def test_helm_unittest_passes():
 def test_each_object_fits_the_schemas_of_its_kind(
     version: str, releases: dict[str, list[Object]], tmp_path: Path
 ):
-    crds = schemas_of(TOOLS / "crds", tmp_path / "crds")
+    kinds = {one["kind"] for objects in releases.values() for one in objects}
     (packaged,) = (TOOLS / "venv").glob("lib/*/site-packages/kubernetes_validate")
-    kubernetes = packaged / "kubernetes-json-schema" / f"v{version}-local-strict"
+    kubernetes_schemas(
+        packaged / "kubernetes-json-schema" / f"v{version}-local-strict",
+        {kind.lower() for kind in kinds},
+        tmp_path / "schemas",
+    )
+    schemas = schemas_of(TOOLS / "crds", tmp_path / "schemas")
     for name, objects in releases.items():
         if version == "1.27.0" and name == "secured":
             continue  # image volumes came with 1.31
@@ -77,8 +82,7 @@ def test_each_object_fits_the_schemas_of_its_kind(
     made = subprocess.run(
         [
             tool("kubeconform"), "-strict", "-summary", "-output", "json",
-            "-schema-location", f"{kubernetes}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json",
-            "-schema-location", f"{crds}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json",
+            "-schema-location", f"{schemas}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json",
             *map(str, tmp_path.glob("*.yaml")),
         ],
         capture_output=True, text=True, check=False,
@@ -89,7 +93,6 @@ def test_each_object_fits_the_schemas_of_its_kind(
     assert counts["valid"] > 50
     assert counts["skipped"] == counts["errors"] == 0
     if version == "1.33.0":
-        kinds = {one["kind"] for objects in releases.values() for one in objects}
         assert {
             "StatefulSet", "FlinkDeployment", "ScaledObject", "TriggerAuthentication", "KafkaTopic",
             "KafkaUser", "PodMonitor", "ServiceMonitor", "PrometheusRule", "NetworkPolicy",
