@@ -5,7 +5,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1/bin" "$1/crds"
 out=$(cd "$1" && pwd)
-export GOBIN="$out/bin" GOFLAGS="-buildvcs=false -trimpath"
+export GOBIN="$out/bin" GOFLAGS=-buildvcs=false
 
 HELM=v3.18.6
 UNITTEST=v1.1.2

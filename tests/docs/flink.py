@@ -125,7 +125,8 @@ job:
 With a second argument, `none`, it starts at `input.start` even after a plain job. It needs
 `flink.parallelism` in the pipeline file, the connector and the codecs in `/opt/flink/lib`, and
 `execution.checkpointing.dir` and the restart strategy in the deployment. The tests submit it this way with
-`flink run -pym`; it was not tested in Kubernetes.
+`flink run -pym`. The [chart](kubernetes.md#flink) renders this deployment with an image, savepoint upgrades and high
+availability; it was not run in Kubernetes.
 
 ## Metrics
 

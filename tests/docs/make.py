@@ -293,17 +293,21 @@ bytes.
 
 {table()}
 
-Recommended alarms:
+Recommended alarms, as `helm/streamad/files/rules.yaml` has them for Prometheus; each has an entry in the
+[runbook](runbook.md):
 
-| alarm | expression |
-|---|---|
-| falls behind | `streamad_input_lag_messages > 100000` for 10 minutes |
-| detector fails | `rate(streamad_detect_detector_errors_total[5m]) > 0` |
-| graphs are cut | `increase(streamad_detect_graphs_cut_total[1h]) > 0` |
-| input is rejected | `rate(streamad_input_rejected_total[5m]) > 0` |
-| no snapshot | `time() - streamad_state_snapshot_timestamp_seconds > 900` |
-| input was lost | `increase(streamad_input_offset_out_of_range_total[1h]) > 0` |
-| not ready | `streamad_ready == 0` for 5 minutes |"""
+{_alarms()}"""
+
+
+def _alarms() -> str:
+    text = (FOLDER.parent / "helm" / "streamad" / "files" / "rules.yaml").read_text("utf-8")
+    lines = ["| alarm | severity | after | expression |", "|---|---|---|---|"]
+    for group in yaml.safe_load(text)["groups"]:
+        for rule in group["rules"]:
+            link = f"[`{rule['alert']}`](runbook.md#{rule['alert'].lower()})"
+            asked = _cell("`" + rule["expr"] + "`")
+            lines.append(f"| {link} | {rule['labels']['severity']} | {rule['for']} | {asked} |")
+    return "\n".join(lines)
 
 
 # ---------------------------------------------------------------------- README.md
