@@ -93,7 +93,9 @@ PAGING: dict[str, tuple[Panel, ...]] = {
 def dashboards() -> dict[str, str]:
     """Return each dashboard's file name and JSON."""
     made = {
-        "streamad-pipelines.json": _dashboard("streamad: pipelines", "streamad-pipelines", PIPELINES),
+        "streamad-pipelines.json": _dashboard(
+            "streamad: pipelines", "streamad-pipelines", PIPELINES
+        ),
         "streamad-paging.json": _dashboard("streamad: alerts and pages", "streamad-paging", PAGING),
     }
     return {name: json.dumps(one, indent=1) + "\n" for name, one in made.items()}
@@ -103,7 +105,9 @@ def _dashboard(title: str, uid: str, rows: dict[str, tuple[Panel, ...]]) -> dict
     panels: list[dict[str, Any]] = []
     y = 0
     for row, its in rows.items():
-        panels.append(_at(len(panels), {"type": "row", "title": row, "collapsed": False}, y, 0, 24, 1))
+        panels.append(
+            _at(len(panels), {"type": "row", "title": row, "collapsed": False}, y, 0, 24, 1)
+        )
         width = 24 // len(its)
         for i, panel in enumerate(its):
             panels.append(_at(len(panels), _panel(panel), y + 1, i * width, width, 8))
@@ -123,7 +127,12 @@ def _dashboard(title: str, uid: str, rows: dict[str, tuple[Panel, ...]]) -> dict
 
 
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
-_DATASOURCE = {"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Prometheus"}
+_DATASOURCE = {
+    "name": "datasource",
+    "type": "datasource",
+    "query": "prometheus",
+    "label": "Prometheus",
+}
 _VARIABLES = {"namespace": "namespace", "pipeline": "streamad_pipeline"}
 
 
@@ -165,5 +174,5 @@ def _panel(panel: Panel) -> dict[str, Any]:
     }
 
 
-def _at(number: int, panel: dict[str, Any], y: int, x: int, w: int, h: int) -> dict[str, Any]:  # noqa: PLR0913, PLR0917 - a place
+def _at(number: int, panel: dict[str, Any], y: int, x: int, w: int, h: int) -> dict[str, Any]:
     return {"id": number + 1, **panel, "gridPos": {"x": x, "y": y, "w": w, "h": h}}

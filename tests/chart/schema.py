@@ -63,13 +63,13 @@ RESOURCES = closed(
     }
 )
 PROBE = closed(
-    {
-        name: POSITIVE
-        for name in (
+    dict.fromkeys(
+        (
             "initialDelaySeconds", "periodSeconds", "timeoutSeconds", "failureThreshold",
             "successThreshold", "terminationGracePeriodSeconds",
-        )
-    }
+        ),
+        POSITIVE,
+    )
 )  # fmt: skip
 ENV = closed({"name": TEXT, "value": TEXT, "valueFrom": NATIVE}, ["name"])
 SECCOMP = closed({"type": TEXT, "localhostProfile": TEXT}, ["type"])

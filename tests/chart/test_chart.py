@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import yaml
 
-from connectors.records.rekeyed import rekeyed_topic
 from jobs.plain.page import page_topics
 from jobs.plain.topics import output_topics
 from streamad.alerting.config import AlertingConfig
@@ -121,10 +120,10 @@ def test_every_pod_is_restricted(releases: dict[str, list[Object]]):
         (container,) = spec["containers"]
         assert container["securityContext"]["readOnlyRootFilesystem"], name
         writable = {m["mountPath"] for m in container["volumeMounts"] if not m.get("readOnly")}
-        assert {"/tmp", "/var/cache/streamad"} <= writable, name
+        assert {"/tmp", "/var/cache/streamad"} <= writable, name  # noqa: S108
         if not name.startswith("FlinkDeployment"):
             assert spec["automountServiceAccountToken"] is False, name
-            assert container["resources"]["requests"] and container["resources"]["limits"], name
+            assert container["resources"].keys() == {"requests", "limits"}, name
             assert not container["image"].endswith(":latest"), name
 
 
@@ -162,21 +161,23 @@ def test_a_wrong_value_is_refused_before_anything_is_rendered(what: str):
     assert named in said
 
 
+SCALED = {"autoscaling": {"enabled": True}}
+ONE_WRITER = {"accessMode": "ReadWriteOnce"}
 FITS: dict[str, tuple[dict[str, Any], str]] = {
-    "moved": ({"kafka": {"brokers": "x"}}, "kafka.brokers is not a key of this chart; use kafka.boot"),
+    "moved": ({"kafka": {"brokers": "x"}}, "kafka.brokers is not a key of this chart; use"),
     "no brokers": ({"kafka": {"bootstrapServers": ""}}, "kafka.bootstrapServers is empty"),
     "no secret": ({"kafka": {"securityProtocol": "SASL_SSL", "sasl": {"mechanism": "PLAIN"}}},
                   "kafka.sasl.existingSecret is empty"),
     "both": (plain(existingConfigMap={"name": "x"}), "config (the file's content) or existing"),
     "neither": ({"pipelines": {"hosts": {"kind": "plain"}}}, "one of them"),
-    "replicas": (plain(partitions=4, roles={"detect": {"replicas": 2, "autoscaling": {"enabled": True}}}),
+    "replicas": (plain(partitions=4, roles={"detect": {"replicas": 2, **SCALED}}),
                  "leave replicas out"),
-    "partitions": (plain(roles={"detect": {"autoscaling": {"enabled": True}}}), "partitions is not set"),
-    "one writer": (plain(snapshots={"accessMode": "ReadWriteOnce"}, roles={"detect": {"replicas": 2}}),
+    "partitions": (plain(roles={"detect": SCALED}), "partitions is not set"),
+    "one writer": (plain(snapshots=ONE_WRITER, roles={"detect": {"replicas": 2}}),
                    "use ReadWriteMany"),
     "long": (merged(plain(), {"fullnameOverride": "f" * 30,
                               "pipelines": {"p" * 28: HOSTS}}), "at most 52"),
-    "twice": ({"monitoring": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}},
+    "twice": ({"monitoring": {one: {"enabled": True} for one in ("podMonitor", "serviceMonitor")}},
               "enable one of them"),
 }  # fmt: skip
 
@@ -218,7 +219,7 @@ def test_topics_by_strimzi_are_those_that_the_jobs_would_make(releases: dict[str
     jobs = values["pipelines"]
     pipeline = PipelineConfig.model_validate(jobs["audit"]["config"])
     alerting = AlertingConfig.model_validate(jobs["ops"]["config"])
-    assert pipeline.input.repartition and rekeyed_topic(pipeline)
+    assert pipeline.input.repartition
     wanted = {
         topic.name: (topic.partitions, dict(topic.configs))
         for topic in (
@@ -238,6 +239,7 @@ def test_topics_by_strimzi_are_those_that_the_jobs_would_make(releases: dict[str
 
 
 # ------------------------------------------------------------------- releases and upgrades
+
 
 def test_an_upgrade_replaces_no_immutable_field(releases: dict[str, list[Object]]):
     released = json.loads(RELEASED.read_text())

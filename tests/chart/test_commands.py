@@ -1,4 +1,4 @@
-"""The commands of rendered containers, run here: the jobs start, are ready, pass `helm test`, end."""
+"""The commands of rendered containers, run here: jobs start, are ready, pass `helm test`, end."""
 
 from __future__ import annotations
 
@@ -46,9 +46,7 @@ class Here:
         (container,) = spec["containers"]
         arguments = [self._laid(one, spec, ports) for one in container["args"]]
         arguments = [str(ports[name]) if one == "8080" else one for one in arguments]
-        environment = {
-            one["name"]: one["value"] if "value" in one else f"{name}-0" for one in container["env"]
-        }
+        environment = {one["name"]: one.get("value", f"{name}-0") for one in container["env"]}
         program = self._folder / "streamad"
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m jobs.cli "$@"\n')
         program.chmod(0o755)

@@ -293,8 +293,8 @@ bytes.
 
 {table()}
 
-Recommended alarms, as `helm/streamad/files/rules.yaml` has them for Prometheus; each has an entry in the
-[runbook](runbook.md):
+Recommended alarms, as `helm/streamad/files/rules.yaml` has them for Prometheus; each has an
+entry in the [runbook](runbook.md):
 
 {_alarms()}"""
 
