@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,8 +29,8 @@ def check_job(path: Path, *, url: str | None, wait_s: float, trip: bool) -> None
     Raises StreamadError for the first thing that does not work.
     """
     given = environment()
-    load = load_alerting if is_alerting(path) else load_pipeline
-    config: Config = load(path, environment=given)
+    load: Callable[..., Config] = load_alerting if is_alerting(path) else load_pipeline
+    config = load(path, environment=given)
     say(f"{path}: valid")
     settings = kafka_settings(given)
     problems = preflight(config, settings)
