@@ -8,7 +8,7 @@ out=$(cd "$1" && pwd)
 export GOBIN="$out/bin" GOFLAGS=-buildvcs=false
 
 HELM=v3.18.6
-UNITTEST=v1.1.2
+UNITTEST=v1.0.0
 KUBECONFORM=v0.7.0
 KEDA=v2.18.0
 PROMETHEUS_OPERATOR=v0.92.1
@@ -34,7 +34,9 @@ unittest() {
   # Its go.mod has replace directives, so `go install` refuses it.
   source=$(module "github.com/helm-unittest/helm-unittest@$UNITTEST")
   rm -rf "$out/unittest" && cp -r "$source" "$out/unittest" && chmod -R u+w "$out/unittest"
-  (cd "$out/unittest" && go build -o "$out/bin/helm-unittest" ./cmd/helm-unittest)
+  # With the helm that is built anyway, so that most of it is compiled already.
+  (cd "$out/unittest" && go get "helm.sh/helm/v3@$HELM" &&
+    go build -mod=mod -o "$out/bin/helm-unittest" ./cmd/helm-unittest)
   rm -rf "$out/unittest"
 }
 
@@ -77,4 +79,4 @@ once packages "$(cksum <"$here/tools.txt" | cut -d' ' -f1)" packages
 once kubeconform "$KUBECONFORM" go install "github.com/yannh/kubeconform/cmd/kubeconform@$KUBECONFORM"
 once helm "$HELM" go install "helm.sh/helm/v3/cmd/helm@$HELM"
 once podsecurity "$(cat "$here"/podsecurity/go.* "$here"/podsecurity/main.go | cksum | cut -d' ' -f1)" podsecurity
-once unittest "$UNITTEST" unittest
+once unittest "$UNITTEST-$HELM" unittest
