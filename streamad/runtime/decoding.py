@@ -98,11 +98,7 @@ def _for_others(messages: Messages, pipeline: str) -> dict[int, None]:
 
 def _cut(messages: Messages) -> Iterator[Messages]:
     """Yield parts of about `PORTION_BYTES`; one larger message is a part of its own."""
-    sizes = np.fromiter(
-        (0 if payload is None else len(payload) for payload in messages.payloads),
-        np.int64,
-        len(messages),
-    )
+    sizes = np.array([0 if one is None else len(one) for one in messages.payloads], np.int64)
     if sizes.sum() <= PORTION_BYTES:
         yield messages
         return
