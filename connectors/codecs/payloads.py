@@ -66,7 +66,7 @@ def _of_edges(
 
 
 def _events(ms: NDArray[np.int64], numbers: Numbers, texts: Texts, names: tuple[str, ...]) -> Any:
-    frame = pl.DataFrame({role: text for role, text in texts.items()})
+    frame = pl.DataFrame(dict(texts))
     shortest = frame.select(pl.all().str.len_bytes().min()).row(0) if frame.height else ()
     columns = [
         missing(text) if least == 0 or text.null_count() else text

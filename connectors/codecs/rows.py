@@ -129,9 +129,7 @@ def check_rows(rows: Candidates) -> None:
             rows.tags[name] = cut_texts(tag, MAX_TAG_BYTES)
 
 
-def extremes(
-    texts: Mapping[str, pl.Series], which: Callable[[pl.Expr], pl.Expr]
-) -> dict[str, int]:
+def extremes(texts: Mapping[str, pl.Series], which: Callable[[pl.Expr], pl.Expr]) -> dict[str, int]:
     """Return the most, or the fewest, bytes of a text of each column: one pass over all columns.
 
     0 where a column holds no text.

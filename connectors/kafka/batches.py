@@ -22,7 +22,8 @@ from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
 from kafka.record.util import decode_varint
 from numpy.typing import NDArray
 
-from connectors.kafka.columns import HEADER_BYTES, Block, UnreadableError, content_of
+from connectors.kafka.columns import Block, UnreadableError, content_of
+from connectors.kafka.kernels import HEADER_BYTES
 
 MAX_BATCH_BYTES = 64 * 2**20
 """A batch that expands to more is not read: brokers limit what is sent, not what it becomes."""

@@ -19,7 +19,8 @@ from kafka.record.memory_records import MemoryRecords
 from kafka.record.util import calc_crc32c
 
 from connectors.kafka import batches as module
-from connectors.kafka.columns import MAX_HEADERS, messages_of, unreadable
+from connectors.kafka.columns import messages_of, unreadable
+from connectors.kafka.kernels import MAX_HEADERS
 from streamad.ports import Messages, Source
 
 PART = TopicPartition("in", 0)
@@ -228,7 +229,11 @@ def held(made: Messages) -> list[tuple[Any, ...]]:
 )
 @settings(deadline=None)
 def test_columns_hold_what_records_hold(
-    data: st.DataObject, codec: str, numbers: list[int], by_broker: bool, start: int
+    data: st.DataObject,
+    codec: str,
+    numbers: list[int],
+    by_broker: bool,  # noqa: FBT001
+    start: int,
 ):
     """However many are polled at once, from wherever, and whatever is damaged."""
     answer, base = b"", 0
