@@ -22,8 +22,7 @@ from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
 from kafka.record.util import decode_varint
 from numpy.typing import NDArray
 
-from connectors.kafka.columns import Block, UnreadableError, content_of
-from connectors.kafka.kernels import HEADER_BYTES
+from connectors.kafka.columns import HEADER_BYTES, Block, UnreadableError, content_of
 
 MAX_BATCH_BYTES = 64 * 2**20
 """A batch that expands to more is not read: brokers limit what is sent, not what it becomes."""

@@ -9,26 +9,25 @@ is read as before, record by record (`connectors.kafka.batches`), with the same 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib import import_module
 from typing import Any, NamedTuple, overload
 
 import numpy as np
 from kafka.record.util import decode_varint
 from numpy.typing import NDArray
 
-from connectors.kafka.kernels import (
-    CONTENT,
-    END,
-    MAX_HEADERS,
-    N_HEADERS,
-    N_VALUE,
-    OFFSET,
-    SIZE,
-    TIME,
-    VALUE,
-    find_records,
-)
 from streamad.ports import Messages, RawRecord, Source
 
+MAX_HEADERS = 10_000
+"""A record with more headers is not read."""
+
+HEADER_BYTES = 128
+"""What a header costs as objects, beside its bytes."""
+
+OFFSET, TIME, CONTENT, END, VALUE, N_VALUE, N_HEADERS, SIZE = range(8)
+"""Columns of `find_records`: offset and time; where key, value and headers begin and end in the
+batch; where the value begins, and its bytes (-1: there is none); headers; bytes for the budget."""
 N_COLUMNS = 8
 LEAST_BYTES = 7
 """A record is at least as long: seven numbers of a byte each."""
@@ -90,6 +89,7 @@ class Block:
         most = min(number, len(data) // LEAST_BYTES)
         if most <= 0:
             return None, 0
+        find_records = _kernels().find_records
         columns = np.empty((most, N_COLUMNS), np.int64)
         text = np.frombuffer(data, np.uint8)
         n, pos = find_records(text, most, *offsets, time_ms, by_broker, columns)
@@ -135,6 +135,12 @@ class Block:
         for place in np.flatnonzero(sizes < 0).tolist():
             found[place] = None
         return found
+
+
+@cache
+def _kernels() -> Any:
+    """Load the compiled pass where it is needed: a command that reads no topic starts without."""
+    return import_module("connectors.kafka.kernels")
 
 
 class Whole(NamedTuple):

@@ -2,17 +2,19 @@
 
 import numpy as np
 
+from connectors.kafka.columns import (
+    CONTENT,
+    END,
+    HEADER_BYTES,
+    MAX_HEADERS,
+    N_HEADERS,
+    N_VALUE,
+    OFFSET,
+    SIZE,
+    TIME,
+    VALUE,
+)
 from streamad.compiled import compiled
-
-MAX_HEADERS = 10_000
-"""A record with more headers is not read."""
-
-HEADER_BYTES = 128
-"""What a header costs as objects, beside its bytes."""
-
-OFFSET, TIME, CONTENT, END, VALUE, N_VALUE, N_HEADERS, SIZE = range(8)
-"""Columns of `find_records`: offset and time; where key, value and headers begin and end in the
-batch; where the value begins, and its bytes (-1: there is none); headers; bytes for the budget."""
 
 
 @compiled

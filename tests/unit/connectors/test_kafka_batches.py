@@ -19,8 +19,7 @@ from kafka.record.memory_records import MemoryRecords
 from kafka.record.util import calc_crc32c
 
 from connectors.kafka import batches as module
-from connectors.kafka.columns import messages_of, unreadable
-from connectors.kafka.kernels import MAX_HEADERS
+from connectors.kafka.columns import MAX_HEADERS, messages_of, unreadable
 from streamad.ports import Messages, Source
 
 PART = TopicPartition("in", 0)
