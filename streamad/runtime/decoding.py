@@ -98,7 +98,10 @@ def _for_others(messages: Messages, pipeline: str) -> dict[int, None]:
 
 def _cut(messages: Messages) -> Iterator[Messages]:
     """Yield parts of about `PORTION_BYTES`; one larger message is a part of its own."""
-    sizes = np.array([0 if one is None else len(one) for one in messages.payloads], np.int64)
+    found = messages.payloads
+    if None in found:
+        found = [one or b"" for one in found]
+    sizes = np.fromiter(map(len, found), np.int64, len(found))  # type: ignore[arg-type]
     if sizes.sum() <= PORTION_BYTES:
         yield messages
         return
