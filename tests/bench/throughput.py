@@ -1,9 +1,10 @@
 """Speed of the plain detect job on a real broker, beside what it is made of, in one run.
 
 For each shape of topic, on the same messages: a bare kafka-python loop, polling columns as the job
-does, polling and decoding, and the whole job (every record scored, scores, findings and dead letters produced,
-offsets committed in transactions). Every measurement is a process of its own; rounds alternate, so
-that a noisy machine disturbs all alike. River's HalfSpaceTrees runs on the same points.
+does, polling and decoding, and the whole job (every record scored, scores, findings and dead
+letters produced, offsets committed in transactions). Every measurement is a process of its own;
+rounds alternate, so that a noisy machine disturbs all alike. River's HalfSpaceTrees runs on the
+same points.
 
     python -m tests.bench.throughput [--rounds 3] [--quick] [--only events]
         [--json docs/bench/throughput.json]
