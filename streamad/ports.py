@@ -67,6 +67,15 @@ class RawRecord(Protocol):
         """Its headers."""
 
 
+@runtime_checkable
+class Headed(Protocol):
+    """Records of which it is known which have headers: most topics have none."""
+
+    def headed(self) -> Sequence[int]:
+        """Return the places of records with headers."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Messages:
     """Messages of one partition in offset order.

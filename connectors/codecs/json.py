@@ -37,6 +37,7 @@ from connectors.codecs.rows import (
     Candidates,
     concat,
     cut_texts,
+    filled,
     finish,
     joined_key,
     mark_unheld,
@@ -323,7 +324,7 @@ class JsonCodec:
             values=values,
             message=np.empty(0, np.int32),
             row=np.empty(0, np.int32),
-            tags={name: flat[name].fill_null("").rechunk() for name in fields.carried},
+            tags={name: filled(flat[name]) for name in fields.carried},
             measured=fields.payload.measured,
         )
         pass_over(rows, flat, fields.where)

@@ -66,6 +66,7 @@ class Lines:
     row: NDArray[np.int32]
     quick: bool = False
     split: list[bytes] | None = None
+    ended: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -81,6 +82,12 @@ class Lines:
             self.split = self.joined.split(b"\n") if len(self) else []
         return self.split
 
+    def _text(self) -> NDArray[np.uint8]:
+        """Return the joined text with a line break behind it."""
+        if self.ended is None:
+            self.ended = np.frombuffer(self.joined + b"\n", np.uint8)
+        return self.ended
+
     def pick(self, lines: NDArray[np.int64]) -> bytes:
         """Return some lines, joined."""
         texts = self.texts()
@@ -95,15 +102,19 @@ class Lines:
 
     def odd(self) -> NDArray[np.bool_]:
         """Say which lines do not begin like an object."""
-        text = np.frombuffer(self.joined + b"\n", np.uint8)
-        odd: NDArray[np.bool_] = text[self.starts] != OPEN
+        odd: NDArray[np.bool_] = self._text()[self.starts] != OPEN
         return odd
 
-    def doubtful(self) -> NDArray[np.int64]:
-        """Return the lines that do not look like an object from one end to the other."""
-        text = np.frombuffer(self.joined + b"\n", np.uint8)
+    def open_ended(self) -> NDArray[np.bool_]:
+        """Say which lines do not look like an object from one end to the other."""
+        text = self._text()
         ends = np.append(self.starts[1:], len(text)) - 2
-        doubtful = (text[self.starts] != OPEN) | (text[ends] != CLOSE)
+        found: NDArray[np.bool_] = (text[self.starts] != OPEN) | (text[ends] != CLOSE)
+        return found
+
+    def doubtful(self) -> NDArray[np.int64]:
+        """Return the lines that are looked at by themselves first, where some cannot be read."""
+        doubtful = self.open_ended()
         if b"\\u" in self.joined:
             doubtful |= np.array([b"\\u" in line for line in self.texts()])
         return np.flatnonzero(doubtful)
@@ -359,11 +370,19 @@ def reread(lines: Lines, chosen: NDArray[np.int64], shape: Shape) -> pl.DataFram
 
 def parse(lines: Lines, shape: Shape) -> tuple[pl.DataFrame, NDArray[np.int64]]:
     """Read all lines at once; where that fails, those that are JSON, and say which they are."""
-    if not _has_odd_escapes(lines.joined):
+    if not _has_odd_escapes(lines.joined) and not _has_broken_end(lines):
         frame = shape.read(lines.joined, len(lines))
         if frame is not None:
             return frame, np.arange(len(lines))
     return _sift(lines, shape)
+
+
+def _has_broken_end(lines: Lines) -> bool:
+    """Say whether a line is cut off for sure: reading all of them would be in vain."""
+    if not len(lines):
+        return False
+    odd = np.flatnonzero(lines.open_ended())
+    return len(odd) > 0 and not all(_is_json(lines.texts()[line]) for line in odd[:8].tolist())
 
 
 def _has_odd_escapes(joined: bytes) -> bool:

@@ -66,7 +66,12 @@ def _of_edges(
 
 
 def _events(ms: NDArray[np.int64], numbers: Numbers, texts: Texts, names: tuple[str, ...]) -> Any:
-    columns = [missing(text).alias(role) for role, text in texts.items()]
+    frame = pl.DataFrame(dict(texts))
+    shortest = frame.select(pl.all().str.len_bytes().min()).row(0) if frame.height else ()
+    columns = [
+        missing(text) if least == 0 or text.null_count() else text
+        for text, least in zip(frame, shortest or [0] * frame.width, strict=True)
+    ]
     columns += [
         pl.Series(name, numbers[:, place], nan_to_null=True) for place, name in enumerate(names)
     ]

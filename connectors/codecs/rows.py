@@ -123,7 +123,27 @@ def check_rows(rows: Candidates) -> None:
         rows.mark(lengths.gt(MAX_KEY_BYTES).fill_null(value=False).to_numpy(), "key_too_long")
     rows.mark(rows.time_ms == BAD_TIME, "bad_time")
     _check_values(rows)
-    rows.tags = {name: cut_texts(tag, MAX_TAG_BYTES) for name, tag in rows.tags.items()}
+    longest_tags = extremes(rows.tags, pl.Expr.max)
+    for name, tag in rows.tags.items():
+        if longest_tags[name] > MAX_TAG_BYTES:
+            rows.tags[name] = cut_texts(tag, MAX_TAG_BYTES)
+
+
+def extremes(texts: Mapping[str, pl.Series], which: Callable[[pl.Expr], pl.Expr]) -> dict[str, int]:
+    """Return the most, or the fewest, bytes of a text of each column: one pass over all columns.
+
+    0 where a column holds no text.
+    """
+    if not texts:
+        return {}
+    named = pl.DataFrame({str(place): text for place, text in enumerate(texts.values())})
+    row = named.select(which(pl.all().str.len_bytes())).row(0)
+    return {name: int(found or 0) for name, found in zip(texts, row, strict=True)}
+
+
+def filled(texts: pl.Series) -> pl.Series:
+    """Return a column of texts in one piece, empty ones for those that are absent."""
+    return (texts.fill_null("") if texts.null_count() else texts).rechunk()
 
 
 def cut_texts(texts: pl.Series, limit: int) -> pl.Series:
@@ -282,6 +302,8 @@ def mark_unheld(rows: Candidates, fields: FieldMap) -> None:
     if payload.any:
         nothing = np.isnan(rows.values).all(axis=1)
         for _, name in fields.roles:
+            if not nothing.any():
+                break
             nothing &= rows.tags[name].eq("").to_numpy()
         rows.mark(nothing, "missing_field")
 

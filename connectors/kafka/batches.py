@@ -22,17 +22,13 @@ from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
 from kafka.record.util import decode_varint
 from numpy.typing import NDArray
 
+from connectors.kafka.columns import HEADER_BYTES, Block, UnreadableError, content_of
+
 MAX_BATCH_BYTES = 64 * 2**20
 """A batch that expands to more is not read: brokers limit what is sent, not what it becomes."""
 
 MAX_POLL_BYTES = 64 * 2**20
 """One poll stops after so many bytes: of what comes from few compressed ones there is no end."""
-
-MAX_HEADERS = 10_000
-"""A record with more headers is not read."""
-
-HEADER_BYTES = 128
-"""What a header costs as objects, beside its bytes."""
 
 Out = NDArray[np.uint8]
 
@@ -40,10 +36,6 @@ _LEAST_BYTES = 2**18
 _XERIAL = b"\x82SNAPPY\x00"
 _XERIAL_HEADER_BYTES = 16
 _FULL = "write whole buffer"
-
-
-class UnreadableError(ValueError):
-    """A batch or a record that cannot be read; says why."""
 
 
 class _Unreadable(DefaultRecord):  # type: ignore[misc]
@@ -62,16 +54,32 @@ class _Unreadable(DefaultRecord):  # type: ignore[misc]
 
 
 class RecordBatch(DefaultRecordBatch):  # type: ignore[misc]
-    """A batch that iterates to its end: one record stands for what cannot be read."""
+    """A batch that iterates to its end: one record stands for what cannot be read.
 
-    __slots__ = ()
+    columns : whether one record, whose value is a `Block`, stands for the plain ones at its begin
+    """
+
+    __slots__ = ("_columns",)
+
+    def __init__(self, buffer: Any, *, columns: bool = False) -> None:
+        super().__init__(buffer)
+        self._columns = columns
 
     def __iter__(self) -> Iterator[DefaultRecord]:
         """Yield the records; offsets rise, and none is above that of the batch's last."""
-        before, pos = self.base_offset - 1, 0
+        before, pos, done = self.base_offset - 1, 0, 0
         try:
             data = expanded(bytes(memoryview(self._buffer)[self._pos :]), self.compression_type)
-            for _ in range(self._num_records):
+            if self._columns:
+                block, pos = self._plain(data)
+                if block is not None:
+                    before, done = block.offset, len(block)
+                    yield DefaultRecord(
+                        block.size, before, self.max_timestamp, self.timestamp_type, None, block, []
+                    )
+                    if before >= self.last_offset:
+                        return
+            for _ in range(done, self._num_records):
                 record, pos = self._read(data, pos, before)
                 before = record.offset
                 yield record
@@ -80,6 +88,16 @@ class RecordBatch(DefaultRecordBatch):  # type: ignore[misc]
         except UnreadableError as error:
             part = f"the batch of offsets {before + 1} to {self.last_offset}"
             yield _Unreadable(self.last_offset, self, f"{part} cannot be read: {error}")
+
+    def _plain(self, data: bytes) -> tuple[Block | None, int]:
+        by_broker = self.timestamp_type == self.LOG_APPEND_TIME
+        return Block.read(
+            data,
+            self._num_records,
+            (self.base_offset, self.last_offset),
+            self.max_timestamp if by_broker else self.first_timestamp,
+            by_broker=by_broker,
+        )
 
     def _read(self, data: bytes, pos: int, before: int) -> tuple[DefaultRecord, int]:
         """Read one record; raises UnreadableError where its end or its offset cannot be told."""
@@ -99,42 +117,13 @@ class RecordBatch(DefaultRecordBatch):  # type: ignore[misc]
             msg = "offsets do not rise"
             raise UnreadableError(msg)
         try:
-            key, value, headers = _content(data, pos, end)
+            key, value, headers = content_of(data, pos, end)
         except (ValueError, IndexError) as error:
             return _Unreadable(offset, self, f"the record cannot be read: {error}"), end
         by_broker = self.timestamp_type == self.LOG_APPEND_TIME
         time_ms = self.max_timestamp if by_broker else self.first_timestamp + ts_delta
         made = DefaultRecord(length, offset, time_ms, self.timestamp_type, key, value, headers)
         return made, end
-
-
-_Content = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
-
-
-def _content(data: bytes, pos: int, end: int) -> _Content:
-    """Return key, value and headers (KIP-98); names that are not UTF-8 are read all the same."""
-    key_bytes, pos = decode_varint(data, pos)
-    key = data[pos : pos + key_bytes] if key_bytes >= 0 else None
-    pos += max(0, key_bytes)
-    value_bytes, pos = decode_varint(data, pos)
-    value = data[pos : pos + value_bytes] if value_bytes >= 0 else None
-    pos += max(0, value_bytes)
-    number, pos = decode_varint(data, pos)
-    if not 0 <= number <= MAX_HEADERS:
-        msg = f"it has {number} headers, {MAX_HEADERS} are allowed"
-        raise UnreadableError(msg)
-    headers = []
-    for _ in range(number):
-        name_bytes, pos = decode_varint(data, pos)
-        name = data[pos : pos + max(0, name_bytes)].decode("utf-8", "replace")
-        pos += max(0, name_bytes)
-        about_bytes, pos = decode_varint(data, pos)
-        headers.append((name, data[pos : pos + about_bytes] if about_bytes >= 0 else None))
-        pos += max(0, about_bytes)
-    if pos != end:
-        msg = "its parts are not as long as they claim"
-        raise UnreadableError(msg)
-    return key, value, headers
 
 
 def expanded(data: bytes, codec: int) -> bytes:
@@ -200,13 +189,14 @@ _CODECS: dict[int, tuple[str, Callable[[Any, Any], int]]] = {
 class _Records:
     """The batches of one answer, those with records of producers as `RecordBatch`."""
 
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
+    def __init__(self, inner: Any, *, columns: bool) -> None:
+        self._inner, self._columns = inner, columns
 
     def next_batch(self) -> Any:
         batch = self._inner.next_batch()
         if isinstance(batch, DefaultRecordBatch) and not batch.is_control_batch:
-            return RecordBatch(batch._buffer)  # noqa: SLF001 - what it was made from
+            made_from = batch._buffer  # noqa: SLF001 - it is not kept elsewhere
+            return RecordBatch(made_from, columns=self._columns)
         return batch
 
 
@@ -217,21 +207,33 @@ class _Budget:
 
 
 class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
-    """The records of one answer for one partition."""
+    """The records of one answer for one partition.
 
-    def __init__(self, budget: _Budget, *args: Any, **kwargs: Any) -> None:
+    n_taken : records of the last `take`, those in blocks counted one by one
+    """
+
+    def __init__(self, budget: _Budget, columns: bool, *args: Any, **kwargs: Any) -> None:  # noqa: FBT001
+        self._budget, self._columns = budget, columns
+        self._rest: Any = None
+        self.n_taken = 0
         super().__init__(*args, **kwargs)
-        self._budget = budget
 
     def take(self, n: int | None = None) -> list[Any]:
         """Return the next records, as many as wanted and as the poll may still take."""
         taken: list[Any] = []
+        self.n_taken = 0
         try:
             self._maybe_raise_next_inline_exception()
-            for record in self.record_iterator:
+            while (record := self._next()) is not None:
+                if isinstance(record.value, Block):
+                    most = len(record.value) if n is None else n - self.n_taken
+                    record = self._part(record, most)
+                    if record is None:
+                        continue
                 taken.append(record)
+                self.n_taken += len(record.value) if isinstance(record.value, Block) else 1
                 self._budget.left -= _size(record)
-                if len(taken) == n or self._budget.left <= 0:
+                if self.n_taken == n or self._budget.left <= 0:
                     break
         except Exception as error:
             if not taken:
@@ -241,32 +243,56 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
             self._next_inline_exception = error
         return taken
 
+    def drain(self) -> None:
+        """Forget what is left."""
+        self._rest = None
+        super().drain()
+
+    def _next(self) -> Any:
+        record, self._rest = self._rest, None
+        if record is None and self.record_iterator is not None:
+            record = next(self.record_iterator, None)
+        return record
+
+    def _part(self, record: Any, most: int) -> Any:
+        """Return what may be taken of a block; the rest is the next to come."""
+        first, left = self.fetch_offset, max(self._budget.left, 1)
+        part, rest = record.value.split(first, most, left)
+        if rest is not None:
+            self._rest = record._replace(value=rest)
+        if part is None:
+            return None
+        self.next_fetch_offset = part.offset + 1
+        return record._replace(value=part, offset=part.offset)
+
     def _unpack_records(self, tp: Any, records: Any, *deserializers: Any) -> Iterator[Any]:
-        yield from super()._unpack_records(tp, _Records(records), *deserializers)
+        yield from super()._unpack_records(
+            tp, _Records(records, columns=self._columns), *deserializers
+        )
 
 
-def guard(consumer: KafkaConsumer) -> KafkaConsumer:
-    """Let a consumer read by the rules of this module; returns it."""
+def guard(consumer: KafkaConsumer, *, columns: bool = False) -> KafkaConsumer:
+    """Let a consumer read by the rules of this module; returns it.
+
+    columns : `poll` returns blocks of records, for `connectors.kafka.columns.messages_of`
+    """
     fetcher, budget = consumer._fetcher, _Budget()  # noqa: SLF001 - it has no setting for this
     append = fetcher._append  # noqa: SLF001
 
     def append_within_budget(drained: Any, part: Any, max_records: int, *rest: Any) -> int:
         if not drained:
             budget.left = MAX_POLL_BYTES
-        number = append(drained, part, max_records, *rest)
-        return int(number) if budget.left > 0 else max_records
+        part.n_taken = 0
+        append(drained, part, max_records, *rest)
+        return int(part.n_taken) if budget.left > 0 else max_records
 
-    fetcher.PartitionRecords = functools.partial(_PartitionRecords, budget)
+    fetcher.PartitionRecords = functools.partial(_PartitionRecords, budget, columns)
     fetcher._append = append_within_budget  # noqa: SLF001
     return consumer
 
 
 def _size(record: Any) -> int:
+    if isinstance(record.value, Block):
+        return record.value.size
     about: int = max(0, record.serialized_header_size) + HEADER_BYTES * (1 + len(record.headers))
     return len(record.key or b"") + len(record.value or b"") + about
-
-
-def unreadable(record: Any) -> str | None:
-    """Return why a consumer's record could not be read, None where it could."""
-    why = record.checksum
-    return why if isinstance(why, str) else None

@@ -205,11 +205,16 @@ def group_consumer(
         metadata_max_age_ms=30_000,
         allow_auto_create_topics=False,
     )
-    return guard(consumer)
+    return guard(consumer, columns=True)
 
 
-def reader(settings: KafkaSettings, *, group: str | None = None) -> KafkaConsumer:
-    """Return a consumer that belongs to no assignment: for recovery, and to ask for offsets."""
+def reader(
+    settings: KafkaSettings, *, group: str | None = None, columns: bool = False
+) -> KafkaConsumer:
+    """Return a consumer that belongs to no assignment: for recovery, and to ask for offsets.
+
+    columns : see `connectors.kafka.batches.guard`
+    """
     consumer = KafkaConsumer(
         **settings.client(),
         metrics_enabled=False,
@@ -222,7 +227,7 @@ def reader(settings: KafkaSettings, *, group: str | None = None) -> KafkaConsume
         max_partition_fetch_bytes=16 * 1_048_576,
         allow_auto_create_topics=False,
     )
-    return guard(consumer)
+    return guard(consumer, columns=columns)
 
 
 def follower(settings: KafkaSettings, *, group: str | None, reset: str) -> KafkaConsumer:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from connectors.kafka.batches import unreadable
 from connectors.kafka.client import KafkaSettings, reader
+from connectors.kafka.columns import messages_of
 from connectors.kafka.transactions import HOPELESS, refusal
 from streamad.errors import SourceUnavailableError
 from streamad.ports import Messages, Progress, Source
@@ -103,10 +104,9 @@ class KafkaLog:
             elif time.monotonic() - moved > STALL_S:
                 msg = f"{source}: nothing came for {STALL_S:g} s at offset {at}, {stop} is the end"
                 raise SourceUnavailableError(msg)
-            while records and records[-1].offset >= stop:
-                records.pop()
-            if records:
-                yield messages(source, records)
+            found = first_of(messages_of(source, records), stop)
+            if len(found):
+                yield found
 
     @_telling
     def _seek(self, part: TopicPartition, start: int) -> None:
@@ -126,22 +126,19 @@ class KafkaLog:
 
     def _reader(self) -> KafkaConsumer:
         if self._committed is None:
-            self._committed = reader(self._settings, group=self._group)
+            self._committed = reader(self._settings, group=self._group, columns=True)
         return self._committed
 
 
-def messages(source: Source, records: Sequence[Any]) -> Messages:
-    """Turn a client's records into columns."""
-    n = len(records)
-    payloads = [record.value for record in records]
-    reasons = {}
-    if None in payloads:
-        reasons = {record.offset: unreadable(record) for record in records if record.value is None}
-    return Messages(
-        source=source,
-        payloads=payloads,
-        offsets=np.fromiter([record.offset for record in records], np.int64, n),
-        broker_ms=np.fromiter([record.timestamp for record in records], np.int64, n),
-        raw=records,
-        unreadable={offset: why for offset, why in reasons.items() if why is not None},
+def first_of(messages: Messages, stop: int) -> Messages:
+    """Return the messages before an offset."""
+    n = int(np.searchsorted(messages.offsets, stop))
+    if n == len(messages):
+        return messages
+    return replace(
+        messages,
+        payloads=messages.payloads[:n],
+        offsets=messages.offsets[:n],
+        broker_ms=messages.broker_ms[:n],
+        raw=messages.raw[:n],
     )

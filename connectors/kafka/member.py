@@ -22,7 +22,8 @@ from kafka.errors import KafkaError
 from kafka.structs import MemberState
 
 from connectors.kafka.client import KafkaSettings, group_consumer
-from connectors.kafka.log import KafkaLog, messages
+from connectors.kafka.columns import messages_of
+from connectors.kafka.log import KafkaLog
 from connectors.kafka.transactions import HOPELESS, Transactions, back_off, refusal
 from streamad.errors import (
     ConfigError,
@@ -155,7 +156,7 @@ class KafkaMember:
             return []
         if polled:
             self._say_uncommitted(at_hand=True)
-        return [messages(Source(*part), records) for part, records in polled.items()]
+        return [messages_of(Source(*part), records) for part, records in polled.items()]
 
     def _finish_joining(self) -> None:
         """Have the client take in what the group gave it while no poll was waiting.

@@ -211,6 +211,11 @@ class ItemDetector(ABC, Generic[Items]):
     def seed_memory(self, memory: Memory, *, slot: int, group: int) -> None:
         """Start a key the artifact was fitted on from what its training group taught."""
 
+    def seed_memories(self, memory: Memory, *, slots: Ints, groups: Ints) -> None:
+        """Do what `seed_memory` does for several keys, each of another slot."""
+        for slot, group in zip(slots.tolist(), groups.tolist(), strict=True):
+            self.seed_memory(memory, slot=slot, group=group)
+
     def learn(
         self,
         memory: Memory,

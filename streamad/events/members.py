@@ -8,6 +8,7 @@ a pair of values is one look-up for all members; others are computed when they c
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Self
 
 import numpy as np
@@ -133,6 +134,14 @@ class Members:
             self._fields, first, second, dense_at, self.counted_pairs, self._energies, self.dense
         )
         self.pairs = (first, second, dense_at, closed.used)
+
+    @cached_property
+    def own_share(self) -> NDArray[np.float32]:
+        """Return the share of training events that have each value ``(n_ids,)``.
+
+        0 of a bucket: many texts share it, and of one of them alone its share says nothing.
+        """
+        return np.where(self.vocabulary.single, self.closed.share, np.float32(0))
 
     def of(self, codes: Codes) -> NDArray[np.float64]:
         """Return the members of each event ``(n, 6 + n_seeds)``; higher is stranger.

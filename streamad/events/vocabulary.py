@@ -7,7 +7,7 @@ the buckets rare ones share and the frequent ones by their count; for numbers th
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Self
@@ -21,6 +21,8 @@ from streamad.events.kernels import build_table, encode_numbers, encode_texts
 from streamad.events.rows import EventRows
 
 Codes = NDArray[np.int32]
+TextBytes = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]
+"""Texts one after the other, where each begins and ends ``(n + 1,)``, which are missing."""
 UNKNOWN: Final = 0
 MISSING: Final = 1
 FIRST: Final = 2
@@ -140,11 +142,18 @@ class Vocabulary:
         made._count(items, mass)
         return made
 
-    def encode(self, items: EventRows) -> Codes:
+    @cached_property
+    def novelty(self) -> NDArray[np.float64]:
+        """Return how strange a new value is by itself, per field ``(m,)``: ``-log10`` of `due`."""
+        total = float(self.counts[self.starts[0] :][: self.sizes[0]].sum())
+        made: NDArray[np.float64] = -np.log10(np.maximum(self.due, 0.5 / (total + 1.0)))
+        return made
+
+    def encode(self, items: EventRows, texts: Mapping[str, TextBytes] | None = None) -> Codes:
         """Return ids ``(n, m)``, int32, every one below ``sizes`` of its field.
 
         Fields are found by name. Raises WindowError where one is absent, or no longer the kind
-        (text, number) it was in training.
+        (text, number) it was in training. texts : of `texts_of`, where it is at hand
         """
         out = np.empty((len(items), len(self.names)), np.int32)
         for field, name in enumerate(self.names):
@@ -161,7 +170,8 @@ class Vocabulary:
             elif self.numbers[field]:
                 encode_numbers(as_numbers(column), self._cells_of(field), out, field)
             else:
-                self._encode_texts(column, field, out)
+                known = None if texts is None else texts.get(name)
+                self._encode_texts(bytes_of(column) if known is None else known, field, out)
         return out
 
     def cells(self, numbers: NDArray[np.float64], field: int) -> NDArray[np.int64]:
@@ -253,12 +263,12 @@ class Vocabulary:
 
     def _encode_texts(
         self,
-        column: pl.Series,
+        texts: TextBytes,
         field: int,
         out: Codes,
         occupied: NDArray[np.bool_] | None = None,
     ) -> None:
-        data, offsets, missing = bytes_of(column)
+        data, offsets, missing = texts
         words = (self.blob, self.ends, int(self._first_text[field]), self._tables[field])
         filled = self._occupied[field] if occupied is None else occupied
         tail = (filled, FIRST, FIRST + self.buckets)
@@ -274,7 +284,7 @@ class Vocabulary:
             if self.numbers[field]:
                 encode_numbers(as_numbers(column), self._cells_of(field), out, field)
             else:
-                self._encode_texts(column, field, out, np.ones(self.buckets, np.bool_))
+                self._encode_texts(bytes_of(column), field, out, np.ones(self.buckets, np.bool_))
                 once = max(once, float((_counted(column, mass)["mass"] <= 1).sum()))
             own = np.bincount(out[:, field], weights=mass, minlength=size)
             own[UNKNOWN] = once
@@ -292,9 +302,16 @@ def as_numbers(column: pl.Series) -> NDArray[np.float64]:
     return _plain(numbers, np.float64)
 
 
-def bytes_of(
-    column: pl.Series,
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
+def texts_of(items: EventRows) -> dict[str, TextBytes]:
+    """Return the bytes of each field that holds texts, for those who read them several times."""
+    return {
+        name: bytes_of(items.fields[name])
+        for name in items.names
+        if items.fields[name].dtype == pl.String
+    }
+
+
+def bytes_of(column: pl.Series) -> TextBytes:
     """Return the bytes of texts, ``(n + 1,)`` offsets, and which are missing (empty: none)."""
     array = column.cast(pl.String).to_arrow()
     _, offsets, data = array.buffers()

@@ -25,6 +25,9 @@ _MOVED = ("silent", "silent_ms", "born_ms", "stands_in", "kind")
 """What a key that gets arrays of its own takes with it."""
 
 
+_NO_GROUP = -1
+
+
 class Newcomers:
     """Take rows of keys that have no arrays yet; give arrays to those that earned them."""
 
@@ -132,14 +135,7 @@ class Newcomers:
         state.add(codes.tolist(), [True] * len(names), tags)
         for name, values_of_it in kept.items():
             state.flags[name][codes] = values_of_it
-        get = self._groups.get
-        known = [(i, group) for i, name in enumerate(names) if (group := get(name)) is not None]
-        for i, group in known:
-            code = int(codes[i])
-            state.episodes.seed(code, group)
-            if state.memory is not None:
-                self._detector.seed_memory(state.memory, slot=code, group=group)
-                state.flags["seeded"][code] = True
+        self._seed(state, codes, names)
         if not len(owner):
             return codes
         late = np.zeros(len(owner), np.bool_)
@@ -149,6 +145,18 @@ class Newcomers:
             msg = f"{n_windows} windows and {late.sum()} late rows among rows that waited"
             raise AssertionError(msg)
         return codes
+
+    def _seed(self, state: ShardState, codes: NDArray[np.int32], names: list[str]) -> None:
+        """Start keys that the artifact was fitted on from what it knows of them."""
+        groups = np.array([self._groups.get(name, _NO_GROUP) for name in names], np.int32)
+        known = groups != _NO_GROUP
+        if not known.any():
+            return
+        slots, groups = codes[known], groups[known]
+        state.episodes.seed_all(slots, groups)
+        if state.memory is not None:
+            self._detector.seed_memories(state.memory, slots=slots, groups=groups)
+            state.flags["seeded"][slots] = True
 
     def _is_selected(self, key: str, tags: Mapping[str, str]) -> bool:
         select = self._series.select

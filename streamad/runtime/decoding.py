@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from streamad.ports import Decoder, HeaderDecoder, Messages
+from streamad.ports import Decoder, Headed, HeaderDecoder, Messages
 from streamad.records import UNREADABLE, Decoded, Rejected
 
 REPLAYED_FOR = "streamad.replayed-for"
@@ -87,22 +87,21 @@ def decode(decoder: Decoder, messages: Messages, *, pipeline: str) -> Decoded:
 
 def _for_others(messages: Messages, pipeline: str) -> dict[int, None]:
     """Return the messages whose headers name another pipeline, as the keys of a mapping."""
-    ours = pipeline.encode()
+    ours, records = pipeline.encode(), messages.raw
+    places = records.headed() if isinstance(records, Headed) else range(len(records))
     return {
         i: None
-        for i, raw in enumerate(messages.raw)
-        if raw.headers
-        and any(name == REPLAYED_FOR and value != ours for name, value in raw.headers)
+        for i in places
+        if any(name == REPLAYED_FOR and value != ours for name, value in records[i].headers)
     }
 
 
 def _cut(messages: Messages) -> Iterator[Messages]:
     """Yield parts of about `PORTION_BYTES`; one larger message is a part of its own."""
-    sizes = np.fromiter(
-        (0 if payload is None else len(payload) for payload in messages.payloads),
-        np.int64,
-        len(messages),
-    )
+    found = messages.payloads
+    if None in found:
+        found = [one or b"" for one in found]
+    sizes = np.fromiter(map(len, found), np.int64, len(found))  # type: ignore[arg-type]
     if sizes.sum() <= PORTION_BYTES:
         yield messages
         return

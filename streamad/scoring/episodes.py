@@ -214,6 +214,11 @@ class Episodes:
         if group < len(self._seeds):
             self.state["seed"][code] = group
 
+    def seed_all(self, codes: NDArray[np.int32], groups: NDArray[np.int32]) -> None:
+        """Do what `seed` does for several keys."""
+        known = groups < len(self._seeds)
+        self.state["seed"][codes[known]] = groups[known]
+
     def is_open(self, codes: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Say which keys are in an episode."""
         return np.asarray(self.state["tally"][codes, 0] == 1)

@@ -1,9 +1,10 @@
 """Speed of the plain detect job on a real broker, beside what it is made of, in one run.
 
-For each shape of topic, on the same messages: a bare kafka-python loop, polling alone, polling and
-decoding, and the whole job (every record scored, scores, findings and dead letters produced,
-offsets committed in transactions). Every measurement is a process of its own; rounds alternate, so
-that a noisy machine disturbs all alike. River's HalfSpaceTrees runs on the same points.
+For each shape of topic, on the same messages: a bare kafka-python loop, polling columns as the job
+does, polling and decoding, and the whole job (every record scored, scores, findings and dead
+letters produced, offsets committed in transactions). Every measurement is a process of its own;
+rounds alternate, so that a noisy machine disturbs all alike. River's HalfSpaceTrees runs on the
+same points.
 
     python -m tests.bench.throughput [--rounds 3] [--quick] [--only events]
         [--json docs/bench/throughput.json]
@@ -49,13 +50,13 @@ def fill(bootstrap: str, topic: str, n: int, shape: Shape) -> int:
 # ---------------------------------------------------------------- one measurement, in a process
 
 
-def consumer(bootstrap: str, topic: str):
+def consumer(bootstrap: str, topic: str, *, columns: bool = False):
     """Return a consumer at the beginning of the topic, tuned as the job's own is."""
     from kafka import TopicPartition
 
     from connectors.kafka.client import KafkaSettings, reader
 
-    made = reader(KafkaSettings(bootstrap=bootstrap))
+    made = reader(KafkaSettings(bootstrap=bootstrap), columns=columns)
     made.assign([TopicPartition(topic, 0)])
     made.seek_to_beginning()
     return made
@@ -74,22 +75,21 @@ def run_bare(bootstrap: str, topic: str, n: int) -> float:
 
 
 def run_poll(bootstrap: str, topic: str, n: int, config: PipelineConfig | None = None) -> float:
-    """Poll batches, and decode them as the job of a pipeline does, where there is one."""
+    """Poll columns, and decode them as the job of a pipeline does, where there is one."""
+    from connectors.kafka.columns import messages_of
     from jobs.plain.loops import codec_of
+    from streamad.ports import Source
 
     codec = None if config is None else codec_of(config)
-    reading = consumer(bootstrap, topic)
+    reading = consumer(bootstrap, topic, columns=True)
     read, started = 0, 0.0
     while read < n:
         for records in reading.poll(timeout_ms=100, max_records=20_000).values():
             started = started or time.perf_counter()
-            read += len(records)
+            found = messages_of(Source(topic, 0), records)
+            read += len(found)
             if codec is not None:
-                codec.decode(
-                    [r.value for r in records],
-                    np.array([r.offset for r in records], np.int64),
-                    np.array([r.timestamp for r in records], np.int64),
-                )
+                codec.decode(found.payloads, found.offsets, found.broker_ms)
     return time.perf_counter() - started
 
 

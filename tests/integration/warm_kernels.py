@@ -10,6 +10,7 @@ import logging
 import numpy as np
 
 import jobs.plain.run  # noqa: F401 - what the processes will run
+from connectors.kafka.columns import Block
 from jobs.build import build_detect
 from streamad.config import PipelineConfig
 from streamad.windows import keys
@@ -18,6 +19,7 @@ _CONFIG = {"name": "warm", "detector": "robust_z", "windows": {"size": 16}}
 
 
 def warm() -> None:
+    Block.read(bytes(7), 1, (0, 0), 0, by_broker=False)
     operator = build_detect(PipelineConfig.model_validate(_CONFIG))
     state = operator.new_state()
     hashes = np.arange(4, dtype=np.uint64)

@@ -7,6 +7,7 @@ anomaly that has just begun matters.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +19,7 @@ from streamad.detectors.events.kernels import judge_keys, learn_keys
 from streamad.errors import ArtifactError, WindowError
 from streamad.events.kernels import hash_cells, hash_texts
 from streamad.events.rows import EventRows
-from streamad.events.vocabulary import Vocabulary, as_numbers, bytes_of
+from streamad.events.vocabulary import TextBytes, Vocabulary, as_numbers, bytes_of
 
 WIDTH: Final = 336
 EVERY: Final = 256
@@ -170,8 +171,14 @@ class PeerMemory(Memory):
         return [getattr(self, name) for name in self.names]
 
 
-def hashes_of(items: EventRows, vocabulary: Vocabulary | None = None) -> Hashes:
+def hashes_of(
+    items: EventRows,
+    vocabulary: Vocabulary | None = None,
+    texts: Mapping[str, TextBytes] | None = None,
+) -> Hashes:
     """Return a hash of every value ``(n, m)``, the same in every process.
+
+    texts : of `streamad.events.vocabulary.texts_of`, where it is at hand
 
     Numbers are alike that share a cell of the vocabulary; without one those of one sign that are
     about a quarter or less apart.
@@ -187,7 +194,8 @@ def hashes_of(items: EventRows, vocabulary: Vocabulary | None = None) -> Hashes:
             cells = vocabulary.cells(numbers, field) if own and vocabulary else _log_cells(numbers)
             hash_cells(cells, out, field)
         else:
-            hash_texts(*bytes_of(column), out, field)
+            known = None if texts is None else texts.get(name)
+            hash_texts(*(bytes_of(column) if known is None else known), out, field)
     return out
 
 

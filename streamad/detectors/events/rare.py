@@ -22,7 +22,7 @@ from streamad.events.counts import ClosedForms, distinct
 from streamad.events.decades import Decades
 from streamad.events.members import Energies, Members, Ranks, sound
 from streamad.events.rows import Encoded, EventRows
-from streamad.events.vocabulary import UNKNOWN, Codes, Vocabulary, VocabularySize
+from streamad.events.vocabulary import UNKNOWN, Codes, Vocabulary, VocabularySize, texts_of
 from streamad.records import Explanation
 
 HELD_OUT: Final = 5
@@ -140,8 +140,10 @@ class RareEvents(ItemDetector[EventRows]):
     def prepared(self, items: EventRows, /) -> EventRows:
         """Return events with their ids and hashes: scores, reasons and counts all need them."""
         items = self._ordered(items)
-        codes = None if self._members is None else self._encoded(items)
-        made = Encoded(self._encoder, codes, self._hashed(items))
+        texts = texts_of(items)
+        vocabulary = None if self._members is None else self._members.vocabulary
+        codes = None if vocabulary is None else vocabulary.encode(items, texts)
+        made = Encoded(self._encoder, codes, hashes_of(items, vocabulary, texts))
         return EventRows(items.time_ms, items.fields, made)
 
     def score(
@@ -186,11 +188,17 @@ class RareEvents(ItemDetector[EventRows]):
 
     def seed_memory(self, memory: Memory, *, slot: int, group: int) -> None:
         """Start a key from what its training group counted."""
+        self.seed_memories(memory, slots=np.array([slot]), groups=np.array([group]))
+
+    def seed_memories(self, memory: Memory, *, slots: Ints, groups: Ints) -> None:
+        """Start keys from what their training groups counted."""
         own = _own(memory)
-        own.reserve(slot + 1)
-        if self._peers and group < len(self._peers["totals"]):
-            for name in PEERS:
-                getattr(own, name)[slot] = self._peers[name][group]
+        own.reserve(int(slots.max(initial=-1)) + 1)
+        if not self._peers:
+            return
+        known = groups < len(self._peers["totals"])
+        for name in PEERS:
+            getattr(own, name)[slots[known]] = self._peers[name][groups[known]]
 
     def learn(
         self,
@@ -299,8 +307,7 @@ class RareEvents(ItemDetector[EventRows]):
         if self._members is not None:
             vocabulary = self._members.vocabulary
             rows = self._encoded(items).astype(np.int64) + vocabulary.starts
-            # Many texts share a bucket; of one of them alone its share says nothing.
-            share = np.where(vocabulary.single, self._members.closed.share, np.float32(0))[rows]
+            share = self._members.own_share[rows]
         return _own(memory).judge(self._hashed(items), slots, share)
 
     @property
@@ -357,10 +364,10 @@ def with_novelty(scores: Floats, vocabulary: Vocabulary, codes: Codes) -> Floats
     several new values the rarest counts, and half of the others: they often come together. The mean
     with the score decides, where it is more: new values may come more often than they once did.
     """
-    total = float(vocabulary.counts[vocabulary.starts[0] :][: vocabulary.sizes[0]].sum())
-    due = np.maximum(vocabulary.due, 0.5 / (total + 1.0))
-    texts = ~np.asarray(vocabulary.numbers, np.bool_)
-    new = np.where((codes == UNKNOWN) & texts[None, :], -np.log10(due)[None, :], 0.0)
+    unknown = (codes == UNKNOWN) & ~vocabulary.numbers
+    if not unknown.any():
+        return np.asarray(np.maximum(scores, np.float32(0.5) * scores), np.float32)
+    new = np.where(unknown, vocabulary.novelty, 0.0)
     most = new.max(axis=1, initial=0.0)
     novelty = np.asarray(most + 0.5 * (new.sum(axis=1) - most), np.float32)
     return np.asarray(np.maximum(scores, np.float32(0.5) * (scores + novelty)), np.float32)

@@ -9,7 +9,7 @@ from typing import Any
 import cramjam
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kafka import TopicPartition
 from kafka.consumer.fetcher import Fetcher
@@ -19,8 +19,8 @@ from kafka.record.memory_records import MemoryRecords
 from kafka.record.util import calc_crc32c
 
 from connectors.kafka import batches as module
-from connectors.kafka.log import messages
-from streamad.ports import Source
+from connectors.kafka.columns import MAX_HEADERS, messages_of, unreadable
+from streamad.ports import Messages, Source
 
 PART = TopicPartition("in", 0)
 HEADER = DefaultRecordBatch.HEADER_STRUCT
@@ -79,10 +79,10 @@ def batch(rows: list[Row], codec: str = "none", *, base: int = 0) -> bytes:
     return sealed(head, bytes(pack(body)))
 
 
-def consumer(data: bytes, *, start: int = 0) -> Any:
+def consumer(data: bytes, *, start: int = 0, columns: bool = False) -> Any:
     """Return a client's reader of an answer, guarded."""
     fetcher = SimpleNamespace(PartitionRecords=Fetcher.PartitionRecords, _append=None)
-    module.guard(SimpleNamespace(_fetcher=fetcher))
+    module.guard(SimpleNamespace(_fetcher=fetcher), columns=columns)
     return fetcher.PartitionRecords(start, PART, MemoryRecords(data))
 
 
@@ -101,7 +101,7 @@ def test_every_codec_is_read(codec: str):
     assert [(r.key, r.value, r.headers) for r in records] == rows
     assert [r.offset for r in records] == list(range(7, 7 + len(rows)))
     assert [r.timestamp for r in records] == list(range(1_000, 1_000 + len(rows)))
-    assert [module.unreadable(r) for r in records] == [None] * len(rows)
+    assert [unreadable(r) for r in records] == [None] * len(rows)
 
 
 def test_a_header_name_that_is_no_text_hides_nothing():
@@ -117,8 +117,8 @@ def test_a_batch_that_expands_too_far_is_passed_over(codec: str, monkeypatch: py
     bomb = batch([*good(3), (b"k", bytes(2**21), [])], codec, base=10)
     records = read(batch(good(2)) + bomb + batch(good(1), base=14))
     assert [r.offset for r in records] == [0, 1, 13, 14]
-    assert "offsets 10 to 13" in module.unreadable(records[2])
-    assert f"expand to more than {2**20} bytes" in module.unreadable(records[2])
+    assert "offsets 10 to 13" in unreadable(records[2])
+    assert f"expand to more than {2**20} bytes" in unreadable(records[2])
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "xerial", "lz4", "zstd"])
@@ -127,21 +127,21 @@ def test_damaged_data_are_passed_over(codec: str):
     head[5], pack = PACK[codec]
     records = read(sealed(head, bytes(pack(body))[:-9]) + batch(good(1), base=3))
     assert [r.offset for r in records] == [2, 3]
-    assert "damaged" in module.unreadable(records[0])
+    assert "damaged" in unreadable(records[0])
 
 
 def test_an_unknown_codec_is_passed_over():
     head, body = plain(good(3))
     head[5] = 5
     records = read(sealed(head, body))
-    assert [module.unreadable(r) is None for r in records] == [False]
+    assert [unreadable(r) is None for r in records] == [False]
 
 
 def test_too_many_headers_cost_one_record():
-    many: list[tuple[str, bytes | None]] = [("", None)] * (module.MAX_HEADERS + 1)
+    many: list[tuple[str, bytes | None]] = [("", None)] * (MAX_HEADERS + 1)
     records = read(batch([*good(1), (b"k", b"v", many), *good(1)]))
     assert [r.offset for r in records] == [0, 1, 2]
-    assert "10001 headers" in module.unreadable(records[1])
+    assert "10001 headers" in unreadable(records[1])
 
 
 def test_reading_in_the_middle_of_a_batch_goes_on_there():
@@ -211,9 +211,75 @@ def test_no_damage_ends_reading(data: st.DataObject, codec: str, number: int):
     assert (offsets[0], offsets[-1]) == (0, 1 + number)
 
 
+def held(made: Messages) -> list[tuple[Any, ...]]:
+    parts = (made.payloads, made.offsets.tolist(), made.broker_ms.tolist(), made.raw)
+    return [
+        (value, offset, time_ms, raw.key, list(raw.headers), made.unreadable.get(offset))
+        for value, offset, time_ms, raw in zip(*parts, strict=True)
+    ]
+
+
+@given(
+    data=st.data(),
+    codec=st.sampled_from(sorted(PACK)),
+    numbers=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    by_broker=st.booleans(),
+    start=st.integers(0, 12),
+)
+@settings(deadline=None)
+def test_columns_hold_what_records_hold(
+    data: st.DataObject,
+    codec: str,
+    numbers: list[int],
+    by_broker: bool,  # noqa: FBT001
+    start: int,
+):
+    """However many are polled at once, from wherever, and whatever is damaged."""
+    answer, base = b"", 0
+    for number in numbers:
+        rows = data.draw(st.permutations([*good(number - 1), (None, None, []), (b"", b"", [])]))
+        head, body = plain(rows)
+        damaged = bytearray(body)
+        for _ in range(data.draw(st.integers(0, 1))):
+            damaged[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+        head[0], head[5] = base, PACK[codec][0] | (8 if by_broker else 0)
+        head[12] = data.draw(st.sampled_from([len(rows), len(rows), 0, 1, 2**31 - 1]))
+        answer += sealed(head, bytes(PACK[codec][1](bytes(damaged))))
+        base += len(rows)
+    one_by_one = messages_of(Source("in", 0), read(answer, start=start))
+    reading = consumer(answer, start=start, columns=True)
+    parts, places = [], []
+    while reading:
+        most = data.draw(st.integers(1, 7))
+        taken = reading.take(most)
+        assert sum(len(messages_of(Source("in", 0), [one])) for one in taken) == reading.n_taken
+        assert reading.n_taken <= most
+        made = messages_of(Source("in", 0), taken)
+        parts += held(made)
+        places += [reading.next_fetch_offset == made.offsets[-1] + 1] if reading and taken else []
+        assert made.raw.headed() == [i for i, one in enumerate(made.raw) if one.headers]
+        assert [one.key for one in made.raw[1:]] == [one.key for one in made.raw][1:]
+    assert parts == held(one_by_one)
+    assert all(places)
+
+
+def test_the_budget_of_a_poll_cuts_a_block(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "MAX_POLL_BYTES", 3_000)
+    monkeypatch.setattr(module._Budget, "left", 3_000)
+    reading = consumer(batch(good(100, size=200)), columns=True)
+    first = messages_of(Source("in", 0), reading.take(1_000))
+    assert 3 <= len(first) < 10
+    assert reading.next_fetch_offset == len(first)
+    rest = []
+    while reading:
+        reading._budget.left = 3_000
+        rest += messages_of(Source("in", 0), reading.take(1_000)).offsets.tolist()
+    assert [*first.offsets.tolist(), *rest] == list(range(100))
+
+
 def test_what_cannot_be_read_is_told_from_a_tombstone():
-    rows: list[Row] = [(b"k", None, []), (b"k", b"v", [("", None)] * (module.MAX_HEADERS + 1))]
-    made = messages(Source("in", 0), read(batch(rows)))
+    rows: list[Row] = [(b"k", None, []), (b"k", b"v", [("", None)] * (MAX_HEADERS + 1))]
+    made = messages_of(Source("in", 0), read(batch(rows)))
     assert made.payloads == [None, None]
     assert list(made.unreadable) == [1]
     assert np.array_equal(made.offsets, [0, 1])

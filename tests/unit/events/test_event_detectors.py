@@ -293,9 +293,10 @@ def test_rare_for_this_key_but_common_for_its_peers():
     train = frame(3000)
     groups = train["host"].str.slice(1).cast(pl.Int32).to_numpy()
     detector = RareEvents().fit(rows(train), groups=groups)
-    memory = keyed(detector, 2)
-    for slot in range(2):
-        detector.seed_memory(memory, slot=slot, group=slot)
+    memory = keyed(detector, 3)
+    several = np.arange(3, dtype=np.int32)
+    detector.seed_memories(memory, slots=several, groups=several)
+    assert memory.totals[2] == 0  # training had two groups
     fresh = rows(of_block(30, 0, seed=3))
     own = detector.score(fresh, memory=memory, slots=np.zeros(30, np.int32))
     other = detector.score(fresh, memory=memory, slots=np.ones(30, np.int32))
