@@ -124,6 +124,11 @@ class DetectOperator:
         kind = self.detector.info.name
         if other is not None and other.detector.info.name != kind:
             return f"{other.detector.info.name} scored so far, and it is of {kind}"
+        if other is not None and other.detector.size != self.detector.size:
+            return (
+                f"windows had {other.detector.size} samples so far, and have {self.detector.size} "
+                "with it; set windows.size, so that each fit takes the same"
+            )
         n = len(self.config.input.columns)
         ours, shared = self.detector.new_memory(n), self.detector.new_shared()
         if (ours is not None or shared is not None) and not self.detector.keeps_memory:
@@ -142,12 +147,23 @@ class DetectOperator:
         groups[live] = self.groups_of(names)
         state.episodes = self._episodes()
         state.episodes.continue_from(before, groups)
+        unlearn = self.retrain(state)
 
         def undo() -> None:
+            unlearn()
             state.episodes = before
             before.state.arrays["seed"] = seed
 
         return undo
+
+    def retrain(self, state: ShardState) -> Callable[[], None]:
+        """Bring what keys learned beside another artifact up to ours; return what undoes it."""
+        if state.memory is None:
+            return lambda: None
+        live = state.keys.live()
+        names = (state.keys.names[code] or "" for code in live.tolist())
+        groups = np.fromiter((self._groups.get(name, NO_SEED) for name in names), np.int32)
+        return self.detector.retrained(state.memory, slots=live, groups=groups)
 
     def groups_of(self, names: Iterable[str]) -> NDArray[np.int32]:
         """Return the training group of each key, `NO_SEED` where there are no seeds of it."""
