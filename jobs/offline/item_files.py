@@ -17,7 +17,7 @@ from connectors.codecs.rows import MAX_TAG_BYTES, cut_texts, joined_key
 from connectors.files import BY_ROW, ROW_MS, read_sheet
 from connectors.files.ends import ends_of, kinds_of
 from connectors.files.numbers import read_numbers
-from connectors.files.roles import KEY_NAMES, LABEL_NAMES, decimal_commas
+from connectors.files.roles import KEY_NAMES, decimal_commas, label_of
 from connectors.files.sheet import Sheet, require_column
 from connectors.files.times import find_time, is_ticks, tick_column
 from jobs.offline.score import FOREVER
@@ -89,7 +89,7 @@ def read_items(
     frame = sheet.frame
     for name, option in _options(asked):
         require_column(frame, name, option)
-    label = asked.label or _label_of(frame, records, asked)
+    label = asked.label or _label_of(frame, records, asked, known)
     if asked.normal is not None and label is None:
         msg = f"--normal: {path.name} has no column of labels; name it with --label"
         raise ConfigError(msg)
@@ -107,17 +107,14 @@ def read_items(
     )
 
 
-def _label_of(frame: pl.DataFrame, records: str, asked: Asked) -> str | None:
-    """Return the column whose name is that of labels; the target of an edge is none."""
+def _label_of(
+    frame: pl.DataFrame, records: str, asked: Asked, known: Mapping[str, Any] | None
+) -> str | None:
+    """Return the column whose name is that of labels; one that is read as a field is none."""
     ends = ends_of(frame.columns) or () if records == "edges" else ()
-    return next(
-        (
-            name
-            for name in frame.columns
-            if name.strip().lower() in LABEL_NAMES and name not in (*ends, *asked.fields)
-        ),
-        None,
-    )  # fmt: skip
+    fields = _shown(known) if known is not None else ()
+    given = (*asked.fields, *asked.key, asked.time, asked.count)
+    return label_of(frame, taken={*ends, *fields, *given})
 
 
 def _options(asked: Asked) -> list[tuple[str, str]]:

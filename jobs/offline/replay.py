@@ -29,10 +29,11 @@ SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Some input of one partition, in offset order; a file is one partition."""
+    """Some input of one partition, in offset order; a file is one partition, ``of_file``."""
 
     source: Source
     decoded: Decoded
+    of_file: bool = False
 
 
 def field_map(config: PipelineConfig) -> FieldMap:
@@ -87,7 +88,7 @@ def read_file(
     else:
         batches = read_messages(path, codec)
     for decoded in batches:
-        yield Part(source=source, decoded=decoded)
+        yield Part(source=source, decoded=decoded, of_file=True)
 
 
 def read_topic(

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from connectors.codecs.fields import BAD_TIME
-from connectors.files import LABEL_NAMES, Roles, find_roles, points_of, read_sheet
+from connectors.files import Roles, find_roles, label_of, points_of, read_sheet
 from streamad.errors import ConfigError
 from streamad.records import MAX_ABS_VALUE, SignalBatch
 
@@ -114,12 +114,12 @@ def read_table(
 
 def _labelled(roles: Roles, row: NDArray[np.int64]) -> NDArray[np.bool_] | None:
     """Return which points a column of the file labels an anomaly, None where there is none."""
-    for name in roles.frame.columns:
-        if name.strip().lower() in LABEL_NAMES:
-            texts = roles.frame[name].cast(pl.String).str.to_lowercase().str.strip_chars()
-            marked = texts.is_in(LABELLED).fill_null(value=False).to_numpy()
-            return np.asarray(marked[row])
-    return None
+    name = label_of(roles.frame, taken={*roles.values, *roles.key, roles.time})
+    if name is None:
+        return None
+    texts = roles.frame[name].cast(pl.String).str.to_lowercase().str.strip_chars()
+    marked = texts.is_in(LABELLED).fill_null(value=False).to_numpy()
+    return np.asarray(marked[row])
 
 
 def write_table(frame: pl.DataFrame, path: Path) -> None:

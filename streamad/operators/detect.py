@@ -7,7 +7,7 @@ size and replay gives the same findings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -202,12 +202,17 @@ class DetectOperator:
         *,
         at: Position = NOWHERE,
         recorded: RecordedScores | None = None,
+        resumed: Sequence[int] = (),
     ) -> DetectOutput:
-        """Take a batch of one partition, in offset order; return all it yields."""
+        """Take a batch of one partition, in offset order; return all it yields.
+
+        resumed : rows at which the input is known to continue after a pause, in order; live nobody
+            knows, and a row far ahead of the others is refused until more of them confirm it
+        """
         call = Call(state=state, at=at, out=DetectOutput(), recorded=recorded)
         call.out.counts["points"] += len(batch)
         hashes = hashes_of(batch.keys)
-        usable, shown = self._not_from_the_future(call, batch, hashes[0])
+        usable, shown = self._not_from_the_future(call, batch, hashes[0], resumed)
         kinds = self._kinds(call, batch, usable)
         call.out.merged = self.modality.merged(batch, hashes[0])
         call.out.counts["merged"] += len(call.out.merged)
@@ -256,7 +261,11 @@ class DetectOperator:
         return call.out
 
     def _not_from_the_future(
-        self, call: Call, batch: RecordBatch[Any], hashes: NDArray[np.uint64]
+        self,
+        call: Call,
+        batch: RecordBatch[Any],
+        hashes: NDArray[np.uint64],
+        resumed: Sequence[int],
     ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Refuse rows too far ahead: one would silence and forget its neighbours.
 
@@ -270,7 +279,7 @@ class DetectOperator:
         near = (broker < 0) | (batch.time_ms <= broker + allowed)
         ahead, usable = call.state.ahead, near.copy()
         offsets = batch.offsets[batch.message]
-        shown = ahead.bound(batch.time_ms, offsets, hashes, usable, allowed)
+        shown = ahead.bound(batch.time_ms, offsets, hashes, usable, allowed, resumed)
         for row in np.flatnonzero(~usable).tolist():
             time_ms, shown_ms = int(batch.time_ms[row]), int(shown[row])
             if near[row]:
