@@ -166,11 +166,11 @@ def tell_reading(table: Table, file: Path) -> None:
     say(f"{file.name}: {table.n_rows} rows of {shown}{more}; {time}{key}")
     for note in table.notes:
         say(note)
-    if table.n_unreadable:
-        say(f"{table.n_unreadable} cells are not finite numbers and count as missing")
+    for fault in table.faults:
+        say(fault)
     lost = int((~table.usable).sum())
     if lost:
-        say(f"{lost} rows have no readable time or no key; they are marked incomplete")
+        say(f"{lost} of {len(table)} points are without a time or a key, and marked incomplete")
 
 
 def run_pipeline(

@@ -21,6 +21,7 @@ from connectors.files.roles import KEY_NAMES, decimal_commas, label_of
 from connectors.files.sheet import Sheet, require_column
 from connectors.files.times import find_time, is_ticks, tick_column
 from jobs.offline.score import FOREVER
+from jobs.offline.tables import absent_in, rows_without
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
 from streamad.records import RecordBatch
@@ -223,6 +224,13 @@ def _table(  # noqa: PLR0913 - what was found of a file, all by keyword
         usable &= (texts[role].str.len_bytes() > 0).to_numpy()
     if keys:
         usable &= (batch.keys.str.len_bytes() > 0).to_numpy()
+    faults = [] if time is None else [*rows_without(frame, time, ms == BAD_TIME, "time")]
+    held = dict(payload.texts(config))
+    for role in payload.needed:
+        absent = absent_in(frame[held[role]])
+        faults += rows_without(frame, held[role], absent, role.replace("_", " "))
+    for name in key:
+        faults += rows_without(frame, name, absent_in(frame[name]), "key")
     own = [frame[name] for name in dict.fromkeys((*([time] if time else []), *key))]
     told = f"{records} of {', '.join(_shown(fields))}; " + (
         f"time {time}" if time else "the row number as time"
@@ -238,6 +246,7 @@ def _table(  # noqa: PLR0913 - what was found of a file, all by keyword
         notes=(
             f"{sheet.name}: {n:,} {told}{', keys ' + ' and '.join(key) if key else ''}",
             *sheet.notes,
+            *faults,
         ),
     )
 

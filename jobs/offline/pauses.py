@@ -58,7 +58,8 @@ def _resumed(
     after : times of the rows that come next; shown : ``(1,)``, the greatest time so far
     """
     times = np.concatenate([time_ms, after])
-    return resumptions(times, len(time_ms), shown, max_ahead, LOOK, LEAST_MESSAGES).tolist()
+    found = resumptions(times, len(time_ms), shown, max_ahead, LOOK, LEAST_MESSAGES)
+    return [int(row) for row in found]
 
 
 @compiled

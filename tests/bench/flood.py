@@ -64,7 +64,8 @@ def work(args: argparse.Namespace) -> None:
     from streamad.ports import NullTelemetry
 
     class Counts(NullTelemetry):
-        total: Counter[str] = Counter()
+        def __init__(self) -> None:
+            self.total: Counter[str] = Counter()
 
         def count(self, name: str, n: float = 1, **labels: str) -> None:
             self.total["/".join((name, *labels.values()))] += int(n)
