@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PER_MESSAGE, KNOWN, OF_KNOWN = 1_000, 1_000, 100_000
-BOUNDS = (1_000_000, 50_000)
+BOUNDS = (50_000, 1_000_000)
 MIB = 2**20
 
 
@@ -79,6 +79,7 @@ def work(args: argparse.Namespace) -> None:
         while counts.total["detect_points_total"] < until:
             loop.turn()
         marks.append((time.perf_counter(), time.process_time(), peak_mib()))
+    per_key = max(shard.state.bytes_per_key for shard in loop.shards.values())
     loop.drain()
     (before, after) = marks[1], marks[2]
     rows = counts.total["detect_points_total"]
@@ -90,6 +91,7 @@ def work(args: argparse.Namespace) -> None:
         "users_kept": kept,
         "flood_rows_per_cpu_s": round(args.users / (after[1] - before[1])),
         "known_rows_per_cpu_s_after": round(OF_KNOWN / (marks[3][1] - after[1])),
+        "bytes_per_key_counted": per_key,
         "peak_mib_before": before[2],
         "peak_mib": peak_mib(),
         "bytes_per_new_user": round((peak_mib() - before[2]) * MIB / kept),
