@@ -141,7 +141,7 @@ def _file_of(train: Path | str | None, recent: Recent) -> Path:
         msg = "give a file to fit on, or --pipeline to fit on the topics of a pipeline"
         raise ConfigError(msg)
     if recent.given:
-        msg = f"{recent.given[0]} is for topics, and needs --pipeline, which says how to read them"
+        msg = f"{recent.given[0]} is for topics, and needs --pipeline to read them by"
         raise ConfigError(msg)
     if not is_file(str(train)):
         msg = f"there is no file {str(train)!r}; to fit on a topic give --pipeline, too"
