@@ -1,37 +1,29 @@
-"""What ``streamad score`` and ``streamad fit`` do with their arguments."""
+"""What ``streamad score``, ``run`` and ``topics create`` do with their arguments."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from connectors.files import ROW_MS
-from jobs.build import check_detector, detector_info, make, records_of
-from jobs.console import bar, say, status
-from jobs.graph_commands import fit_graph_file, fit_graphs_for, score_graph_file
-from jobs.item_commands import fit_rows, score_rows
+from jobs.build import detector_info, records_of
+from jobs.console import bar, say
+from jobs.graph_commands import score_graph_file
+from jobs.item_commands import score_rows
 from jobs.offline.item_files import Asked
-from jobs.offline.judged import Account
-from jobs.offline.replay import joined, read_file
-from jobs.offline.score import Scored, describe, fit_table, pipeline_for, score_table
+from jobs.offline.score import Scored, describe, pipeline_for, score_table
 from jobs.offline.tables import Table, check_output, check_plot, read_table, write_table
 from jobs.settings import environment, kafka_settings
-from streamad.artifacts import Manifest, load_manifest, save_artifact
+from streamad.artifacts import load_manifest
 from streamad.config import load_pipeline
 from streamad.errors import ConfigError
-from streamad.records import RecordBatch
-from streamad.training.answers import Period, left_out, read_periods
-from streamad.training.fit import Fitted, fit_detector, rows_of
-from streamad.training.items import fit_items
+from streamad.training.fit import rows_of
 
 DEFAULT_DETECTOR = "knn_fused"
 MAX_SHOWN = 12
@@ -115,7 +107,7 @@ def _score_series(  # noqa: PLR0913 - one argument an option, all but two by key
     params: Mapping[str, Any],
     plot: Path | None,
 ) -> None:
-    _tell_reading(table, file)
+    tell_reading(table, file)
     config = pipeline_for(table, detector=detector, params=params, size=size, artifact=artifact)
     with bar("scoring") as tell:
         scored = score_table(table, config, train_end=train_end, progress=tell)
@@ -165,7 +157,8 @@ def _known_columns(variates: Sequence[str], file: Path, key: Sequence[str]) -> S
     return variates if set(variates) <= set(held) else ()
 
 
-def _tell_reading(table: Table, file: Path) -> None:
+def tell_reading(table: Table, file: Path) -> None:
+    """Report how a file was read."""
     time = f"time {table.time}" if table.time else "the row number as time"
     key = f", keys {' and '.join(table.key)}" if table.key else ""
     shown = ", ".join(table.measured[:MAX_SHOWN])
@@ -173,132 +166,11 @@ def _tell_reading(table: Table, file: Path) -> None:
     say(f"{file.name}: {table.n_rows} rows of {shown}{more}; {time}{key}")
     for note in table.notes:
         say(note)
-    if table.n_unreadable:
-        say(f"{table.n_unreadable} cells are not finite numbers and count as missing")
+    for fault in table.faults:
+        say(fault)
     lost = int((~table.usable).sum())
     if lost:
-        say(f"{lost} rows have no readable time or no key; they are marked incomplete")
-
-
-def fit_file(  # noqa: PLR0913 - one argument an option, all by keyword
-    detector: str,
-    train: Path,
-    *,
-    out: str,
-    columns: Sequence[str],
-    time: str | None,
-    key: Sequence[str],
-    joint: bool,
-    size: int | None,
-    params: Mapping[str, Any],
-    pipeline: Path | None,
-    licence: str,
-    asked: Asked | None = None,
-    labels: Path | None = None,
-    feedback: Path | None = None,
-) -> None:
-    """Fit a detector on a file and write the artifact; asked : as `score_file` has it.
-
-    feedback : answers whose periods are not learned as ordinary
-    """
-    periods = [] if feedback is None else read_answers(feedback)
-    facts = {
-        "licence": licence,
-        "created": now_text(),
-        "detector_version": version("streamad-pipeline"),
-    }
-    if pipeline is not None:
-        if columns or time or key or joint or size or params:
-            msg = "--pipeline sets columns, time, key, joint, size and params; give it alone"
-            raise ConfigError(msg)
-        fitted = _fit_for_pipeline(detector, train, pipeline, facts, periods)
-    elif (records := records_of(detector)) != "signals":
-        if periods:
-            msg = "--feedback needs --pipeline here: it names series as the pipeline does"
-            raise ConfigError(msg)
-        given = asked or Asked()
-        said = replace(given, fields=given.fields or columns, key=key, time=time)
-        if detector_info(detector).modality == "graphs":
-            fitted = fit_graph_file(
-                detector, train, said, labels=labels, params=params, facts=facts
-            )
-        else:
-            fitted = fit_rows(detector, train, records, said, params=params, facts=facts)
-    else:
-        table = read_table(train, columns=columns, time=time, key=key, joint=joint)
-        _tell_reading(table, train)
-        if periods:
-            table = replace(table, usable=table.usable & ~_answered(table.batch, periods))
-        config = pipeline_for(table, detector=detector, params=params, size=size)
-        check_detector(config)
-        with status(f"fitting {detector}") as tell:
-            fitted = fit_table(table, config, facts=facts, progress=tell)
-    _report_fit(save_artifact(out, fitted.detector, fitted.manifest, seeds=fitted.seeds), out)
-
-
-def _report_fit(manifest: Manifest, out: str) -> None:
-    tail = "its default tail" if manifest.tail is None else "a tail measured out of sample"
-    what = f"{manifest.trained.windows:,} {detector_info(manifest.detector).modality}"
-    if manifest.records == "signals":
-        what = f"{manifest.trained.windows} windows of {manifest.size} samples"
-    say(
-        f"{manifest.detector} fitted on {what}, {len(manifest.groups)} series, {tail}; artifact "
-        f"{manifest.id} in {out}"
-    )
-
-
-def read_answers(file: Path) -> list[Period]:
-    """Return the answers of a file of JSON lines, as ``streamad alerts answers`` writes it."""
-    try:
-        return read_periods(file.read_bytes().splitlines(), name=str(file))
-    except OSError as error:
-        msg = f"{file}: cannot be read ({error.strerror}); give a file of 'streamad alerts answers'"
-        raise ConfigError(msg) from error
-
-
-def _answered(batch: RecordBatch[Any], periods: Sequence[Period]) -> NDArray[np.bool_]:
-    """Return the rows that are not ordinary by what people answered, and report how many."""
-    rows = left_out(batch, periods)
-    say(f"--feedback: {int(rows.sum())} of {len(rows)} rows are anomalous and are not learned")
-    return rows
-
-
-def _fit_for_pipeline(
-    detector: str,
-    train: Path,
-    pipeline: Path,
-    facts: Mapping[str, str],
-    periods: Sequence[Period],
-) -> Fitted:
-    config = load_pipeline(pipeline, environment=environment())
-    if config.detector.name != detector:
-        msg = f"{pipeline} names the detector {config.detector.name!r}, not {detector!r}"
-        raise ConfigError(msg)
-    check_detector(config)
-    notes: list[str] = []
-    parts = [part.decoded for part in read_file(train, config, notes=notes)]
-    account = Account()
-    for part in parts:
-        account.reject(part.rejected)
-    batches: list[Any] = [part.batch for part in parts]
-    if periods:
-        whole = joined(batches)
-        batches = [rows_of(whole, np.flatnonzero(~_answered(whole, periods)))]
-    for note in (*notes, *([account.rejections()] if account.rejected else [])):
-        say(note)
-    with status(f"fitting {detector}") as tell:
-        if detector_info(detector).modality == "graphs":
-            batch = joined(batches)
-            return fit_graphs_for(config, batch, facts=facts, progress=tell)
-        fit: Any = fit_detector if config.input.records == "signals" else fit_items
-        fitted: Fitted = fit(
-            lambda chosen: make(detector, size=chosen, params=config.detector.params),
-            config,
-            joined(batches),
-            facts=facts,
-            progress=tell,
-        )
-        return fitted
+        say(f"{lost} of {len(table)} points are without a time or a key, and marked incomplete")
 
 
 def run_pipeline(
@@ -334,8 +206,3 @@ def make_topics(pipeline: Path) -> None:
     made = create_topics(config, kafka_settings(environment()))
     sys.stdout.writelines(f"{name}\n" for name in made)
     say(f"{len(made)} topics created" if made else "all topics exist already")
-
-
-def now_text() -> str:
-    """Return the moment, for the record: nothing is decided by it."""
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -39,7 +39,8 @@ class Rejected:
     ``message`` indexes the message in its batch. ``row`` is the row inside that message (None: the
     whole message). ``payload`` is the smallest piece that is at fault, None where only a pointer
     (topic, partition, offset) is kept because the payload is oversized. ``counts`` : where one
-    rejection stands for many of a message, how many by reason; else empty.
+    rejection stands for many of a message, how many by reason; else empty. ``column`` : the field
+    at fault, empty where there is none or it is not known.
     """
 
     message: int
@@ -48,6 +49,7 @@ class Rejected:
     row: int | None = None
     payload: bytes | None = None
     counts: dict[str, int] = field(default_factory=dict)
+    column: str = ""
 
     @property
     def by_reason(self) -> dict[str, int]:

@@ -33,6 +33,7 @@ from connectors.codecs.json_lines import admit
 from connectors.codecs.rows import (
     MAX_KEY_BYTES,
     Candidates,
+    Fault,
     empty,
     finish,
     joined_key,
@@ -114,9 +115,10 @@ class ArrowCodec:
         tables = {part.place: part.table for part in parts}
         rows = self._candidates(parts)
 
-        def explain(index: int, reason: str) -> tuple[str, str, bytes | None]:
+        def explain(index: int, reason: str) -> Fault:
             table = tables[int(rows.message[index])]
-            return reason, "", _alone(table, int(rows.row[index]))
+            column = self._fields.time if reason == "bad_time" else ""
+            return Fault(reason, "", _alone(table, int(rows.row[index])), column)
 
         good, refused = settle(rows, explain)
         return finish(good, rejected + refused, self._fields, offsets=offsets, broker_ms=broker_ms)

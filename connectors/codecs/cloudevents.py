@@ -72,10 +72,10 @@ class CloudEventsCodec:
         headers : those of each message; without them messages are in structured mode
         """
         if headers is not None:
-            payloads = [self._structured(*one) for one in zip(payloads, headers, strict=True)]
+            payloads = [self.structured(*one) for one in zip(payloads, headers, strict=True)]
         return self._inner.decode(payloads, offsets, broker_ms)
 
-    def _structured(self, payload: bytes | None, headers: Headers) -> bytes | None:
+    def structured(self, payload: bytes | None, headers: Headers) -> bytes | None:
         """Return an event of binary mode in structured form, any other message as it is."""
         if payload is None or len(payload) > self._max_bytes or not headers:
             return payload

@@ -35,6 +35,7 @@ from connectors.codecs.rows import (
     CODES,
     CUT_KEY_BYTES,
     Candidates,
+    Fault,
     concat,
     cut_texts,
     filled,
@@ -171,8 +172,9 @@ class JsonCodec:
         def record(index: int) -> object:
             return _load(lines.texts()[kept[index]])
 
-        def explain(index: int, reason: str) -> tuple[str, str, bytes | None]:
-            return *self._diagnose(record(index), reason), lines.texts()[kept[index]]
+        def explain(index: int, reason: str) -> Fault:
+            fault = self._diagnose(record(index), reason)
+            return fault._replace(payload=lines.texts()[kept[index]])
 
         def look(index: int, name: str) -> object:
             return look_up(record(index), name)
@@ -213,7 +215,7 @@ class JsonCodec:
             value = look_up(record(int(kept[source[index]])), name)
             return _item(value, int(within[index])) if isinstance(value, list) else value
 
-        def explain(index: int, reason: str) -> tuple[str, str, bytes | None]:
+        def explain(index: int, reason: str) -> Fault:
             line, numbers = record(int(kept[source[index]])), self._fields.values
             element = {
                 name: look(index, name)
@@ -362,17 +364,16 @@ class JsonCodec:
             wrong[index] = any(isinstance(value, (dict, list)) for value in values)
         rows.mark(wrong, "wrong_type")
 
-    def _diagnose(self, record: object, reason: str) -> tuple[str, str]:
+    def _diagnose(self, record: object, reason: str) -> Fault:
         if record is _UNREADABLE:
-            return "invalid_json", "two JSON readers disagree on this text"
+            return Fault("invalid_json", "two JSON readers disagree on this text")
         return diagnose(record, reason, self._fields)
 
-    def _explain_element(
-        self, element: dict[str, object], reason: str
-    ) -> tuple[str, str, bytes | None]:
+    def _explain_element(self, element: dict[str, object], reason: str) -> Fault:
         """Explain a row of a columnar message; it becomes a message of its own."""
         if any(value is _UNREADABLE for value in element.values()):
-            return "invalid_json", "a member of the object is repeated with another length", None
+            why = "a member of the object is repeated with another length"
+            return Fault("invalid_json", why)
         row: dict[str, Any] = {}
         for name in self._fields.names:
             value, node = element.get(name), row
@@ -385,7 +386,7 @@ class JsonCodec:
         except orjson.JSONEncodeError:
             # Its writer nests less deeply than its reader: the whole message stands for the row.
             payload = None
-        return *diagnose(row, reason, self._fields), payload
+        return diagnose(row, reason, self._fields)._replace(payload=payload)
 
 
 _UNREADABLE = object()

@@ -18,26 +18,26 @@ from connectors.codecs.fields import (
     texts_to_ms,
     unit_of,
 )
-from connectors.codecs.rows import shorten
+from connectors.codecs.rows import Fault, shorten
 from streamad.errors import nearest
 
 MAX_FIELDS_SHOWN = 50
 MAX_NAME_CHARS = 60
 
 
-def diagnose(record: object, reason: str, fields: FieldMap) -> tuple[str, str]:
-    """Return the exact reason and the detail of a row that was found wanting for ``reason``.
+def diagnose(record: object, reason: str, fields: FieldMap) -> Fault:
+    """Return the exact reason, the detail and the field of a row found wanting for ``reason``.
 
     record : the row as JSON values
     """
     if reason not in ("missing_field", "wrong_type", "bad_time"):
-        return reason, ""
+        return Fault(reason)
     if not isinstance(record, dict):
-        return "wrong_type", f"expected an object, got {_kind(record)} {_show(record)}"
+        return Fault("wrong_type", f"expected an object, got {_kind(record)} {_show(record)}")
     for name in (*fields.key, fields.variate):
         if name is not None and (found := _not_text(record, name)):
             return found
-    return _not_time(record, fields, reason) or _not_values(record, fields) or (reason, "")
+    return _not_time(record, fields, reason) or _not_values(record, fields) or Fault(reason)
 
 
 def is_other(record: object, fields: FieldMap) -> bool:
@@ -74,29 +74,30 @@ def _has_siblings(record: dict[str, Any], path: str) -> bool:
     return False
 
 
-def _not_text(record: dict[str, Any], name: str) -> tuple[str, str] | None:
+def _not_text(record: dict[str, Any], name: str) -> Fault | None:
     value = look_up(record, name)
     if value is None:
-        return "missing_field", _absent(record, name)
+        return Fault("missing_field", _absent(record, name), column=name)
     if isinstance(value, (dict, list)):
-        return "wrong_type", f"{name}: expected a text, got {_kind(value)} {_show(value)}"
+        detail = f"{name}: expected a text, got {_kind(value)} {_show(value)}"
+        return Fault("wrong_type", detail, column=name)
     return None
 
 
-def _not_time(record: dict[str, Any], fields: FieldMap, reason: str) -> tuple[str, str] | None:
+def _not_time(record: dict[str, Any], fields: FieldMap, reason: str) -> Fault | None:
     value, name = look_up(record, fields.time), fields.time
     if value is None:
-        return "missing_field", _absent(record, name)
+        return Fault("missing_field", _absent(record, name), column=name)
     iso = fields.time_unit == "iso"
     number = _number(value)
     if not isinstance(value, str) if iso else number is None:
         wanted = "an ISO 8601 text" if iso else f"a number ({fields.time_unit})"
         detail = f"{name}: expected {wanted}, got {_kind(value)} {_show(value)}"
-        return "wrong_type", detail + unit_hint(value, fields.time_unit)
+        return Fault("wrong_type", detail + unit_hint(value, fields.time_unit), column=name)
     if reason == "bad_time":
         wanted = "a time" if iso else f"whole {fields.time_unit}"
         detail = f"{name}: expected {wanted} from 1970 to 2200, got {_show(value)}"
-        return "bad_time", detail + unit_hint(value, fields.time_unit)
+        return Fault("bad_time", detail + unit_hint(value, fields.time_unit), column=name)
     return None
 
 
@@ -111,25 +112,28 @@ def unit_hint(value: object, unit: TimeUnit) -> str:
     return "" if fits in (None, unit) else f"; time_unit: {fits} reads it"
 
 
-def _not_values(record: dict[str, Any], fields: FieldMap) -> tuple[str, str] | None:
+def _not_values(record: dict[str, Any], fields: FieldMap) -> Fault | None:
     found = [(name, look_up(record, name)) for name in fields.values]
     for name, value in found:
         if value is not None and _number(value) is None:
-            return "wrong_type", f"{name}: expected a number, got {_kind(value)} {_show(value)}"
+            detail = f"{name}: expected a number, got {_kind(value)} {_show(value)}"
+            return Fault("wrong_type", detail, column=name)
     if fields.roles:
         return _not_held(record, fields)
     if all(value is None for _, value in found):
-        return "missing_field", _absent(record, fields.values[0])
+        first = fields.values[0]
+        return Fault("missing_field", _absent(record, first), column=first)
     return None
 
 
-def _not_held(record: dict[str, Any], fields: FieldMap) -> tuple[str, str] | None:
+def _not_held(record: dict[str, Any], fields: FieldMap) -> Fault | None:
     """Name the text that is missing where a row holds texts."""
     needed = fields.payload.needed
     for role, name in fields.roles:
         value = look_up(record, name)
         if value in (None, "") and (role in needed or not needed):
-            return "missing_field", _absent(record, name) if value is None else f"{name} is empty"
+            detail = _absent(record, name) if value is None else f"{name} is empty"
+            return Fault("missing_field", detail, column=name)
     return None
 
 

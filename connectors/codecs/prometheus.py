@@ -33,7 +33,7 @@ from connectors.codecs.labels import (
     require_labels,
     size_of,
 )
-from connectors.codecs.rows import shorten
+from connectors.codecs.rows import Fault, shorten
 from streamad.records import Decoded, Rejected
 
 MAX_EXPANSION = 16
@@ -129,10 +129,10 @@ class RemoteWriteCodec:
             if place not in requests:
                 del points.taken[n_taken:]
 
-        def explain(index: int, reason: str) -> tuple[str, str, bytes | None]:
+        def explain(index: int, reason: str) -> Fault:
             point = points[index]
             detail = f"{reason}: {point.series.key}: {point.value} at {point.time_ms} ms"
-            return reason, detail, requests[point.message].alone(point.row)
+            return Fault(reason, detail, requests[point.message].alone(point.row))
 
         return points.decoded(offsets, broker_ms, explain)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -105,8 +105,17 @@ class Candidates:
         )
 
 
-Explain = Callable[[int, str], tuple[str, str, bytes | None]]
-"""From the index of a bad row and its reason to a reason as exact, the detail, and the bytes."""
+class Fault(NamedTuple):
+    """What is wrong with a row: a reason as exact, a detail, its bytes, the field at fault."""
+
+    reason: str
+    detail: str = ""
+    payload: bytes | None = None
+    column: str = ""
+
+
+Explain = Callable[[int, str], Fault]
+"""From the index of a bad row and its reason to what is wrong with it."""
 
 
 def check_rows(rows: Candidates) -> None:
@@ -197,14 +206,15 @@ def _explained(
         if not collected.has_room(message):
             collected.count(message, {reason: 1})
             continue
-        reason, detail, payload = explain(index, reason)
+        fault = explain(index, reason)
         collected.add(
             Rejected(
                 message=message,
                 row=int(rows.row[index]),
-                reason=reason,
-                detail=shorten(detail or describe(rows, index, reason)),
-                payload=payload,
+                reason=fault.reason,
+                detail=shorten(fault.detail or describe(rows, index, fault.reason)),
+                payload=fault.payload,
+                column=fault.column,
             )
         )
     pairs = np.stack([rows.message[rest], code[rest].astype(np.int32)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,9 @@ from streamad.errors import ConfigError
 KEY_NAMES = ("key", "series", "series_id", "entity", "id")
 LABEL_NAMES = ("label", "labels", "is_anomaly", "anomaly", "target", "class")
 """Columns that say what is an anomaly: never a variate, or the answer would be an input."""
+
+FIELDS_TOO = ("target",)
+"""Names of labels that are also those of ordinary fields: texts of several kinds are no labels."""
 
 MAX_DOUBLE = 0.01
 """A share of rows: so few that were written twice show no second series."""
@@ -86,6 +89,25 @@ def find_roles(
     )
 
 
+def is_label(column: pl.Series) -> bool:
+    """Say whether a column holds labels of anomalies, by its name and by what it holds.
+
+    Examples
+    --------
+    >>> is_label(pl.Series("Label", [0, 1])), is_label(pl.Series("target", ["db", "web", "app"]))
+    (True, False)
+    """
+    name = column.name.strip().lower()
+    if name in FIELDS_TOO and column.dtype == pl.String:
+        return column.drop_nulls().n_unique() <= 2
+    return name in LABEL_NAMES
+
+
+def label_of(frame: pl.DataFrame, *, taken: Collection[str | None] = ()) -> str | None:
+    """Return the first column of labels; one that is read as something else (``taken``) is none."""
+    return next((c.name for c in frame.iter_columns() if c.name not in taken and is_label(c)), None)
+
+
 def decimal_commas(sheet: Sheet) -> bool:
     """Say whether the texts of a file have decimal commas."""
     texts = [column for column in sheet.frame.iter_columns() if column.dtype == pl.String]
@@ -147,7 +169,7 @@ def _find_key(
         if chosen and not _repeats(frame, moments, chosen):
             break
         few = 1 < frame[name].n_unique() <= max(2, len(frame) // 2)
-        if few and not read.fits and name not in chosen and name.lower() not in LABEL_NAMES:
+        if few and not read.fits and name not in chosen and not is_label(frame[name]):
             chosen.append(name)
     if not chosen:
         return (), "several rows have the same time, and no column of texts names their series"

@@ -19,6 +19,7 @@ from connectors.codecs.fields import PER_SECOND, FieldMap, TimeUnit, look_up, ti
 from connectors.codecs.json_diagnosis import unit_hint
 from connectors.codecs.rows import (
     Candidates,
+    Fault,
     finish,
     mark_unheld,
     pass_over,
@@ -41,7 +42,7 @@ from connectors.files.sheet import (
 )
 from connectors.files.times import BY_ROW
 from streamad.errors import ConfigError, nearest
-from streamad.records import Decoded
+from streamad.records import MAX_ABS_VALUE, Decoded
 
 BATCH_ROWS = 50_000
 LINES = 20_000
@@ -165,16 +166,37 @@ class _Rows:
         rows.mark(unread.any(axis=1), "wrong_type")
         mark_unheld(rows, fields)
 
-        def explain(index: int, reason: str) -> tuple[str, str, bytes | None]:
+        def explain(index: int, reason: str) -> Fault:
             at = int(self.row[start + index])
             cells = {name: self.frame[name][at] for name in self.frame.columns}
             detail = f"{self.name}, row {at}: {self._why(cells, reason)}"
-            return reason, detail, orjson.dumps(cells, default=str)
+            column = self._at_fault(start + index, reason)
+            return Fault(reason, detail, orjson.dumps(cells, default=str), column)
 
         good, rejected = settle(rows, explain)
         offsets = np.arange(start, stop, dtype=np.int64)
         broker_ms = np.full(number, -1, np.int64)
         return finish(good, rejected, fields, offsets=offsets, broker_ms=broker_ms)
+
+    def _at_fault(self, index: int, reason: str) -> str:
+        """Return the column for which a row is refused, empty where it is not one."""
+        if reason == "bad_time":
+            return self.time
+        odd = np.empty(0, np.bool_)
+        if reason == "wrong_type":
+            odd = self.unread[index]
+        elif reason == "too_large_value":
+            odd = np.abs(self.values[index]) > MAX_ABS_VALUE
+        if odd.any() and len(odd) == len(self.measured):
+            return self.measured[int(odd.argmax())]
+        if reason in ("empty_key", "key_too_long") and len(self.fields.key) == 1:
+            return self.fields.key[0]
+        if reason == "missing_field":
+            names = dict(self.fields.roles)
+            needed = (names[role] for role in self.fields.payload.needed)
+            lacking = (name for name in needed if self.texts[name][index] in (None, ""))
+            return next(lacking, "")
+        return ""
 
     def _why(self, cells: dict[str, object], reason: str) -> str:
         named = {"bad_time": (self.time,), "wrong_type": self.measured}.get(reason, ())

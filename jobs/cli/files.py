@@ -105,12 +105,21 @@ def score(  # noqa: PLR0913 - one argument an option
         "streamad fit ape logins.csv --count count --label label --normal ok -o models/logins",
         "streamad fit rqgnn graphs/ --normal 1 -o models/graphs",
         "streamad fit knn week.jsonl --pipeline pipeline.yaml --feedback answers.jsonl -o models/k",
+        "streamad fit ape --pipeline pipeline.yaml --last 14d -o models/audit",
+        "streamad fit rqgnn --pipeline calls.yaml --last 30d --feedback calls.yaml -o models/calls",
         "streamad fit lof history.jsonl --pipeline pipeline.yaml -o s3://models/checkout",
     )
 )
 def fit(  # noqa: PLR0913 - one argument an option
     detector: Annotated[str, typer.Argument(help="The detector; 'streamad detectors' lists them.")],
-    train: File,
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="A file as 'streamad score' reads it. With --pipeline also a topic; left out: the "
+            "pipeline's topics.",
+            metavar="[SOURCE]",
+        ),
+    ] = None,
     *,
     out: Annotated[str, typer.Option("--out", "-o", help="Directory or URL to write to.")],
     columns: Columns = "",
@@ -126,29 +135,40 @@ def fit(  # noqa: PLR0913 - one argument an option
     params: Params = None,
     pipeline: Annotated[
         Path | None,
-        typer.Option(help="Read the file as this pipeline does, and fit for it."),
+        typer.Option(help="Read the file or topic as this pipeline does, and fit for it."),
+    ] = None,
+    last: Annotated[
+        str | None,
+        typer.Option(help="Topics: fit on rows of this time until now, as 14d or 36h."),
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(help="Topics: fit on so many rows at most, the newest. Default: 5 million."),
     ] = None,
     licence: Annotated[str, typer.Option(help="Licence of the data, kept in the artifact.")] = "",
     feedback: Annotated[
         Path | None,
         typer.Option(
-            help="Answers, as 'streamad alerts answers' writes them: periods answered as real or "
-            "expected are not learned, false positives are."
+            help="Answers, as 'streamad alerts answers' writes them, or the pipeline or alerting "
+            "file whose feedback topic has them: periods answered as real or expected are not "
+            "learned, false positives are. Detectors of labelled graphs take them for labels."
         ),
     ] = None,
 ) -> None:
-    """Fit a detector on ordinary data and keep it as an artifact.
+    """Fit a detector on ordinary data of a file or of topics, and keep it as an artifact.
+
+    Topics are read committed, up to where they end now; KAFKA_BOOTSTRAP_SERVERS names the cluster.
 
     The tail (how high scores are on ordinary data) is measured out of sample: on the last third of
     each series, after a fit on the rest. Set the artifact as detector.artifact in a pipeline, or
     pass it to 'streamad score --artifact'.
     """
-    from jobs.commands import fit_file
+    from jobs.fit_commands import Recent, fit_file
     from jobs.offline.item_files import Asked
 
     fit_file(
         detector,
-        train,
+        source,
         out=out,
         columns=listed(columns),
         time=time,
@@ -161,6 +181,7 @@ def fit(  # noqa: PLR0913 - one argument an option
         asked=Asked(fields=listed(fields), count=count, label=label, normal=normal),
         labels=labels,
         feedback=feedback,
+        recent=Recent(last=last, rows=rows),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
 import yaml
 
 from connectors.records.alerts import KafkaAlertRecords, state_topic
@@ -21,6 +22,7 @@ from streamad.paging.budget import GroupBudget
 from streamad.paging.desk import Desk
 from streamad.ports import Log, Source
 from streamad.records import Alert
+from streamad.training.answers import Period, read_periods
 
 MAX_INCIDENTS = 100_000
 """Most incidents that are kept of a topic; those resolved longest ago go first."""
@@ -205,3 +207,24 @@ def answered(found: Board, alerts: Mapping[str, Alert]) -> Iterator[dict[str, An
                 "time_ms": last.time_ms,
                 "comment": last.comment,
             }
+
+
+def periods_of(file: Path) -> list[Period]:
+    """Return what people answered a desk, with the series and times that it is about.
+
+    file : a pipeline or alerting file, which names the topics
+
+    Raises
+    ------
+    ConfigError
+        where the topics are missing, or hold more answers than a fit takes
+    """
+    config = alerting_of(file)
+    with opened(config) as log:
+        found = board(log, config)
+        alerts = alerts_of(log, config, set(found.answers))
+    lines = [
+        orjson.dumps({name: one[name] for name in ("key", "began_ms", "until_ms", "verdict")})
+        for one in answered(found, alerts)
+    ]
+    return read_periods(lines, name=config.topic("feedback"))

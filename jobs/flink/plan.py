@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from connectors.records.rekeyed import RekeyedCodec
 from connectors.telemetry import DETECT_COUNTS
 from jobs.build import build_detect
 from jobs.offline.replay import codec_of
+from jobs.plain.artifact_watch import kept_artifact
 from jobs.plain.loops import CLOCK, of_rekeyed, snapshot_store
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
@@ -70,6 +72,7 @@ class MakeDetect:
             partitions=self.partitions,
             wall_ms=CLOCK.wall_ms,
         )
+        kept = partial(kept_artifact, config)
         handover = None
         if self.taken:
             recovery = Recovery(
@@ -80,6 +83,7 @@ class MakeDetect:
                 log=log,
                 store=snapshot_store(config, log),
                 telemetry=telemetry,
+                kept=kept,
             )
             handover = Handover(recovery=recovery, progress=self.taken)
         return KeyedDetect(
@@ -92,6 +96,7 @@ class MakeDetect:
             counters=DETECT_COUNTS,
             handover=handover,
             notes=KafkaNotes(self.settings, group=f"{flink_group(config)}.in-hand"),
+            kept=kept,
         )
 
 

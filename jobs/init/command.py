@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from connectors.codecs import FieldMap, make_codec
+from connectors.codecs.cloudevents import CloudEventsCodec
 from connectors.files import read_series
 from jobs.console import say, status
 from jobs.init.items import FINDERS
@@ -22,10 +23,13 @@ from jobs.offline.replay import is_file, joined
 from jobs.settings import environment, kafka_settings
 from streamad.config import parse_pipeline
 from streamad.errors import ConfigError
+from streamad.ports import Messages
 from streamad.records import Decoded, RecordBatch
 from streamad.wording import duration
 
 RECORDS = ("signals", *FINDERS)
+MOST_BYTES = 4 * 2**20
+"""A larger message is looked at as it is."""
 
 
 def init_pipeline(source: str, *, out: str, name: str | None, records: str | None = None) -> None:
@@ -147,7 +151,18 @@ def _sample(topic: str) -> list[bytes | None]:
         found: list[bytes | None] = []
         for place, (first, stop) in sorted(bounds.items()):
             for part in log.read(place, max(first, stop - each), stop):
-                found += part.payloads
+                found += _structured(part)
         return found
     finally:
         log.close()
+
+
+def _structured(part: Messages) -> list[bytes | None]:
+    """Return payloads with CloudEvents of binary mode in structured form: their headers count."""
+    codec = CloudEventsCodec(
+        FieldMap(), max_message_bytes=MOST_BYTES, max_rows_per_message=MAX_RECORDS
+    )
+    return [
+        codec.structured(payload, raw.headers or ())
+        for payload, raw in zip(part.payloads, part.raw, strict=True)
+    ]

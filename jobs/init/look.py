@@ -14,6 +14,7 @@ import polars as pl
 from connectors.codecs import FieldMap, make_codec
 from connectors.codecs.fields import PER_SECOND, TimeUnit
 from connectors.codecs.json_wrappers import bare, framing
+from connectors.codecs.otlp.logs_table import rows_of_logs
 from connectors.files import find_roles, is_lines, read_sheet
 from connectors.files.documents import is_otlp, table_of, unpacked
 from connectors.files.roles import Roles
@@ -34,9 +35,20 @@ IDENTITY = frozenset({
 })  # fmt: skip
 """Names of fields that usually name a series."""
 
+LOGS = "otlp_logs"
+NO_FIELDS = frozenset({
+    "specversion", "id", "datacontenttype", "dataschema", "data_base64", "traceparent",
+    "tracestate", "partitionkey", "sequence",
+})  # fmt: skip
+"""Attributes of CloudEvents that say nothing of an event."""
+
 ARROW_STARTS = (ARROW, ARROW_STREAM)
 TABLES = (PARQUET, ZIP, *ARROW_STARTS)
 BINARY = ("prometheus", "otlp_proto")
+BEGINS = 4096
+"""Bytes of a file by which it is known."""
+ENVELOPES = (b'"resourceLogs"', b'"specversion"')
+"""What files of log records and of CloudEvents hold at their beginning."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,16 +78,22 @@ def look_at_file(path: Path, records: str | None = None) -> tuple[Look, list[byt
     records : the kind of records it is to hold; None: what it looks like
     """
     raw = read_bytes(path)
+    enveloped = is_otlp(raw) or any(mark in raw[:BEGINS] for mark in ENVELOPES)
     if not is_lines(path):
         if (known := _one_message(raw)) is not None:
             return _of_signals(known, path.name, records), [raw]
-        messages = raw.lstrip().startswith(b"{") and (path.suffix != ".json" or is_otlp(raw))
+        # The first field of a request in protobuf, which a text seldom begins with.
+        if raw.startswith(b"\n") and not enveloped and rows_of_logs([raw], most=1):
+            return look_at([raw], path.name, records), [raw]
+        if enveloped and raw.lstrip().startswith(b"["):
+            return look_at([raw], path.name, records), [raw]
+        messages = raw.lstrip().startswith(b"{") and (path.suffix != ".json" or enveloped)
         if not messages:
             look = _of_table(read_sheet(path), records)
             look.format = "arrow" if raw.startswith(ARROW_STARTS) else look.format
             return look, []
     lines = [line for line in raw.split(b"\n") if line.strip()][:MAX_RECORDS]
-    if is_otlp(raw) and not _is_json(lines[0]):
+    if enveloped and not _is_json(lines[0]):
         lines = [raw]
     return look_at(lines, path.name, records), lines
 
@@ -127,24 +145,34 @@ def look_at(payloads: Sequence[bytes | None], name: str, records: str | None = N
         raise ConfigError(msg)
     first = bare(given[0])
     if first.startswith((b"{", b"[")):
-        objects = _records(given)
-        if any("resourceMetrics" in one for one in objects[:10]):
-            return _of_signals("otlp_json", name, records)
-        return _of_records(objects, name, records)
+        return _of_json(given, name, records)
     if first.startswith(ARROW_STARTS):
         sheet = read_arrow(given[0], name)
         return _of_sheet(sheet, "arrow", records)
     if (known := framing(given[0])) is not None:
         msg = f"{name}: {known}"
         raise ConfigError(msg)
-    for codec in BINARY:
-        if _reads(codec, given[:20]):
-            return _of_signals(codec, name, records)
+    if rows_of_logs(given[:20], most=1):
+        return _of_logs(given, name, records)
+    if (known := next((codec for codec in BINARY if _reads(codec, given[:20])), None)) is not None:
+        return _of_signals(known, name, records)
     msg = (
         f"{name}: its messages begin with {given[0][:8]!r}, which is none of the formats that are "
-        "read (JSON, Arrow, OTLP, Prometheus remote write)"
+        "read (JSON, CloudEvents, Arrow, OTLP, Prometheus remote write)"
     )
     raise ConfigError(msg)
+
+
+def _of_json(payloads: Sequence[bytes], name: str, records: str | None) -> Look:
+    objects = _records(payloads)
+    first = objects[:10]
+    if any("resourceMetrics" in one for one in first):
+        return _of_signals("otlp_json", name, records)
+    if any("resourceLogs" in one for one in first):
+        return _of_logs(payloads, name, records)
+    if first and all("specversion" in one and "source" in one for one in first):
+        return _of_cloudevents(objects, name, records)
+    return _of_records(objects, name, records)
 
 
 def read_arrow(payload: bytes, name: str) -> Sheet:
@@ -183,6 +211,44 @@ def _of_records(objects: list[dict[str, Any]], name: str, records: str | None) -
     look = _of_sheet(Sheet(name=name, frame=table_of(objects[:MAX_RECORDS])), "json", records)
     if rows is not None and look.fields is not None:
         look.fields = replace(look.fields, rows=rows)
+    return look
+
+
+def _of_cloudevents(objects: list[dict[str, Any]], name: str, records: str | None) -> Look:
+    """Return the look at CloudEvents: as JSON, but for what says nothing of an event."""
+    kept = [{k: v for k, v in one.items() if k not in NO_FIELDS} for one in objects]
+    look = _of_records(kept, name, records)
+    look.format = "cloudevents"
+    return look
+
+
+def _of_logs(payloads: Sequence[bytes], name: str, records: str | None) -> Look:
+    """Return the look at log records of OpenTelemetry: events, or edges where they have two ends.
+
+    Raises
+    ------
+    ConfigError
+        where they are to be signals, or no record has a time
+    """
+    rows = rows_of_logs(payloads, most=MAX_RECORDS)
+    if not rows:
+        msg = f"{name}: holds log records, and none of them has a time"
+        raise ConfigError(msg)
+    if records == "signals":
+        msg = (
+            f"{name}: holds log records; --records events or edges reads them. For signals write "
+            "the pipeline by hand: format: otlp_logs, and fields.values with numeric attributes"
+        )
+        raise ConfigError(msg)
+    sheet = Sheet(name=name, frame=table_of(rows))
+    look = _of_items(sheet, LOGS, records, table=False)
+    look = look or _of_items(sheet, LOGS, "events", table=False)
+    if look is None or look.items is None:
+        msg = f"{name}: its log records have no field to judge by"
+        raise ConfigError(msg)
+    # The codec takes the record's own time.
+    del look.items.fields["time"], look.items.fields["time_unit"]
+    look.fields = field_map(pipeline_of(look.records, look.items.fields, detector=""))
     return look
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from connectors.codecs import FieldMap
 from connectors.files import BY_ROW
@@ -43,13 +44,7 @@ def items_text(  # noqa: PLR0913 - what the file is of
         f"    # {why['key']}",
         f"    key: {_listed(fields['key'])}",
     ]
-    if fields["time"] == BY_ROW:
-        lines.append(
-            "    # The file has no times: a row counts as 5 min. Name the field of a topic."
-        )
-    elif fields["time"].strip().lower() == TICK:
-        lines.append("    # Numbers of ticks: each is read as a second.")
-    lines += [f"    time: {json.dumps(fields['time'])}", f"    time_unit: {fields['time_unit']}"]
+    lines += _time(fields)
     for role, value in fields.items():
         if role in ("key", "time", "time_unit") or not value:
             continue
@@ -73,6 +68,21 @@ def items_text(  # noqa: PLR0913 - what the file is of
         *_alerts("key"),
     ]
     return "\n".join(lines)
+
+
+def _time(fields: Mapping[str, Any]) -> list[str]:
+    """Return the lines on the field of times; none where the format brings its own."""
+    if "time" not in fields:
+        return []
+    lines = []
+    if fields["time"] == BY_ROW:
+        lines.append(
+            "    # The file has no times: a row counts as 5 min. Name the field of a topic."
+        )
+    elif fields["time"].strip().lower() == TICK:
+        lines.append("    # Numbers of ticks: each is read as a second.")
+    unit = fields["time_unit"]
+    return [*lines, f"    time: {json.dumps(fields['time'])}", f"    time_unit: {unit}"]
 
 
 def pipeline_text(name: str, source: str, topic: str, look: Look, found: Measure) -> str:

@@ -24,6 +24,7 @@ from jobs.console import Tell, bar
 from jobs.explain.sources import scores_frame
 from jobs.moments import parse_moment
 from jobs.offline.judged import Account, with_dates
+from jobs.offline.pauses import with_pauses
 from jobs.offline.replay import Part, between, is_file, read_file, read_topic
 from jobs.offline.score import key_spans
 from jobs.offline.tables import check_output, check_plot, write_table
@@ -137,13 +138,14 @@ def replay(  # noqa: PLR0913 - all but two by keyword
     made = Backtest()
     shards = {}
     spacing: list[int] = []
-    for part in parts:
+    asked = ((part, between(part.decoded.batch, begin_ms, end_ms)) for part in parts)
+    read = with_pauses(asked, max_ahead=operator.config.series.max_ahead)
+    for (part, batch), resumed in read:
         if part.source not in shards:
             shards[part.source] = operator.new_state()
-        batch = between(part.decoded.batch, begin_ms, end_ms)
         made.account.reject(part.decoded.rejected)
         at = Position(topic=part.source.topic, partition=part.source.partition)
-        out = operator.process(shards[part.source], batch, at=at)
+        out = operator.process(shards[part.source], batch, at=at, resumed=resumed)
         made.account.reject(out.rejected)
         made.account.take(batch, out)
         made.counts.update({name: n for name, n in out.counts.items() if name != "rejected"})

@@ -183,19 +183,37 @@ def training_graphs(
     return table.graphs[~table.marked], None
 
 
-def windows_of(batch: RecordBatch[Any], operator: DetectOperator) -> Graphs:
-    """Return the graphs that edges make, all keys together."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyedGraphs:
+    """Graphs of windows of keys, in the order in which they closed; keys : String ``(n,)``."""
+
+    graphs: Graphs
+    keys: pl.Series
+
+    def __len__(self) -> int:
+        return len(self.graphs)
+
+    def take(self, rows: NDArray[np.int64]) -> KeyedGraphs:
+        """Return these graphs, in this order."""
+        return KeyedGraphs(graphs=self.graphs[rows], keys=self.keys.gather(rows))
+
+
+def windows_of(batch: RecordBatch[Any], operator: DetectOperator) -> KeyedGraphs:
+    """Return the graphs that edges make, of all keys."""
     batch = rows_of(batch, np.argsort(batch.time_ms, kind="stable"))
     names, codes = np.unique(batch.keys.to_numpy(), return_inverse=True)
     windows = operator.modality.windows()
     windows.state.reserve(len(names))
     late = np.zeros(len(batch), np.bool_)
-    blocks = windows.ingest(codes.astype(np.int32), batch.time_ms, batch.values, late)
-    graphs = [block.values for block in blocks]
+    graphs, of = [], []
+    for block in windows.ingest(codes.astype(np.int32), batch.time_ms, batch.values, late):
+        graphs.append(block.values)
+        of.append(np.array(block.codes))
     if not graphs:
         msg = (
             f"the edges fill no window of {operator.config.graphs.span // 1000} s; give a longer "
             "file, or set graphs.span in a pipeline"
         )
         raise ConfigError(msg)
-    return Graphs.join(graphs)
+    keys = pl.Series(names.astype(object), dtype=pl.String).gather(np.concatenate(of))
+    return KeyedGraphs(graphs=Graphs.join(graphs), keys=keys)

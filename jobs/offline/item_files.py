@@ -17,10 +17,11 @@ from connectors.codecs.rows import MAX_TAG_BYTES, cut_texts, joined_key
 from connectors.files import BY_ROW, ROW_MS, read_sheet
 from connectors.files.ends import ends_of, kinds_of
 from connectors.files.numbers import read_numbers
-from connectors.files.roles import KEY_NAMES, LABEL_NAMES, decimal_commas
+from connectors.files.roles import KEY_NAMES, decimal_commas, label_of
 from connectors.files.sheet import Sheet, require_column
 from connectors.files.times import find_time, is_ticks, tick_column
 from jobs.offline.score import FOREVER
+from jobs.offline.tables import absent_in, rows_without
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
 from streamad.records import RecordBatch
@@ -89,7 +90,7 @@ def read_items(
     frame = sheet.frame
     for name, option in _options(asked):
         require_column(frame, name, option)
-    label = asked.label or _label_of(frame, records, asked)
+    label = asked.label or _label_of(frame, records, asked, known)
     if asked.normal is not None and label is None:
         msg = f"--normal: {path.name} has no column of labels; name it with --label"
         raise ConfigError(msg)
@@ -107,17 +108,14 @@ def read_items(
     )
 
 
-def _label_of(frame: pl.DataFrame, records: str, asked: Asked) -> str | None:
-    """Return the column whose name is that of labels; the target of an edge is none."""
+def _label_of(
+    frame: pl.DataFrame, records: str, asked: Asked, known: Mapping[str, Any] | None
+) -> str | None:
+    """Return the column whose name is that of labels; one that is read as a field is none."""
     ends = ends_of(frame.columns) or () if records == "edges" else ()
-    return next(
-        (
-            name
-            for name in frame.columns
-            if name.strip().lower() in LABEL_NAMES and name not in (*ends, *asked.fields)
-        ),
-        None,
-    )  # fmt: skip
+    fields = _shown(known) if known is not None else ()
+    given = (*asked.fields, *asked.key, asked.time, asked.count)
+    return label_of(frame, taken={*ends, *fields, *given})
 
 
 def _options(asked: Asked) -> list[tuple[str, str]]:
@@ -226,6 +224,13 @@ def _table(  # noqa: PLR0913 - what was found of a file, all by keyword
         usable &= (texts[role].str.len_bytes() > 0).to_numpy()
     if keys:
         usable &= (batch.keys.str.len_bytes() > 0).to_numpy()
+    faults = [] if time is None else [*rows_without(frame, time, ms == BAD_TIME, "time")]
+    held = dict(payload.texts(config))
+    for role in payload.needed:
+        absent = absent_in(frame[held[role]])
+        faults += rows_without(frame, held[role], absent, role.replace("_", " "))
+    for name in key:
+        faults += rows_without(frame, name, absent_in(frame[name]), "key")
     own = [frame[name] for name in dict.fromkeys((*([time] if time else []), *key))]
     told = f"{records} of {', '.join(_shown(fields))}; " + (
         f"time {time}" if time else "the row number as time"
@@ -241,6 +246,7 @@ def _table(  # noqa: PLR0913 - what was found of a file, all by keyword
         notes=(
             f"{sheet.name}: {n:,} {told}{', keys ' + ' and '.join(key) if key else ''}",
             *sheet.notes,
+            *faults,
         ),
     )
 

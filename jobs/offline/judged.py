@@ -18,6 +18,7 @@ from streamad.training.fit import rows_of
 from streamad.wording import duration
 
 MAX_REASONS = 3
+MAX_COLUMNS = 5
 MAX_SAMPLE_CHARS = 160
 MUCH = 0.5
 """A share of rows or windows from which on a report explains why they were lost."""
@@ -34,7 +35,8 @@ class Account:
     """What became of rows and windows.
 
     rejected, passed : rows by reason: of those that are at fault, and of those that the pipeline
-    does not ask for; details : the first detail of each reason; rows : that could be read; late :
+    does not ask for; details : the first detail of each reason; columns : by reason, the rows whose
+    field at fault is known, by that field; rows : that could be read; late :
     those of them that came at or before a time their series had shown; undated : those of 1970;
     windows, incomplete, judged : of windows; blind : series most of whose windows were incomplete;
     lengths : rows of each series
@@ -43,6 +45,7 @@ class Account:
     rejected: Counter[str] = field(default_factory=Counter)
     passed: Counter[str] = field(default_factory=Counter)
     details: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, Counter[str]] = field(default_factory=dict)
     rows: int = 0
     late: int = 0
     merged: int = 0
@@ -62,6 +65,8 @@ class Account:
                 where[reason] += number
             if one.detail:
                 self.details.setdefault(one.reason, one.detail[:MAX_SAMPLE_CHARS])
+            if one.column:
+                self.columns.setdefault(one.reason, Counter())[one.column] += 1
 
     def take(self, batch: SignalBatch, out: DetectOutput) -> None:
         """Count the rows of a batch, and what the operator made of them."""
@@ -132,15 +137,27 @@ class Account:
         return self.rejections() if self.rejected else "no window was full"
 
     def rejections(self) -> str:
-        """Return the commonest reasons of rejections, with a detail each."""
+        """Return the commonest reasons of rejections: the fields at fault, and a detail each."""
         total = sum(self.rejected.values())
         parts = []
         for reason, number in self.rejected.most_common(MAX_REASONS):
             detail = self.details.get(reason)
-            parts.append(f"{number:,} {reason}" + (f" ({detail})" if detail else ""))
+            where = self._where(reason, number)
+            parts.append(f"{number:,} {reason}{where}" + (f" ({detail})" if detail else ""))
         more = len(self.rejected) - MAX_REASONS
         tail = f"; and {more} other reasons" if more > 0 else ""
         return f"{total:,} rows are not used: {'; '.join(parts)}{tail}"
+
+    def _where(self, reason: str, number: int) -> str:
+        """Return how many rows are at fault for which field, empty where none is known."""
+        known = self.columns.get(reason)
+        if not known:
+            return ""
+        if known.most_common(1)[0][1] == number:
+            return f" in {next(iter(known))}"
+        shown = [f"{name} {n:,}" for name, n in known.most_common(MAX_COLUMNS)]
+        rest = number - sum(n for _, n in known.most_common(MAX_COLUMNS))
+        return f" in {', '.join(shown)}" + (f", others {rest:,}" if rest else "")
 
     def _late(self) -> str:
         return (

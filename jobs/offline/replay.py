@@ -19,6 +19,7 @@ from streamad.ports import Log, Source
 from streamad.records import Decoded, RecordBatch, joined_rows
 from streamad.runtime.decoding import decode
 from streamad.training.fit import rows_of
+from streamad.windows.kinds import KIND_TAG
 
 TABLES = (".csv", ".tsv", ".parquet")
 """Files with these names are tables whatever the format of the pipeline's messages."""
@@ -28,10 +29,11 @@ SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Some input of one partition, in offset order; a file is one partition."""
+    """Some input of one partition, in offset order; a file is one partition, ``of_file``."""
 
     source: Source
     decoded: Decoded
+    of_file: bool = False
 
 
 def field_map(config: PipelineConfig) -> FieldMap:
@@ -86,26 +88,36 @@ def read_file(
     else:
         batches = read_messages(path, codec)
     for decoded in batches:
-        yield Part(source=source, decoded=decoded)
+        yield Part(source=source, decoded=decoded, of_file=True)
 
 
 def read_topic(
     log: Log, topic: str, config: PipelineConfig, *, begin_ms: int | None
 ) -> Iterator[Part]:
     """Read a topic, a partition after the other, from a time to where each ends now."""
+    codec = codec_of(config)
+    for source, (start, stop) in spans_of(log, topic, config, begin_ms=begin_ms).items():
+        for part in log.read(source, start, stop):
+            decoded = decode(codec, part, pipeline=config.name)
+            yield Part(source=source, decoded=decoded)
+
+
+def spans_of(
+    log: Log, topic: str, config: PipelineConfig, *, begin_ms: int | None
+) -> dict[Source, tuple[int, int]]:
+    """Return from which offset to which each partition holds what was written since a time."""
     bounds = log.bounds(topic)
     if not bounds:
         msg = f"there is no file and no topic {topic!r}"
         raise ConfigError(msg)
-    codec = codec_of(config)
+    found: dict[Source, tuple[int, int]] = {}
     for source, (first, stop) in sorted(bounds.items()):
         start = first
         if begin_ms is not None:
             # Records may be written up to max_ahead before the time they speak of.
             start = max(first, log.offset_at(source, max(0, begin_ms - config.series.max_ahead)))
-        for part in log.read(source, start, stop):
-            decoded = decode(codec, part, pipeline=config.name)
-            yield Part(source=source, decoded=decoded)
+        found[source] = start, max(start, stop)
+    return found
 
 
 def between(batch: RecordBatch[Any], begin_ms: int | None, end_ms: int | None) -> RecordBatch[Any]:
@@ -121,7 +133,7 @@ def between(batch: RecordBatch[Any], begin_ms: int | None, end_ms: int | None) -
 
 
 def joined(batches: Sequence[RecordBatch[Any]]) -> RecordBatch[Any]:
-    """Return batches of one partition as one; tags are left out."""
+    """Return batches as one; of tags only the declared kinds of series stay."""
     if not batches:
         msg = "there is nothing to read"
         raise ConfigError(msg)
@@ -136,4 +148,14 @@ def joined(batches: Sequence[RecordBatch[Any]]) -> RecordBatch[Any]:
         row=np.concatenate([batch.row for batch in batches]),
         offsets=np.concatenate([batch.offsets for batch in batches]),
         broker_ms=np.concatenate([batch.broker_ms for batch in batches]),
+        tags=_kinds(batches),
     )
+
+
+def _kinds(batches: Sequence[RecordBatch[Any]]) -> dict[str, pl.Series]:
+    """Return what kind of series each row declares to be of, if one of them does."""
+    if not any(KIND_TAG in batch.tags for batch in batches):
+        return {}
+    none = pl.Series(KIND_TAG, [None], dtype=pl.String)
+    kinds = [batch.tags.get(KIND_TAG, none.new_from_index(0, len(batch))) for batch in batches]
+    return {KIND_TAG: pl.concat([one.alias(KIND_TAG) for one in kinds])}

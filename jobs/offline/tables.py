@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from connectors.codecs.fields import BAD_TIME
-from connectors.files import LABEL_NAMES, Roles, find_roles, points_of, read_sheet
+from connectors.files import Roles, find_roles, label_of, points_of, read_sheet
 from streamad.errors import ConfigError
 from streamad.records import MAX_ABS_VALUE, SignalBatch
+from streamad.shown import safe_text
 
 LABELLED = ("1", "1.0", "true", "anomaly", "anomalous", "yes")
 """What marks a row in a column of labels, in lower case."""
+
+MOST_SHOWN = 8
+MAX_CELL_CHARS = 40
 
 SERIES = "series"
 """The name of a series where no column names any, and of the column that names a column."""
@@ -32,7 +36,7 @@ class Table:
     column (None: the row number); key : columns that name the series; n_rows : rows of the file;
     n_unreadable : cells that are no finite number and count as missing; dated : times are moments,
     not numbers of rows; labelled : points that a column of the file marks as anomalies; notes : how
-    it was read.
+    it was read; faults : what could not be read, by column.
     """
 
     frame: pl.DataFrame
@@ -48,6 +52,7 @@ class Table:
     dated: bool
     labelled: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -109,17 +114,66 @@ def read_table(
         labelled=_labelled(roles, points.row),
         dated=roles.moments is not None and roles.moments.unit != "row",
         notes=(*sheet.notes, *points.notes),
+        faults=tuple(_faults(roles)),
     )
+
+
+def _faults(roles: Roles) -> Iterator[str]:
+    """Yield what cannot be read of a file, by column: how many cells, and an example."""
+    cells = []
+    for name, read in roles.values.items():
+        size = read.values.abs().fill_nan(None)
+        absent, large = int(size.null_count()), int((size > MAX_ABS_VALUE).sum())
+        unread = int(read.unread.sum())
+        held = f"{unread:,} such as {example_of(roles.frame[name], read.unread)}"
+        parts = [f"{absent - unread:,} empty"] if absent > unread else []
+        parts += [held] if unread else []
+        parts += [f"{large:,} larger than {MAX_ABS_VALUE:.0e}"] if large else []
+        if parts:
+            cells.append(f"{name}: {', '.join(parts)}")
+    if cells:
+        more = f"; and {len(cells) - MOST_SHOWN:,} more columns" if len(cells) > MOST_SHOWN else ""
+        yield f"cells that count as missing: {'; '.join(cells[:MOST_SHOWN])}{more}"
+    if roles.time is not None and roles.moments is not None:
+        yield from rows_without(roles.frame, roles.time, roles.moments.ms == BAD_TIME, "time")
+    for name in roles.key:
+        yield from rows_without(roles.frame, name, absent_in(roles.frame[name]), "key")
+
+
+def rows_without(
+    frame: pl.DataFrame, name: str, lacking: NDArray[np.bool_], what: str
+) -> Iterator[str]:
+    """Yield how many rows of a file have nothing that can be read in a column, and an example."""
+    number = int(lacking.sum())
+    if number:
+        n_empty = int((absent_in(frame[name]) & lacking).sum())
+        held = lacking & ~absent_in(frame[name])
+        such = f"{number - n_empty:,} such as {example_of(frame[name], pl.Series(held))}"
+        parts = [f"{n_empty:,} empty"] if n_empty else []
+        parts += [such] if number > n_empty else []
+        yield f"{number:,} of {frame.height:,} rows have no {what} in {name}: {', '.join(parts)}"
+
+
+def absent_in(column: pl.Series) -> NDArray[np.bool_]:
+    """Return which cells of a column hold nothing, or an empty text."""
+    texts = column.cast(pl.String, strict=False)
+    return (texts.is_null() | (texts.str.strip_chars() == "")).to_numpy()
+
+
+def example_of(column: pl.Series, chosen: pl.Series) -> str:
+    """Return the first of some cells as a message shows it; "" where there is none."""
+    held = column.filter(chosen)
+    return repr(safe_text(str(held[0]), MAX_CELL_CHARS)) if len(held) else ""
 
 
 def _labelled(roles: Roles, row: NDArray[np.int64]) -> NDArray[np.bool_] | None:
     """Return which points a column of the file labels an anomaly, None where there is none."""
-    for name in roles.frame.columns:
-        if name.strip().lower() in LABEL_NAMES:
-            texts = roles.frame[name].cast(pl.String).str.to_lowercase().str.strip_chars()
-            marked = texts.is_in(LABELLED).fill_null(value=False).to_numpy()
-            return np.asarray(marked[row])
-    return None
+    name = label_of(roles.frame, taken={*roles.values, *roles.key, roles.time})
+    if name is None:
+        return None
+    texts = roles.frame[name].cast(pl.String).str.to_lowercase().str.strip_chars()
+    marked = texts.is_in(LABELLED).fill_null(value=False).to_numpy()
+    return np.asarray(marked[row])
 
 
 def write_table(frame: pl.DataFrame, path: Path) -> None:

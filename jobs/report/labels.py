@@ -14,7 +14,8 @@ import numpy as np
 import orjson
 import polars as pl
 
-from connectors.files import LABEL_NAMES, read_sheet
+from connectors.files import LABEL_NAMES, label_of, read_sheet
+from connectors.files.roles import FIELDS_TOO
 from connectors.files.series import is_lines
 from connectors.files.sheet import require_column
 from jobs.offline.replay import Part
@@ -152,21 +153,19 @@ def find_label(path: Path, config: PipelineConfig, given: str | None) -> str | N
     Raises ConfigError where a table lacks the given one.
     """
     fields = config.input.fields
-    taken = {*config.input.columns, *fields.key, *fields.tags, fields.time}
+    taken = {*config.input.columns, *fields.key, *fields.tags, *fields.where, fields.time}
     if is_lines(path):
-        names = _first_names(path)
-    else:
-        frame = read_sheet(path).frame
-        names = frame.columns
-        if given is not None:
-            require_column(frame, given, "--label")
+        usual = (name for name in _labels_in_first(path) if name not in taken)
+        return given or next(usual, None)
+    frame = read_sheet(path).frame
     if given is not None:
+        require_column(frame, given, "--label")
         return given
-    usual = (name for name in names if name.strip().lower() in LABEL_NAMES and name not in taken)
-    return next(usual, None)
+    return label_of(frame, taken=taken)
 
 
-def _first_names(path: Path) -> list[str]:
+def _labels_in_first(path: Path) -> list[str]:
+    """Return the fields of the first record that may be labels; a text ``target`` is none."""
     from connectors.files.sheet import read_bytes
 
     line = read_bytes(path).split(b"\n", 1)[0]
@@ -174,7 +173,14 @@ def _first_names(path: Path) -> list[str]:
         record = orjson.loads(line)
     except ValueError:
         return []
-    return list(record) if isinstance(record, dict) else []
+    if not isinstance(record, dict):
+        return []
+    return [
+        name
+        for name, value in record.items()
+        if (folded := name.strip().lower()) in LABEL_NAMES
+        and not (folded in FIELDS_TOO and isinstance(value, str))
+    ]
 
 
 # ------------------------------------------------------------------ against incidents

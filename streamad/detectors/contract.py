@@ -7,6 +7,7 @@ Items come by the batch; their type is the modality's: float32 windows, `EventRo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
@@ -145,8 +146,8 @@ class ItemDetector(ABC, Generic[Items]):
     from_elsewhere: ClassVar[tuple[str, ...]] = ()
     """Parameters that name what is loaded from elsewhere: an artifact alone may not choose it."""
     keeps_memory: ClassVar[bool] = False
-    """What keys learned beside one artifact means the same beside another: a running job may take
-    over a new artifact."""
+    """What keys learned beside one artifact means the same beside another of the same size, once
+    `retrained` has seen it: a running job may take over a new artifact."""
     calibrated: ClassVar[bool] = False
     """``fit`` sees to it that ``info.tail`` holds for the scores: no tail is measured."""
     size: int = 1
@@ -215,6 +216,17 @@ class ItemDetector(ABC, Generic[Items]):
         """Do what `seed_memory` does for several keys, each of another slot."""
         for slot, group in zip(slots.tolist(), groups.tolist(), strict=True):
             self.seed_memory(memory, slot=slot, group=group)
+
+    def retrained(self, memory: Memory, *, slots: Ints, groups: Ints) -> Callable[[], None]:
+        """Bring keys that learned beside another artifact up to ours; return what undoes it.
+
+        Only of a detector that declares ``keeps_memory``. In place, and by the slot alone, so that
+        a recovery that repeats it gives the same.
+
+        slots, groups : ``(n,)``, keys and their numbers in our training (-1: not in it)
+        """
+        del memory, slots, groups
+        return lambda: None
 
     def learn(
         self,

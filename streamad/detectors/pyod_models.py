@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, Protocol, Self
 
 import numpy as np
@@ -89,6 +90,7 @@ class WindowModel(Detector):
     """
 
     finite: ClassVar[tuple[str, ...]] = ("bank",)
+    keeps_memory = True  # the scale of a key, which `retrained` sets anew
 
     def __init__(self, *, size: int | None = None, max_windows: int = 2000) -> None:
         super().__init__(size=size)
@@ -169,6 +171,19 @@ class WindowModel(Detector):
         own.reserve(slot + 1)
         if group < len(self._loc):
             own.loc[slot], own.scale[slot] = self._loc[group], self._scale[group]
+
+    def retrained(self, memory: Memory, *, slots: Ints, groups: Ints) -> Callable[[], None]:
+        """Give keys the scale of their group in our training; others keep the one they have."""
+        own = _own(memory)
+        known = (groups >= 0) & (groups < len(self._loc))
+        theirs, ours = slots[known], groups[known]
+        loc, scale = own.loc[theirs], own.scale[theirs]
+        own.loc[theirs], own.scale[theirs] = self._loc[ours], self._scale[ours]
+
+        def undo() -> None:
+            own.loc[theirs], own.scale[theirs] = loc, scale
+
+        return undo
 
     def state(self) -> Arrays:
         """Return scales and training windows; the model is trained again when loaded."""

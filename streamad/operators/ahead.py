@@ -7,13 +7,23 @@ and a recovery decide as the live job did. See docs/adr/0020.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamad.operators.kernels import LEAST_MESSAGES, MOST_KEYS, SLOTS, bound_ahead
+from streamad.operators.kernels import (
+    GAP,
+    LEAST_MESSAGES,
+    MESSAGES,
+    MOST_KEYS,
+    SHOWN,
+    SLOTS,
+    bound_ahead,
+)
 from streamad.windows.arrays import NEVER
 
 FINDINGS_PER_SPAN = 20
@@ -46,17 +56,30 @@ class AheadState:
         hashes: NDArray[np.uint64],
         usable: NDArray[np.bool_],
         max_ahead: int,
+        resumed: Sequence[int] = (),
     ) -> NDArray[np.int64]:
         """Clear ``usable`` of rows that are ahead of what others show; in offset order.
 
-        Returns the partition time that the rows before each had shown.
+        resumed : rows at which time is known to continue after a pause, in order. Returns the
+        partition time that the rows before each had shown.
         """
         shown = np.empty(len(time_ms), np.int64)
-        bound_ahead(
-            time_ms, message, hashes, usable, max_ahead, self.clock, self.active, self.witnesses,
-            shown,
-        )  # fmt: skip
+        for number, (start, stop) in enumerate(pairwise((0, *resumed, len(time_ms)))):
+            if number:
+                self._resume(int(time_ms[start]))
+            part = slice(start, stop)
+            bound_ahead(
+                time_ms[part], message[part], hashes[part], usable[part], max_ahead, self.clock,
+                self.active, self.witnesses, shown[part],
+            )  # fmt: skip
         return shown
+
+    def _resume(self, time_ms: int) -> None:
+        """Go on at a time as if enough records had confirmed it."""
+        if self.clock[SHOWN] != NEVER:
+            self.clock[GAP] = time_ms - self.clock[SHOWN]
+        self.clock[SHOWN], self.clock[MESSAGES] = time_ms, 0
+        self.active[:] = NEVER
 
     def may_report(self, key: str, shown_ms: int) -> bool:
         """Return whether a finding on a key's event times is due; counts it if so."""

@@ -7,7 +7,7 @@ size and replay gives the same findings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -124,6 +124,11 @@ class DetectOperator:
         kind = self.detector.info.name
         if other is not None and other.detector.info.name != kind:
             return f"{other.detector.info.name} scored so far, and it is of {kind}"
+        if other is not None and other.detector.size != self.detector.size:
+            return (
+                f"windows had {other.detector.size} samples so far, and have {self.detector.size} "
+                "with it; set windows.size, so that each fit takes the same"
+            )
         n = len(self.config.input.columns)
         ours, shared = self.detector.new_memory(n), self.detector.new_shared()
         if (ours is not None or shared is not None) and not self.detector.keeps_memory:
@@ -142,12 +147,23 @@ class DetectOperator:
         groups[live] = self.groups_of(names)
         state.episodes = self._episodes()
         state.episodes.continue_from(before, groups)
+        unlearn = self.retrain(state)
 
         def undo() -> None:
+            unlearn()
             state.episodes = before
             before.state.arrays["seed"] = seed
 
         return undo
+
+    def retrain(self, state: ShardState) -> Callable[[], None]:
+        """Bring what keys learned beside another artifact up to ours; return what undoes it."""
+        if state.memory is None:
+            return lambda: None
+        live = state.keys.live()
+        names = (state.keys.names[code] or "" for code in live.tolist())
+        groups = np.fromiter((self._groups.get(name, NO_SEED) for name in names), np.int32)
+        return self.detector.retrained(state.memory, slots=live, groups=groups)
 
     def groups_of(self, names: Iterable[str]) -> NDArray[np.int32]:
         """Return the training group of each key, `NO_SEED` where there are no seeds of it."""
@@ -186,12 +202,17 @@ class DetectOperator:
         *,
         at: Position = NOWHERE,
         recorded: RecordedScores | None = None,
+        resumed: Sequence[int] = (),
     ) -> DetectOutput:
-        """Take a batch of one partition, in offset order; return all it yields."""
+        """Take a batch of one partition, in offset order; return all it yields.
+
+        resumed : rows at which the input is known to continue after a pause, in order; live nobody
+            knows, and a row far ahead of the others is refused until more of them confirm it
+        """
         call = Call(state=state, at=at, out=DetectOutput(), recorded=recorded)
         call.out.counts["points"] += len(batch)
         hashes = hashes_of(batch.keys)
-        usable, shown = self._not_from_the_future(call, batch, hashes[0])
+        usable, shown = self._not_from_the_future(call, batch, hashes[0], resumed)
         kinds = self._kinds(call, batch, usable)
         call.out.merged = self.modality.merged(batch, hashes[0])
         call.out.counts["merged"] += len(call.out.merged)
@@ -240,7 +261,11 @@ class DetectOperator:
         return call.out
 
     def _not_from_the_future(
-        self, call: Call, batch: RecordBatch[Any], hashes: NDArray[np.uint64]
+        self,
+        call: Call,
+        batch: RecordBatch[Any],
+        hashes: NDArray[np.uint64],
+        resumed: Sequence[int],
     ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Refuse rows too far ahead: one would silence and forget its neighbours.
 
@@ -254,7 +279,7 @@ class DetectOperator:
         near = (broker < 0) | (batch.time_ms <= broker + allowed)
         ahead, usable = call.state.ahead, near.copy()
         offsets = batch.offsets[batch.message]
-        shown = ahead.bound(batch.time_ms, offsets, hashes, usable, allowed)
+        shown = ahead.bound(batch.time_ms, offsets, hashes, usable, allowed, resumed)
         for row in np.flatnonzero(~usable).tolist():
             time_ms, shown_ms = int(batch.time_ms[row]), int(shown[row])
             if near[row]:

@@ -211,6 +211,8 @@ class Recovery:
         groups = self._operator.groups_of if before is None else None
         shard.state, shard.changed = operator.new_state(), True
         snapshots.restore(shard.state, found.chunks, identity=identity, groups=groups)
+        if before is None:  # nothing came since: ours continues from the snapshot
+            operator.retrain(shard.state)
         return operator
 
     def _where(self) -> str:

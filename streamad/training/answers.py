@@ -1,7 +1,8 @@
 """Answers of people as periods of training data: what was anomalous is not learned as ordinary.
 
 A period that was answered as ``real`` or ``expected`` (maintenance) is left out; one answered as
-``false_positive`` is ordinary data and stays, whatever else was said of it.
+``false_positive`` is ordinary data and stays, whatever else was said of it. A detector that learns
+from labels takes ``real`` for anomalous, and ``expected`` and ``false_positive`` for ordinary.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ LEFT_OUT = ("real", "expected")
 KEPT = ("false_positive",)
 KNOWN = (*LEFT_OUT, *KEPT, "acknowledged")
 MAX_PERIODS = 100_000
+
+Int64s = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,15 +76,62 @@ def left_out(batch: RecordBatch[Any], periods: Sequence[Period]) -> NDArray[np.b
 
     A false positive is stronger than the periods it lies in: what was dismissed is ordinary.
     """
-    rows = pl.DataFrame({"key": batch.keys, "at": batch.time_ms}).with_row_index("row")
-    anomalous = _inside(rows, [p for p in periods if p.verdict in LEFT_OUT])
-    return anomalous & ~_inside(rows, [p for p in periods if p.verdict in KEPT])
+    return spans_left_out(batch.keys, batch.time_ms, batch.time_ms, periods)
 
 
-def _inside(rows: pl.DataFrame, periods: Sequence[Period]) -> NDArray[np.bool_]:
-    inside = np.zeros(len(rows), np.bool_)
+def spans_left_out(
+    keys: pl.Series, begin_ms: Int64s, end_ms: Int64s, periods: Sequence[Period]
+) -> NDArray[np.bool_]:
+    """Return which spans ``(n,)`` of keys touch a period that is not ordinary; ends belong to them.
+
+    A false positive that a span touches is stronger.
+    """
+    rows = _spans(keys, begin_ms, end_ms)
+    anomalous = _touches(rows, [p for p in periods if p.verdict in LEFT_OUT])
+    return anomalous & ~_touches(rows, [p for p in periods if p.verdict in KEPT])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """What answers say of spans; bool ``(n,)`` each.
+
+    anomalous : a ``real`` period touches it, and no dismissed one; answered : some verdict is known
+        of it; unknown : somebody has seen it and gave no verdict, so it is neither
+    """
+
+    anomalous: NDArray[np.bool_]
+    answered: NDArray[np.bool_]
+    unknown: NDArray[np.bool_]
+
+
+def labels_of(
+    keys: pl.Series, begin_ms: Int64s, end_ms: Int64s, periods: Sequence[Period]
+) -> Labels:
+    """Return what people say of spans ``[begin_ms, end_ms]`` of keys, each ``(n,)``.
+
+    Of several verdicts on one span ``false_positive`` is strongest, then ``real``, ``expected``.
+    """
+    rows = _spans(keys, begin_ms, end_ms)
+    touched = {
+        verdict: _touches(rows, [p for p in periods if p.verdict == verdict]) for verdict in KNOWN
+    }
+    answered = touched["real"] | touched["expected"] | touched["false_positive"]
+    return Labels(
+        anomalous=touched["real"] & ~touched["false_positive"],
+        answered=answered,
+        unknown=touched["acknowledged"] & ~answered,
+    )
+
+
+def _spans(keys: pl.Series, begin_ms: Int64s, end_ms: Int64s) -> pl.DataFrame:
+    frame = pl.DataFrame({"key": keys, "since": begin_ms, "at": end_ms})
+    return frame.with_row_index("row")
+
+
+def _touches(rows: pl.DataFrame, periods: Sequence[Period]) -> NDArray[np.bool_]:
+    touches = np.zeros(len(rows), np.bool_)
     if not periods:
-        return inside
+        return touches
     spans = (
         pl.DataFrame(
             {
@@ -94,9 +144,9 @@ def _inside(rows: pl.DataFrame, periods: Sequence[Period]) -> NDArray[np.bool_]:
         # One span holds what ends within it: the last that began decides alone.
         .with_columns(pl.col("until").cum_max().over("key"))
     )
-    own = rows.filter(pl.col("key").is_in(spans["key"].unique())).sort("at")
+    own = rows.filter(pl.col("key").is_in(spans["key"].unique().implode())).sort("at")
     hit = own.join_asof(
         spans, left_on="at", right_on="began", by="key", check_sortedness=False
-    ).filter(pl.col("at") <= pl.col("until"))
-    inside[hit["row"].to_numpy()] = True
-    return inside
+    ).filter(pl.col("since") <= pl.col("until"))
+    touches[hit["row"].to_numpy()] = True
+    return touches

@@ -73,6 +73,8 @@ there is none. `--from PATH` resumes from that savepoint, `--from plain` from th
 `--from none` starts at `input.start` without state. State made with other settings (those marked † in
 [the pipeline file](pipeline.md)) is refused, with the reason, before anything is submitted;
 `delivery.on_state_mismatch: fresh` discards the state and resumes at the same offsets.
+A [new artifact](operations.md#a-new-artifact-without-a-restart) takes over when the job is restored, if the old one
+lies beside it.
 
 In Flink's web page the job has two sources: the input, and `wakes`, an empty row for each partition about once a
 second (100 a second for all of them at most), which opens a restored partition even if no record arrives ([decision 15](adr/0015-flink-between-two-tables.md)).

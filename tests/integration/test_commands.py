@@ -1,5 +1,7 @@
 """Commands that ask a broker: back-test a topic, check a pipeline against it, make its topics."""
 
+import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from kafka import KafkaProducer
 
 from jobs import cli
+from streamad.artifacts import load_manifest
 
 T0 = 1_700_000_000_000
 
@@ -98,3 +101,51 @@ def test_a_source_that_is_nothing_is_one_line(pipeline, capfd: pytest.CaptureFix
     assert cli.main(["backtest", str(path), "no-such-topic"]) == 2
     err = capfd.readouterr().err
     assert err == "streamad: error: there is no file and no topic 'no-such-topic'\n"
+
+
+def send(producer: KafkaProducer, topic: str, sent: list[dict[str, object]]) -> None:
+    for row in sent:
+        place = "abc".index(str(row["key"])) % 2
+        producer.send(topic, value=orjson.dumps(row), partition=place)
+    producer.flush()
+
+
+def test_a_detector_is_fitted_on_the_last_days_of_a_topic(
+    kafka, pipeline, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    """As on a file of the same rows: what is older, aborted or unreadable is not learned."""
+    path, name = pipeline
+    now = time.time_ns() // 1_000_000
+    made = [{**row, "ts": now - 7_000_000 + int(row["ts"]) - T0} for row in rows()]
+    old = {"key": "a", "ts": now - 40 * 86_400_000, "value": 1e6}
+    with closing(
+        KafkaProducer(bootstrap_servers=kafka.bootstrap, transactional_id=f"t-{name}")
+    ) as producer:
+        producer.init_transactions()
+        producer.begin_transaction()
+        send(producer, name, [old, *made])
+        producer.send(name, value=b"{", partition=1)
+        producer.commit_transaction()
+        producer.begin_transaction()
+        send(producer, name, [{**row, "value": 9e9} for row in made[-30:]])
+        producer.abort_transaction()
+    (tmp_path / "in.jsonl").write_bytes(b"\n".join(map(orjson.dumps, made)))
+    words = ["fit", "knn", "--pipeline", str(path), "-o", str(tmp_path / "topic")]
+    assert cli.main([*words, "--last", "14d"]) == 0
+    err = capfd.readouterr().err
+    assert f"{name}: 1,800 rows of 1,802 messages\n" in err
+    assert "1 rows are not used: 1 " in err
+    words = ["fit", "knn", str(tmp_path / "in.jsonl"), "--pipeline", str(path)]
+    assert cli.main([*words, "-o", str(tmp_path / "file")]) == 0
+    topic, file = (load_manifest(str(tmp_path / one)) for one in ("topic", "file"))
+    assert topic.trained == file.trained
+    assert topic.tail == file.tail
+    assert sorted(topic.groups) == sorted(file.groups) == ["a", "b", "c"]
+    # And it runs: the pipeline of the artifact judges the topic.
+    path.write_text(
+        path.read_text().replace(
+            "detector: knn", f"detector: {{name: knn, artifact: {tmp_path / 'topic'}}}"
+        )
+    )
+    assert cli.main(["backtest", str(path), name, "-o", str(tmp_path / "a.csv")]) == 0
+    assert ",b," in (tmp_path / "a.csv").read_text()

@@ -32,7 +32,7 @@ from connectors.codecs.labels import (
     require_labels,
     size_of,
 )
-from connectors.codecs.rows import MAX_KEY_BYTES, shorten
+from connectors.codecs.rows import MAX_KEY_BYTES, Fault, shorten
 from streamad.records import Decoded, Rejected
 
 DELTA_TEMPORALITY = (1, "AGGREGATION_TEMPORALITY_DELTA")
@@ -187,12 +187,12 @@ class OtlpCodec(ABC):
             self._take(readings, place, points)
             origins.extend((request, reading) for reading in readings)
 
-        def explain(index: int, reason: str) -> tuple[str, str, bytes | None]:
+        def explain(index: int, reason: str) -> Fault:
             request, reading = origins[index]
             if reading.value is None:
                 reason = "wrong_type"
             detail = f"{reading.name}: {reason}: {reading.value} at {reading.time_ns} ns"
-            return reason, detail, self._alone(request, reading.path)
+            return Fault(reason, detail, self._alone(request, reading.path))
 
         return points.decoded(offsets, broker_ms, explain)
 

@@ -35,6 +35,7 @@ from connectors.codecs.otlp.logs_proto import ProtoLogs
 from connectors.codecs.rows import (
     CUT_KEY_BYTES,
     Candidates,
+    Fault,
     cut_text,
     empty,
     finish,
@@ -111,9 +112,10 @@ class OtlpLogsCodec:
                 origins.append((encoding, request, entry.path))
         rows = self._candidates(taken)
 
-        def explain(index: int, reason: str) -> tuple[str, str, bytes | None]:
+        def explain(index: int, reason: str) -> Fault:
             encoding, request, path = origins[index]
-            return reason, taken.detail(index, reason, self._key), encoding.alone(request, path)
+            detail, column = taken.detail(index, reason, self._key)
+            return Fault(reason, detail, encoding.alone(request, path), column)
 
         rows, refused = settle(rows, explain)
         rejected += refused
@@ -222,27 +224,29 @@ class _Taken:
             mask[list(found)] = True
             yield reason, mask
 
-    def detail(self, index: int, reason: str, key: Sequence[str]) -> str:
-        """Say what is wrong with a record; empty where its columns show it."""
+    def detail(self, index: int, reason: str, key: Sequence[str]) -> tuple[str, str]:
+        """Say what is wrong with a record ("": its columns show it), and with which field."""
         if index in self._unreadable:
-            return self._unreadable[index]
+            return self._unreadable[index], ""
         if index in self._crowded:
-            return f"{self._crowded[index]:,} attributes, at most {MAX_ATTRIBUTES:,} are read"
+            return f"{self._crowded[index]:,} attributes, at most {MAX_ATTRIBUTES:,} are read", ""
         if reason == "bad_time":
             given = self._times_ns[index]
             shown = "neither is set" if not given else f"got {given} ns"
-            return f"no time in timeUnixNano, nor in observedTimeUnixNano: {shown}"
+            detail = f"no time in timeUnixNano, nor in observedTimeUnixNano: {shown}"
+            return detail, "timeUnixNano"
         values = {name: column[index] for name, column in self.columns.items()}
         if reason == "missing_field":
             names = [name for name in key if values[name] is None] or list(values)
             where = "among its attributes, those of its resource and of its scope"
-            return f"the log record has no {', '.join(names[:10])} {where}"
+            return f"the log record has no {', '.join(names[:10])} {where}", names[0]
         if reason == "wrong_type":
             odd = [name for name in key if isinstance(values[name], (dict, list))]
             odd += [name for name in self._numbers if number_of(values[name]) is None]
             got = {name: shorten(str(values[name]), 60) for name in odd}
-            return f"expected a text in the key and numbers elsewhere, got {got}"
-        return ""
+            detail = f"expected a text in the key and numbers elsewhere, got {got}"
+            return detail, odd[0] if odd else ""
+        return "", ""
 
 
 def is_json(text: bytes) -> bool:

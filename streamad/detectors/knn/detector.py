@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -79,6 +80,7 @@ class KNN(Detector):
     """
 
     finite: ClassVar[tuple[str, ...]] = ("samples", "scale")
+    keeps_memory = True  # samples in units of the input, and what was measured on them
     info: ClassVar[DetectorInfo] = DetectorInfo(
         name="knn",
         summary="distance to the nearest windows of the key's past and of the training series",
@@ -208,6 +210,26 @@ class KNN(Detector):
             own.loc[slot], own.scale[slot] = self._loc[group], self._scale[group]
             own.usual[slot] = self._usual[group]
             own.phase[slot] = SEEDED
+
+    def retrained(self, memory: Memory, *, slots: Ints, groups: Ints) -> Callable[[], None]:
+        """Give keys that were measured in training what was measured in ours.
+
+        The past of a key stays: it lies in units of the input. Keys that were measured on their
+        own past stay as they are, and so do those that are not in our training.
+        """
+        own = own_memory(memory)
+        known = (groups >= 0) & (groups < len(self._loc)) & (own.phase[slots] == SEEDED)
+        known[known] = np.isfinite(self._loc[groups[known]]).all(axis=1)
+        theirs, ours = slots[known], groups[known]
+        before = [(array, array[theirs]) for array in (own.loc, own.scale, own.usual)]
+        own.loc[theirs], own.scale[theirs] = self._loc[ours], self._scale[ours]
+        own.usual[theirs] = self._usual[ours]
+
+        def undo() -> None:
+            for array, values in before:
+                array[theirs] = values
+
+        return undo
 
     def score(
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None

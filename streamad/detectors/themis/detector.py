@@ -80,6 +80,8 @@ class Themis(Detector):
 
     finite: ClassVar[tuple[str, ...]] = ("bank", "judged")
     from_elsewhere: ClassVar[tuple[str, ...]] = ("model",)
+    # Embeddings of a key's past in its own scale, which it keeps: the encoder is the pipeline's.
+    keeps_memory = True
     info: ClassVar[DetectorInfo] = DetectorInfo(
         name="themis",
         summary="nearest neighbours among embeddings of a pretrained forecaster (Chronos-Bolt)",

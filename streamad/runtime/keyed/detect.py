@@ -15,7 +15,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,7 +45,7 @@ from streamad.runtime.keyed import journal
 from streamad.runtime.keyed.in_hand import InHand, Part
 from streamad.runtime.keyed.journal import Entry
 from streamad.runtime.recorded import LoggedScores
-from streamad.runtime.recovery import Handover
+from streamad.runtime.recovery import Handover, Kept, none_kept
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +144,8 @@ class KeyedDetect:
         From the operator's counts to metrics and labels.
     handover : Handover, optional
         What a plain job left: a key without state goes on from there.
+    kept : Callable
+        From the id of an artifact that judged before to its operator, None where it is gone.
     notes : Notes, optional
         Where it is noted what is in hand, so that no message can end the job for ever.
     """
@@ -160,6 +162,7 @@ class KeyedDetect:
         counters: Mapping[str, tuple[str, Mapping[str, str]]] | None = None,
         handover: Handover | None = None,
         notes: Notes | None = None,
+        kept: Kept = none_kept,
     ) -> None:
         self._config, self._operator, self._records = config, operator, records
         self._decoding, self._log = Decoding(decoder, pipeline=config.name), log
@@ -167,7 +170,7 @@ class KeyedDetect:
         self._judging = Judging(
             config, operator, records=records, telemetry=self._telemetry, counters=counters
         )
-        self._identity = operator.identity
+        self._identity, self._kept = operator.identity, kept
         self._linger_ms = config.flink.linger
         self._journal_bytes = config.flink.journal_bytes
         # Reading scores back pays where making them is dear.
@@ -423,9 +426,9 @@ class KeyedDetect:
         started_s = time.perf_counter()
         operator = self._operator
         try:
-            operator = operator.under(about.get("settings") or {})
+            operator = self._judged_by(about).under(about.get("settings") or {})
             shard.state = operator.new_state()
-            self._restore_snapshot(shard, about, kept)
+            self._restore_snapshot(shard, about, kept, operator.artifact)
         except StateError as error:
             if self._config.delivery.on_state_mismatch != "fresh":
                 msg = f"{shard.source}: {error}"
@@ -437,12 +440,48 @@ class KeyedDetect:
         shard.source = Source(str(about["topic"]), int(about["partition"]))
         shard.position, shard.ticked_ms = int(about["position"]), int(about["ticked_ms"])
         self._replay(shard, operator, kept)
-        if operator is not self._operator:
-            self._change_settings(shard, kept)
+        if operator.artifact != self._operator.artifact:
+            logger.info(
+                "%s: artifact %s judges from here on, so far it was %s",
+                shard.source, self._operator.artifact, operator.artifact,
+            )  # fmt: skip
+            operator = self._operator.under(about.get("settings") or {})
+            operator.follow(shard.state)
+            self._continue_as_ours(shard, kept)
+        elif operator is not self._operator:
+            logger.info("%s: settings that change nothing learned have changed", shard.source)
+            self._continue_as_ours(shard, kept)
         self._check_input(shard)
         self._tell(shard, "restored", started_s)
 
-    def _restore_snapshot(self, shard: KeyedShard, about: dict[str, Any], kept: KeyedState) -> None:
+    def _judged_by(self, about: dict[str, Any]) -> DetectOperator:
+        """Return the operator of the artifact that judged so far: the journal is of its scores.
+
+        Raises StateError where that is not ours, and cannot hand over to ours or is gone.
+        """
+        artifact = str(about.get("artifact", ""))
+        if artifact == self._operator.artifact or about.get("detector") != self._identity.detector:
+            return self._operator  # what else differs is found where the snapshot is restored
+        before, ours = self._kept(artifact), self._operator.artifact or "none"
+        if before is None:
+            msg = (
+                f"the state was made with artifact {artifact or 'none'}, and this job has {ours}: "
+                "put the other one beside it, under any name, until the job has started; or set "
+                "delivery.on_state_mismatch: fresh to start with empty state"
+            )
+            raise StateError(msg)
+        if why := self._operator.cannot_follow(before):
+            msg = (
+                f"the state was made with artifact {artifact}, and artifact {ours} cannot continue "
+                f"it: {why}. Put the other one back, or set delivery.on_state_mismatch: fresh to "
+                "start with empty state"
+            )
+            raise StateError(msg)
+        return before
+
+    def _restore_snapshot(
+        self, shard: KeyedShard, about: dict[str, Any], kept: KeyedState, artifact: str
+    ) -> None:
         """Fill the state from the snapshot; raises StateError where it does not fit."""
         if about["layout"] != LAYOUT_VERSION:
             msg = (
@@ -451,11 +490,12 @@ class KeyedDetect:
                 "delivery.on_state_mismatch: fresh to start with empty state"
             )
             raise StateError(msg)
-        self._identity.require(about)
+        identity = replace(self._identity, artifact=artifact)
+        identity.require(about)
         n_chunks = int(about["chunks"])
         if n_chunks:
             chunks = [kept.chunks.get(number) or b"" for number in range(n_chunks)]
-            snapshots.restore(shard.state, chunks, identity=self._identity)
+            snapshots.restore(shard.state, chunks, identity=identity)
             shard.snapshot_bytes = sum(map(len, chunks))
         shard.n_chunks = n_chunks
 
@@ -506,9 +546,11 @@ class KeyedDetect:
         if made_anew:
             self._save_about(shard, kept)  # it must not remember more than there is
 
-    def _change_settings(self, shard: KeyedShard, kept: KeyedState) -> None:
-        """Go on under other light settings: from a snapshot, or the journal would mix both."""
-        logger.info("%s: settings that change nothing learned have changed", shard.source)
+    def _continue_as_ours(self, shard: KeyedShard, kept: KeyedState) -> None:
+        """Go on under other light settings, or beside another artifact.
+
+        From a snapshot, or the journal would mix what each of them has judged.
+        """
         shard.state = self._operator.adopt(shard.state)
         waiting, shard.pending, shard.pending_bytes = shard.pending, [], 0
         self._save(shard, kept)
@@ -546,12 +588,14 @@ class KeyedDetect:
         entries: list[Entry],
         scores: list[bytes],
     ) -> None:
-        recorded = self._recorded(shard, scores) if self._keep_scores else None
+        recorded = None
+        if self._keep_scores:
+            recorded = self._recorded(shard, scores, operator.artifact)
         for portion in self._decoding.run([_messages(shard.source, entries)]):
             batch = portion.decoded.batch
             operator.process(shard.state, batch, at=shard.at, recorded=recorded)
 
-    def _recorded(self, shard: KeyedShard, scores: list[bytes]) -> LoggedScores:
+    def _recorded(self, shard: KeyedShard, scores: list[bytes], artifact: str) -> LoggedScores:
         n = len(scores)
         read = Messages(
             source=Source(self._records.scores_topic, 0),
@@ -560,7 +604,8 @@ class KeyedDetect:
             broker_ms=np.full(n, -1),
             raw=[_Record(None, ())] * n,
         )
-        found = [one.scores for one in self._records.read_log(read, shard.source)]
+        logged = self._records.read_log(read, shard.source, artifact=artifact)
+        found = [one.scores for one in logged]
         return LoggedScores([batch for batch in found if batch is not None])
 
     def _check_input(self, shard: KeyedShard) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from jobs.commands import fit_file, score_file
+from jobs.commands import score_file
+from jobs.fit_commands import fit_file
 from jobs.offline.item_files import Asked, read_items
 from streamad.artifacts import load_artifact
 from streamad.config import load_pipeline

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from jobs import cli
 from jobs.build import build_detect
 from jobs.offline.backtest import replay
 from jobs.offline.judged import NothingJudgedError
-from jobs.offline.replay import Part
+from jobs.offline.replay import Part, read_file
 from streamad.config import PipelineConfig, parse_pipeline
 from streamad.ports import Source
 from streamad.records import Decoded, Rejected, SignalBatch
@@ -127,3 +128,51 @@ def test_rows_of_1970_are_counted_and_do_not_stretch_the_span():
 @pytest.mark.parametrize("n", [0, 1])
 def test_nothing_to_read_is_an_error(n: int):
     assert run(calm(n))[1].startswith("nothing was judged: ")
+
+
+def test_rows_that_are_refused_are_counted_by_field():
+    lost = [
+        Rejected(message=0, reason="bad_time", detail="ts: expected a time", column="ts"),
+        *(Rejected(message=i, reason="wrong_type", detail="x", column="v") for i in range(3)),
+        Rejected(message=9, reason="wrong_type", detail="y", column="w"),
+        Rejected(message=9, reason="more_rejected", detail="", counts={"wrong_type": 40}),
+    ]
+    ((note,), _) = run(calm(200), lost)
+    assert note == (
+        "45 rows are not used: 44 wrong_type in v 3, w 1, others 40 (x); "
+        "1 bad_time in ts (ts: expected a time)"
+    )
+
+
+def test_a_file_names_its_cells_that_cannot_be_read(tmp_path, capsys):
+    lines = ["ts,host,cpu,mem"]
+    lines += [f"2026-03-01T12:{i // 60:02d}:{i % 60:02d}Z,a,{i % 7},{i % 5}" for i in range(900)]
+    lines[5], lines[6] = "noon,a,1,2", "2026-03-01T12:00:05Z,,1,2"
+    lines[8], lines[9] = "2026-03-01T12:00:07Z,a,err,", "2026-03-01T12:00:08Z,a,,2"
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(lines))
+    words = ["score", str(path), "--key", "host", "-d", "robust_z", "-o", str(tmp_path / "s.csv")]
+    assert cli.main(words) == 0
+    said = capsys.readouterr().err
+    assert "cells that count as missing: cpu: 1 empty, 1 such as 'err'; mem: 1 empty\n" in said
+    assert "1 of 900 rows have no time in ts: 1 such as 'noon'\n" in said
+    assert "1 of 900 rows have no key in host: 1 empty\n" in said
+
+
+def test_a_backtest_counts_the_rows_of_a_table_by_field(tmp_path):
+    lines = ["ts,host,cpu"] + [f"{T0 + i * STEP},a,{i % 7}" for i in range(300)]
+    lines[5], lines[6], lines[7] = f"{T0},a,err", f"{T0},a,odd", "noon,a,1"
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    config = parse_pipeline(
+        "{name: t, windows: {size: 16}, detector: robust_z, "
+        "input: {fields: {key: host, time: ts, values: [cpu]}}}"
+    )
+    made = replay(build_detect(config), read_file(tmp_path / "a.csv", config))
+    assert made.account.columns == {"wrong_type": {"cpu": 2}, "bad_time": {"ts": 1}}
+    lines = [b'{"key":"a","ts":%d,"value":1}' % (T0 + i * STEP) for i in range(300)]
+    lines[3:6] = [b'{"key":"a","ts":"noon","value":1}', b'{"key":"a","ts":1}', b'{"ts":1}']
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    made = replay(build_detect(CONFIG), read_file(tmp_path / "a.jsonl", CONFIG))
+    assert {r: dict(c) for r, c in made.account.columns.items()} == {
+        "wrong_type": {"ts": 1}, "missing_field": {"value": 1, "key": 1},
+    }  # fmt: skip
