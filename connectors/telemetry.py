@@ -131,6 +131,13 @@ _TABLE = (
         "pager",
         "result",
     ),
+    _counter(
+        "page_silences_total",
+        "Silences of Alertmanager: taken, ended (before their time), left_out; and failed: times "
+        "that they could not be read or written.",
+        "pager",
+        "result",
+    ),
     _gauge("page_queue_records", "Records of incidents that wait for a pager.", "pager"),
     _gauge("page_oldest_seconds", "How long the oldest of them has been waiting.", "pager"),
     _counter("delivery_records_total", "Records written.", "output"),

@@ -15,9 +15,10 @@ from connectors.pagers.http import HOSTS
 from connectors.records.pages import KafkaPageRecords, page_state_topic
 from jobs.plain.loops import CLOCK
 from jobs.plain.run import KILL_AT, Signals, Watch, kill_at, stop_of
+from jobs.plain.silences import SilenceWatch
 from jobs.plain.topics import COMPACTED, WEEK
 from streamad.alerting.config import AlertingConfig
-from streamad.alerting.pagers import PagerConfig
+from streamad.alerting.pagers import AlertmanagerConfig, PagerConfig
 from streamad.errors import ConfigError, SourceUnavailableError
 from streamad.ports import Fault, Telemetry, no_fault
 from streamad.runtime.page import PageLoop
@@ -141,10 +142,20 @@ def run_page(  # noqa: PLR0913 - all but the first two by keyword
         )
         for pager in wanted
     ]
+    readers = [
+        threading.Thread(
+            target=SilenceWatch(config, pager, settings, hosts=hosts, telemetry=telemetry).run,
+            args=(stop,),
+            name=f"streamad-silences-{pager.name}",
+            daemon=True,
+        )
+        for pager in wanted
+        if isinstance(pager, AlertmanagerConfig) and pager.read_silences
+    ]
     with Signals(stop):
         if not _topics_ready(config, settings, telemetry, stop):
             return
-        for thread in threads:
+        for thread in (*threads, *readers):
             thread.start()
         while any(thread.is_alive() for thread in threads):
             # Short waits: a signal is handled between two of them.

@@ -17,6 +17,7 @@ pagers:
   kind: alertmanager
   urls: [http://am-0:9093, http://am-1:9093]
   labels: {team: platform}
+  read_silences: 30s
 """,
     "pagerduty": """
 name: shop
@@ -106,7 +107,22 @@ they fire again once the job is back. Raise `resolve_timeout` if your deployment
 
 Labels identify an alert and stay as they were when it opened: `severity` (`critical`, `error`,
 `warning`, `info`), `group`, `tenant`, `entity_<part>`, `incident`, and yours. The current severity
-is an annotation.""",
+is an annotation.
+
+**Silences made in Alertmanager** mute its own receivers only, unless `read_silences: 30s` is set.
+Then they also withhold the page of all other pagers, cost no budget, and stand in the ledger:
+
+- A silence on the label `incident`, as the button at an alert makes it, makes that incident
+  `expected` until the silence ends (see [feedback](silences-and-feedback.md)). Expired before its
+  time, it is withdrawn.
+- Any other silence that can match our labels becomes a silence with the same matchers. It is
+  withheld as `silence: Alertmanager: <comment>`. Expire it, and it ends at the next reading.
+
+A silence that all replicas have lost is over after three readings; one that cannot be matched
+exactly is left out, counted and logged. At most 50 are read in, each for 90 days at most. The
+page job then needs the right to write to `streamad.<name>.feedback`. Alertmanager mutes an alert
+by the labels it opened with; here every alert of an incident must match, so an incident that has
+grown beyond the silence pages.""",
     "pagerduty": """
 `dedup_key` is one per incident, so a repeated trigger stays one incident in PagerDuty. The first
 page triggers, an acknowledgement acknowledges, the end resolves. Status 400 is final and becomes a
