@@ -206,8 +206,10 @@ Beside them, for all but e-mail:
   is over by the time its pager is back.
 - **Old incidents stay quiet.** A new pager gets nothing older than `max_age`. A job that was
   stopped sends what is still open, and leaves out what is over and older than `max_age`.
-- **Clocks do not matter.** The clock of the machine is read only when a partition is assigned. A
-  jump changes nothing.
+- **Clocks hardly matter.** The clock of the machine is read only when a partition is assigned, so a
+  jump of a running job changes nothing. A job that starts with a clock ahead by more than `max_age`
+  takes itself for one that was stopped for as long. Receivers of webhooks refuse a wrong time until
+  the clock is right.
 
 Wrong credentials (401, 403), unknown addresses (404) and channels that the bot has not joined are
 tried again every 30 s: repair them, and nothing is lost. Secrets in files are read at each request,
