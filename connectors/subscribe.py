@@ -26,6 +26,7 @@ from connectors.kafka.client import KafkaSettings, follower
 from connectors.kafka.transactions import HOPELESS, refusal
 from connectors.records.cloudevents import Record, decode
 from streamad.errors import ConfigError, SourceUnavailableError
+from streamad.incidents import PageRequest
 from streamad.ports import Source
 from streamad.records import Rejected
 
@@ -101,6 +102,8 @@ class Subscription:
             for one in records:
                 self._pending[part] = one.offset + 1
                 read = decode(one.value, one.headers)
+                if isinstance(read, PageRequest):
+                    continue  # A word to one pager, about an incident that came before.
                 if isinstance(read, Rejected):
                     self.n_unreadable += 1
                     continue

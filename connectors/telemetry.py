@@ -127,7 +127,8 @@ _TABLE = (
     _counter(
         "page_sent_total",
         "Attempts of a pager: ok, retry, refused and given_up (dead-letter records), too_late, "
-        "reminder, reminder_failed.",
+        "reminder, reminder_failed; replay_over and replay_gone: replayed records of incidents "
+        "that are over, or not in the topic any more.",
         "pager",
         "result",
     ),

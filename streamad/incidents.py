@@ -162,3 +162,21 @@ class Silence:
     time_ms: int
     tenant: str = "default"
     comment: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageRequest:
+    """A page of one incident that one pager is to send after all: what replays a dead letter.
+
+    It names the incident and does not repeat it: the pager sends what is true by then, under the
+    ``key`` that its receiver knows, and an incident that is over opens no page. ``change`` is what
+    could not be sent; ``since_offset`` is where the record of the dead letter lies.
+    """
+
+    incident: str
+    pager: str
+    key: str
+    change: str
+    since_offset: int
+    name: str
+    time_ms: int

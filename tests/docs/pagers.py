@@ -198,7 +198,10 @@ Beside them, for all but e-mail:
   at any step, stop the receiver for hours, answer 429, 500 or garbage, or hang: the page is sent
   once the receiver is back. After `give_up` without an answer it becomes a dead-letter record, in
   `<incidents topic>.dlq`, with the reason `page_given_up`; the incident is tried again with its
-  next record. `page_refused` stands for a receiver that refuses the page itself.
+  next record. `page_refused` stands for a receiver that refuses the page itself. Such a record has
+  the page's key in the header `streamad.page.key`. `streamad dlq replay alerting.yaml` asks the
+  pager for it again: it sends the incident as it is by then, under its key, and opens none that is
+  over.
 - **Nothing is repeated** where the receiver deduplicates: PagerDuty, Alertmanager, and webhooks by
   `webhook-id`. Elsewhere the one page that was under way may come twice after a crash.
 - **Order is kept per incident.** A change is committed before the next one is sent. An update that
