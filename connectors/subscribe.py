@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 
+from connectors.closes import Closes
 from connectors.kafka.client import KafkaSettings, follower
 from connectors.kafka.transactions import HOPELESS, refusal
 from connectors.records.cloudevents import Record, decode
@@ -45,7 +45,7 @@ class Received:
     written_ms: int
 
 
-class Subscription:
+class Subscription(Closes):
     """Topics of streamad, read committed; not for two threads at once.
 
     Parameters
@@ -130,17 +130,6 @@ class Subscription:
     def close(self) -> None:
         """Leave. What `poll` returned last is not committed: it comes again."""
         self._consumer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _begin(self, topics: list[str], start: Start) -> None:
         if self._group is not None:

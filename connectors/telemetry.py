@@ -120,6 +120,7 @@ _TABLE = (
     _gauge("alert_open", "Alerts that are open now."),
     _counter("incident_records_total", "Records of incidents written.", "state"),
     _gauge("incident_open", "Incidents that are open now."),
+    _counter("triage_reloads_total", "New files of triage: loaded, refused.", "result"),
     _counter("page_pages_total", "Incidents that paged."),
     _counter("page_overdrawn_total", "Of these, those for which the budget had nothing left."),
     _counter("feedback_answers_total", "Answers and silences of the feedback topic.", "verdict"),

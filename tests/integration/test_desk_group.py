@@ -46,7 +46,7 @@ class Group:
             "name": name, "findings": self.findings, "incidents": {"links": ["host"]},
             "budget": {"groups": {"paid": "7 per week"}, "soak": "1ms"},
             "alerts": {"limit": {"per_group": 10_000, "per_key": 10_000}},
-            "delivery": {"commit_interval": "30ms"},
+            "delivery": {"commit_interval": "30ms", "transaction_timeout": "30s"},
         })  # fmt: skip
         self.settings = KafkaSettings(bootstrap=bootstrap, session_timeout_ms=8_000)
         make_topics(self.settings, [Topic(name=t, partitions=PARTITIONS) for t in self.findings])
