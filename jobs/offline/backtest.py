@@ -207,7 +207,7 @@ def decide(
 def _pauses(findings: Sequence[Finding]) -> list[int]:
     """Return the findings before which none came for a while, by number."""
     end_ms = np.array([one.window_end_ms for one in findings], np.int64)
-    return (np.flatnonzero(np.diff(end_ms) > TICK_MS) + 1).tolist()
+    return [int(at) + 1 for at in np.flatnonzero(np.diff(end_ms) > TICK_MS)]
 
 
 def _wait(desk: Desk, state: DeskState, until_ms: int, out: DeskOutput) -> None:

@@ -240,7 +240,7 @@ class PageLoop:
                 continue
             if isinstance(record, PageRequest):
                 try:
-                    wanted = self._asked_for(part, record, offset)
+                    wanted: Incident | Digest | None = self._asked_for(part, record, offset)
                 except SourceUnavailableError as error:
                     logger.warning("%s@%d is read again: %s", part.source, offset, error)
                     part.read = offset

@@ -437,9 +437,7 @@ def test_mistakes_are_found_before_the_replay(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_time_passes_between_findings_as_it_does_live():
-    config = AlertingConfig.of(CONFIG).model_copy(
-        update={"incidents": IncidentsConfig(hold=20 * MINUTE_MS)}
-    )
+    config = AlertingConfig.of(CONFIG).model_copy(update={"incidents": IncidentsConfig(hold="20m")})
     config = config.model_copy(
         update={"budget": BudgetConfig(kinds=("no_data",), digest_every="1d")}
     )
