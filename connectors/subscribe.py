@@ -16,16 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 
+from connectors.closes import Closes
 from connectors.kafka.client import KafkaSettings, follower
 from connectors.kafka.transactions import HOPELESS, refusal
 from connectors.records.cloudevents import Record, decode
 from streamad.errors import ConfigError, SourceUnavailableError
+from streamad.incidents import PageRequest
 from streamad.ports import Source
 from streamad.records import Rejected
 
@@ -44,7 +45,7 @@ class Received:
     written_ms: int
 
 
-class Subscription:
+class Subscription(Closes):
     """Topics of streamad, read committed; not for two threads at once.
 
     Parameters
@@ -101,6 +102,8 @@ class Subscription:
             for one in records:
                 self._pending[part] = one.offset + 1
                 read = decode(one.value, one.headers)
+                if isinstance(read, PageRequest):
+                    continue  # A word to one pager, about an incident that came before.
                 if isinstance(read, Rejected):
                     self.n_unreadable += 1
                     continue
@@ -127,17 +130,6 @@ class Subscription:
     def close(self) -> None:
         """Leave. What `poll` returned last is not committed: it comes again."""
         self._consumer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _begin(self, topics: list[str], start: Start) -> None:
         if self._group is not None:

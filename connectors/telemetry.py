@@ -121,6 +121,7 @@ _TABLE = (
     _gauge("alert_open", "Alerts that are open now."),
     _counter("incident_records_total", "Records of incidents written.", "state"),
     _gauge("incident_open", "Incidents that are open now."),
+    _counter("triage_reloads_total", "New files of triage: loaded, refused.", "result"),
     _counter("page_pages_total", "Incidents that paged."),
     _counter("page_overdrawn_total", "Of these, those for which the budget had nothing left."),
     _counter("feedback_answers_total", "Answers and silences of the feedback topic.", "verdict"),
@@ -128,7 +129,15 @@ _TABLE = (
     _counter(
         "page_sent_total",
         "Attempts of a pager: ok, retry, refused and given_up (dead-letter records), too_late, "
-        "reminder, reminder_failed.",
+        "reminder, reminder_failed; replay_over and replay_gone: replayed records of incidents "
+        "that are over, or not in the topic any more.",
+        "pager",
+        "result",
+    ),
+    _counter(
+        "page_silences_total",
+        "Silences of Alertmanager: taken, ended (before their time), left_out; and failed: times "
+        "that they could not be read or written.",
         "pager",
         "result",
     ),

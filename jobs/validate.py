@@ -18,7 +18,7 @@ from jobs.offline.readiness import beyond_memory, readiness, samples
 from jobs.offline.replay import codec_of
 from jobs.plain.topics import Config, output_topics
 from jobs.settings import environment, kafka_settings
-from streamad.alerting.config import load_alerting
+from streamad.alerting.config import AlertingConfig, load_alerting
 from streamad.config import PipelineConfig, load_pipeline, read_config
 from streamad.config_text import line_of, read_yaml
 from streamad.config_values import format_size
@@ -91,9 +91,12 @@ def validate_alerting(path: Path, *, online: bool) -> None:
 
 def _ask_broker(path: Path, config: Config) -> None:
     """Tell what is wrong on the cluster; errors end the command as mistakes in the file do."""
-    from jobs.plain.preflight import preflight
+    from jobs.plain.preflight import page_preflight, preflight
 
-    problems = preflight(config, kafka_settings(environment()))
+    settings = kafka_settings(environment())
+    problems = preflight(config, settings)
+    if isinstance(config, AlertingConfig):
+        problems += page_preflight(config, settings)
     for problem in problems:
         if problem.level == "warning":
             say(f"streamad: warning: {problem.text}")

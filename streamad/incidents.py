@@ -9,6 +9,8 @@ from streamad.records import UNKNOWN_MS
 
 IncidentState = Literal["opened", "updated", "resolved"]
 Verdict = Literal["acknowledged", "false_positive", "expected", "real"]
+ALL_TENANTS = "*"
+"""The tenant of a silence that is about the alerts of all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +124,8 @@ class Feedback:
     """What a person answered on an alert or an incident.
 
     ``id`` makes repeats harmless; ``subject`` is the id of an alert or incident; ``until_ms`` ends
-    what is expected (unknown: with the incident). ``key`` and ``group`` name the series where the
-    subject may be long over.
+    what is expected (unknown: with the incident; past: it is expected no more). ``key`` and
+    ``group`` name the series where the subject may be long over.
     """
 
     id: str
@@ -137,12 +139,17 @@ class Feedback:
     group: str = ""
     comment: str = ""
 
+    def withdraws(self, now_ms: int) -> bool:
+        """Say whether it ends, at a time, what was expected: until a time that is past."""
+        return self.verdict == "expected" and UNKNOWN_MS < self.until_ms <= now_ms
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silence:
     """A silence given while the desk runs: what matches does not page from ``starts_ms`` on.
 
-    A later record with the same ``id`` replaces it; one whose ``ends_ms`` is past ends it.
+    A later record with the same ``id`` replaces it; one whose ``ends_ms`` is past ends it. One of
+    ``ALL_TENANTS`` must be written to each partition of the feedback topic.
     ``matchers`` are those of `streamad.alerting.matchers`.
     """
 
@@ -155,3 +162,21 @@ class Silence:
     time_ms: int
     tenant: str = "default"
     comment: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageRequest:
+    """A page of one incident that one pager is to send after all: what replays a dead letter.
+
+    It names the incident and does not repeat it: the pager sends what is true by then, under the
+    ``key`` that its receiver knows, and an incident that is over opens no page. ``change`` is what
+    could not be sent; ``since_offset`` is where the record of the dead letter lies.
+    """
+
+    incident: str
+    pager: str
+    key: str
+    change: str
+    since_offset: int
+    name: str
+    time_ms: int

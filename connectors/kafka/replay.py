@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Self
 
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 
+from connectors.closes import Closes
 from connectors.kafka.client import KafkaSettings, admin, transactional_producer
 from connectors.kafka.login import UNAUTHENTICATED
-from connectors.kafka.transactions import refusal
+from connectors.kafka.transactions import refusal, send
 from streamad.errors import SinkUnavailableError, SourceUnavailableError
 from streamad.ports import Outgoing, Source
 
 TIMEOUT_MS = 30_000
 
 
-class KafkaDesk:
+class KafkaDesk(Closes):
     """The desk of one pipeline's replays; a second one opened takes over from the first.
 
     Parameters
@@ -73,16 +72,7 @@ class KafkaDesk:
             raise SinkUnavailableError(msg) from error
 
     def _write(self, records: Sequence[Outgoing], done: Mapping[tuple[str, Source], int]) -> None:
-        sent = [
-            self._producer.send(
-                record.topic,
-                value=record.value,
-                key=record.key,
-                headers=list(record.headers),
-                partition=record.partition,
-            )
-            for record in records
-        ]
+        sent = [send(self._producer, record) for record in records]
         self._producer.flush()
         for future in sent:
             future.get(timeout=TIMEOUT_MS / 1000)
@@ -108,14 +98,3 @@ class KafkaDesk:
         """Close the clients."""
         self._producer.close(timeout=5)
         self._admin.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -91,6 +91,17 @@ def _named(error: KafkaError) -> KafkaError:
     return error
 
 
+def send(producer: Any, record: Outgoing) -> Any:
+    """Hand a record to a producer; return the future of its acknowledgement."""
+    return producer.send(
+        record.topic,
+        value=record.value,
+        key=record.key,
+        headers=list(record.headers),
+        partition=record.partition,
+    )
+
+
 def back_off(attempt: int) -> None:
     """Wait before attempt ``attempt + 1``: .1 s at first, 5 s at most, with jitter."""
     delay_s = min(5.0, 0.1 * 2 ** min(attempt, 6))
@@ -156,14 +167,7 @@ class Transactions:
     def _send(self, records: Sequence[Outgoing], sent: list[tuple[str, Any]]) -> None:
         producer = self._producer
         for record in records:
-            future = producer.send(
-                record.topic,
-                value=record.value,
-                key=record.key,
-                headers=list(record.headers),
-                partition=record.partition,
-            )
-            sent.append((record.topic, future))
+            sent.append((record.topic, send(producer, record)))  # noqa: PERF401 - kept if one fails
         # Every record is to be acknowledged before the offsets go along: seen with a broker killed
         # at the wrong moment, the client commits a transaction although a record of it failed.
         producer.flush(timeout=self._wait_ms / 1000)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from kafka.errors import KafkaError
 
 from connectors.kafka.client import KafkaSettings, plain_producer
-from connectors.kafka.transactions import HOPELESS, refusal
+from connectors.kafka.transactions import HOPELESS, refusal, send
 from streamad.errors import SinkUnavailableError
 from streamad.ports import Outgoing
 
@@ -23,16 +23,7 @@ def write(settings: KafkaSettings, records: Sequence[Outgoing]) -> None:
     """
     try:
         with contextlib.closing(plain_producer(settings)) as producer:
-            sent = [
-                producer.send(
-                    record.topic,
-                    value=record.value,
-                    key=record.key,
-                    headers=list(record.headers),
-                    partition=record.partition,
-                )
-                for record in records
-            ]
+            sent = [send(producer, record) for record in records]
             producer.flush()
             for future in sent:
                 future.get(timeout=TIMEOUT_S)

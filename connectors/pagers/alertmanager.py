@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -24,28 +25,45 @@ from connectors.pagers.base import (
     Request,
     best_of,
     by_api,
-    level_of,
     lines_of,
     links_of,
     title_of,
 )
 from connectors.pagers.secrets import Secrets
 from connectors.records.cloudevents import rfc3339
+from streamad.alerting.levels import level_of
+from streamad.alerting.matchers import entity_label
 from streamad.alerting.pagers import AlertmanagerConfig
 from streamad.incidents import Incident
 from streamad.paging.changes import Outcome, Page, Told
 from streamad.shown import safe_text
 
+ALERT_NAME: Final = "StreamadIncident"
 ALERTS_A_REQUEST: Final = 64
 MAX_VALUE_CHARS, MAX_TEXT_CHARS, MAX_ENTITIES = 512, 4_000, 8
 _NAME = re.compile(r"[^a-zA-Z0-9_]")
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How we show who we are: user and password, or a bearer token, or nothing."""
+
+    config: AlertmanagerConfig
+    secrets: Secrets
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers. Raises SecretError."""
+        if self.config.username is None:
+            return Bearer(self.secrets).headers()
+        pair = f"{self.config.username}:{self.secrets.get('password')}"
+        return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
 
 class Alertmanager(Adapter):
     """Incidents as alerts; see the module."""
 
     def __init__(self, config: AlertmanagerConfig, secrets: Secrets) -> None:
-        self._config, self._secrets = config, secrets
+        self._config, self._login = config, Login(config, secrets)
         self.remind_every_s = config.resend / 1000
 
     def requests(self, page: Page, *, now_ms: int) -> list[Request]:
@@ -71,18 +89,12 @@ class Alertmanager(Adapter):
         ]
 
     def _to_all(self, alerts: list[dict[str, Any]]) -> list[Request]:
-        headers = {"Content-Type": "application/json", **self._login()}
+        headers = {"Content-Type": "application/json", **self._login.headers()}
         body = orjson.dumps(alerts)
         return [
             Request(url=f"{url.rstrip('/')}/api/v2/alerts", headers=headers, body=body)
             for url in self._config.urls
         ]
-
-    def _login(self) -> dict[str, str]:
-        if self._config.username is None:
-            return Bearer(self._secrets).headers()
-        pair = f"{self._config.username}:{self._secrets.get('password')}"
-        return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
     def _alert(self, page: Page) -> dict[str, Any]:
         incident = page.incident
@@ -109,13 +121,13 @@ class Alertmanager(Adapter):
         return made
 
     def _labels(self, incident: Incident) -> Iterator[tuple[str, str]]:
-        yield "alertname", "StreamadIncident"
+        yield "alertname", ALERT_NAME
         yield "severity", level_of(incident.severity)
         yield "streamad", incident.name
         yield "tenant", _value(incident.tenant)
         yield "group", _value(incident.group)
         for name, value in list(incident.entity.items())[:MAX_ENTITIES]:
-            yield f"entity_{_NAME.sub('_', name)[:60]}", _value(value)
+            yield entity_label(name), _value(value)
         for name, value in self._config.labels.items():
             yield _NAME.sub("_", name), _value(value)
         # Last: nothing that the settings or the input hold can make two incidents one.

@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from connectors.pagers.secrets import Secrets
+from streamad.alerting.levels import level_of
 from streamad.incidents import Digest, Incident
 from streamad.paging.changes import Outcome, Page, Told
 from streamad.shown import is_secret_name, safe_text, without_credentials
@@ -21,18 +22,20 @@ SLOW_S: Final = 30.0
 """Between attempts that a person has to make succeed: wrong credentials, a channel not joined."""
 MAX_LINKS, MAX_LINK_CHARS = 8, 2_000
 MAX_DETAIL_CHARS = 300
-LEVELS: Final = ((3.0, "critical"), (2.0, "error"), (1.0, "warning"))
-"""Severities in words; anything below is ``info``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A request over HTTP. ``repr`` shows neither headers nor body: both may hold a secret."""
+    """A request over HTTP. ``repr`` shows neither headers nor body: both may hold a secret.
+
+    max_answer_bytes : its answer is read up to here
+    """
 
     url: str = field(repr=False)
     method: str = "POST"
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
+    max_answer_bytes: int = 65_536
 
     @property
     def where(self) -> str:
@@ -144,15 +147,6 @@ def wait_of(answer: Answer) -> float:
 def _said(answer: Answer) -> str:
     text = answer.body[:MAX_DETAIL_CHARS].decode("utf-8", "replace").strip()
     return f": {safe_text(without_credentials(text), MAX_DETAIL_CHARS)}" if text else ""
-
-
-def level_of(severity: float) -> str:
-    """Return a severity in a word.
-
-    >>> level_of(3.2), level_of(1.0), level_of(float("nan"))
-    ('critical', 'warning', 'info')
-    """
-    return next((word for least, word in LEVELS if severity >= least), "info")
 
 
 def links_of(incident: Incident) -> dict[str, str]:

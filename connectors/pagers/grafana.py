@@ -18,11 +18,11 @@ from connectors.pagers.base import (
     Bearer,
     Request,
     by_api,
-    level_of,
     links_of,
     title_of,
 )
 from connectors.pagers.secrets import Secrets
+from streamad.alerting.levels import level_of
 from streamad.alerting.pagers import GrafanaConfig
 from streamad.paging.changes import Outcome, Page
 from streamad.shown import safe_text

@@ -24,8 +24,6 @@ from connectors.pagers.base import Answer, Request
 from streamad.alerting.pagers import HttpBase
 from streamad.shown import safe_text
 
-MAX_ANSWER_BYTES: Final = 65_536
-"""An answer is read up to here."""
 MAX_REQUEST_BYTES: Final = 4 * 2**20
 HOSTS: Final = "STREAMAD_PAGER_HOSTS"
 """The variable that narrows the hosts pages may go to."""
@@ -130,7 +128,7 @@ def _exchanged(sock: socket.socket, request: Request, host: str) -> Answer:
         request.method, target, body=request.body, headers=headers | {**request.headers}
     )
     with contextlib.closing(connection.getresponse()) as response:
-        body = response.read(MAX_ANSWER_BYTES)
+        body = response.read(request.max_answer_bytes)
         told = {name.lower(): value for name, value in response.getheaders()}
         return Answer(status=response.status, headers=told, body=body)
 

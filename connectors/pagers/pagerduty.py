@@ -17,13 +17,13 @@ from connectors.pagers.base import (
     Request,
     best_of,
     by_api,
-    level_of,
     lines_of,
     links_of,
     title_of,
 )
 from connectors.pagers.secrets import Secrets
 from connectors.records.cloudevents import rfc3339
+from streamad.alerting.levels import level_of
 from streamad.alerting.pagers import PagerDutyConfig
 from streamad.paging.changes import Change, Outcome, Page
 from streamad.shown import safe_text

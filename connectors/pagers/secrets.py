@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Final
 
 from pydantic import SecretStr
 
 from streamad.alerting.pagers import PagerBase
 from streamad.shown import HIDDEN, is_secret_name
+from streamad.small_files import read_small
 
 MAX_SECRET_BYTES: Final = 16_384
 _LEAST_HIDDEN_CHARS: Final = 4
@@ -60,14 +60,10 @@ class Secrets:
 
 def _of_file(path: str, name: str) -> str:
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_SECRET_BYTES + 1)
-    except OSError as error:
-        msg = f"{name} cannot be read: {error.strerror} ({path})"
+        content = read_small(path, max_bytes=MAX_SECRET_BYTES)
+    except ValueError as error:
+        msg = f"{name} {error}"
         raise SecretError(msg) from None
-    if len(content) > MAX_SECRET_BYTES:
-        msg = f"{name}: expected at most {MAX_SECRET_BYTES} bytes, got more ({path})"
-        raise SecretError(msg)
     try:
         value = content.decode().strip()
     except UnicodeDecodeError:

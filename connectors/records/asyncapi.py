@@ -18,6 +18,7 @@ STATES: Final[Mapping[str, tuple[str, ...]]] = {
     "digest": ("sent",),
     "feedback": ("given",),
     "silence": ("given",),
+    "page": ("requested",),
 }
 KEYS: Final[Mapping[str, str]] = {
     "finding": "The tenant.",
@@ -26,13 +27,14 @@ KEYS: Final[Mapping[str, str]] = {
     "digest": "The group.",
     "feedback": "The tenant: it decides the partition, which must be that of the findings.",
     "silence": "The tenant: it decides the partition, which must be that of the findings.",
+    "page": "``page/``, the pager, and the id of the incident.",
 }
 CHANNELS: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
     "findings": ("Episodes of single series, below the boundary too.", ("finding",), "send"),
     "alerts": ("Episodes at or beyond the boundary, with a life-cycle.", ("alert",), "send"),
     "incidents": (
         "Alerts that belong together: what pages once, and what did not page.",
-        ("incident", "digest"),
+        ("incident", "digest", "page"),
         "send",
     ),
     "feedback": (

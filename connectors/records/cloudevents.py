@@ -14,7 +14,7 @@ from typing import TypeVar
 import orjson
 
 from connectors.records.typed_json import WRONG_TYPE, ShapeError, to_record
-from streamad.incidents import Digest, Feedback, Incident, Silence
+from streamad.incidents import Digest, Feedback, Incident, PageRequest, Silence
 from streamad.records import Alert, Explanation, Finding, Part, Rejected
 from streamad.shown import safe_text
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 Headers = Sequence[tuple[str, bytes | None]]
 Value = TypeVar("Value")
 
-Record = Finding | Alert | Incident | Digest | Feedback | Silence
+Record = Finding | Alert | Incident | Digest | Feedback | Silence | PageRequest
 KINDS: Mapping[str, type[Record]] = {
     "finding": Finding,
     "alert": Alert,
@@ -31,6 +31,7 @@ KINDS: Mapping[str, type[Record]] = {
     "digest": Digest,
     "feedback": Feedback,
     "silence": Silence,
+    "page": PageRequest,
 }
 TYPE_PREFIX = "io.streamad."
 VERSION = "v1"
@@ -176,6 +177,17 @@ def _about(record: Record) -> _About:
             time_ms=record.to_ms,
             subject=record.group,
             key=record.group,
+        )
+    if isinstance(record, PageRequest):
+        return _About(
+            kind="page",
+            state="requested",
+            id=f"{record.pager}-{record.key}-{record.since_offset}",
+            source=record.name,
+            time_ms=record.time_ms,
+            subject=record.incident,
+            # Not the incident's: it must not take the place of its newest record.
+            key=f"page/{record.pager}/{record.incident}",
         )
     if isinstance(record, Silence):
         return _About(

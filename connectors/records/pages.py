@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import orjson
 
 from connectors.records import cloudevents, dead_letters
 from connectors.records.typed_json import ShapeError, to_record
 from streamad.alerting.config import AlertingConfig
-from streamad.incidents import Digest, Incident
-from streamad.paging.changes import Told
+from streamad.incidents import Digest, Incident, PageRequest
+from streamad.paging.changes import Page, Told
 from streamad.ports import Log, Messages, Outgoing, Source
 from streamad.records import Rejected
 
 logger = logging.getLogger(__name__)
+
+PAGER, KEY, CHANGE = "streamad.page.pager", "streamad.page.key", "streamad.page.change"
+"""Headers of dead-letter records of pages: who could not be sent what, under which key."""
 
 MAX_STATE_BYTES = 65_536
 """A longer record of what was sent is none of ours."""
@@ -39,14 +43,14 @@ class KafkaPageRecords:
             pipeline=config.name, stage="page", topic=config.output.dead_letters
         )
 
-    def incidents(self, messages: Messages) -> list[Incident | Digest | None]:
+    def incidents(self, messages: Messages) -> list[Incident | Digest | PageRequest | None]:
         """Return what each message holds; what is no event of ours is logged and passed over."""
-        read: list[Incident | Digest | None] = []
+        read: list[Incident | Digest | PageRequest | None] = []
         for value, record, offset in zip(
             messages.payloads, messages.raw, messages.offsets.tolist(), strict=True
         ):
             got = cloudevents.decode(value, record.headers)
-            if isinstance(got, Incident | Digest):
+            if isinstance(got, Incident | Digest | PageRequest):
                 read.append(got)
                 continue
             read.append(None)
@@ -87,10 +91,16 @@ class KafkaPageRecords:
             known[told.incident] = told
         return known
 
-    def dead(self, messages: Messages, *, reason: str, detail: str) -> list[Outgoing]:
+    def dead(self, messages: Messages, page: Page, *, reason: str, detail: str) -> list[Outgoing]:
         """Return the dead-letter record of a message of one record."""
         rejected = Rejected(message=0, reason=reason, detail=detail, payload=messages.payloads[0])
-        return self._dead_letters.records(messages, [rejected], time_ms=self._wall_ms())
+        letters = self._dead_letters.records(messages, [rejected], time_ms=self._wall_ms())
+        about = {PAGER: self._pager, KEY: page.key, CHANGE: page.change}
+        ours = tuple((name, text.encode()) for name, text in about.items())
+        return [
+            replace(one, headers=(*(h for h in one.headers if h[0] not in about), *ours))
+            for one in letters
+        ]
 
     def _prefix(self, source: Source) -> str:
         return f"{self._pager}/{source.partition}/"

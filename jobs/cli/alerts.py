@@ -150,7 +150,9 @@ def silence(  # noqa: PLR0913 - one argument an option
     end: Annotated[str | None, typer.Option(help="End the silence with this id.")] = None,
     by: By = None,
     comment: Comment = "",
-    tenant: Annotated[str, typer.Option(help="The tenant whose alerts are silenced.")] = "default",
+    tenant: Annotated[
+        str, typer.Option(help="The tenant whose alerts are silenced; '*': all.")
+    ] = "default",
 ) -> None:
     """Silence what matches, until a time; no restart is needed.
 

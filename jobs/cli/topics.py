@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from jobs.cli.options import Pipeline, examples
+
+Letters = Annotated[
+    Path,
+    typer.Argument(
+        help="The pipeline file, for unusable input; or the alerting file, for pages.",
+        metavar="FILE",
+    ),
+]
 
 topics = typer.Typer(help="Create the topics of a pipeline.", no_args_is_help=True)
 
@@ -37,7 +46,7 @@ dlq = typer.Typer(help="Show dead-letter records, and replay them.", no_args_is_
     )
 )
 def show(
-    pipeline: Pipeline,
+    pipeline: Letters,
     *,
     limit: Annotated[int, typer.Option(help="How many of the newest records to show.", min=0)] = 10,
     payloads: Annotated[bool, typer.Option("--payloads", help="Show the payloads.")] = False,
@@ -53,10 +62,11 @@ def show(
     epilog=examples(
         "streamad dlq replay pipeline.yaml --dry-run",
         "streamad dlq replay pipeline.yaml --reason bad_time",
+        "streamad dlq replay alerting.yaml",
     )
 )
 def replay(
-    pipeline: Pipeline,
+    pipeline: Letters,
     *,
     reason: Annotated[str | None, typer.Option(help="Only records with this reason.")] = None,
     limit: Annotated[int | None, typer.Option(help="Replay at most this many.", min=1)] = None,
@@ -69,7 +79,9 @@ def replay(
 ) -> None:
     """Send dead-letter records back to their original topics, each once.
 
-    Fix the cause first: a record that fails again returns with its attempt count raised.
+    Fix the cause first: a record that fails again returns with its attempt count raised. With an
+    alerting file, pagers send the pages that failed, under the same key and as incidents are by
+    now; those that are over open no page.
     """
     from jobs.dlq.commands import replay_letters
 

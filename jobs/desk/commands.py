@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from connectors.kafka.writer import write
-from connectors.records.cloudevents import encode
+from connectors.feedback import give
 from connectors.subscribe import Subscription
 from jobs.console import say
 from jobs.desk import showing
@@ -32,7 +31,7 @@ from streamad.config_values import parse_duration
 from streamad.errors import ConfigError
 from streamad.incidents import Digest, Feedback, Incident, Silence, Verdict
 from streamad.paging.answers import MAX_EXPECTED_MS
-from streamad.ports import Log, Outgoing
+from streamad.ports import Log
 from streamad.records import UNKNOWN_MS, Alert
 from streamad.wording import clock, duration
 
@@ -258,11 +257,7 @@ def _subject(log: Log, config: AlertingConfig, name: str) -> Incident | Alert:
 
 
 def _send(config: AlertingConfig, record: Feedback | Silence) -> None:
-    event = encode(record)
-    given = Outgoing(
-        topic=config.topic("feedback"), key=event.key, value=event.value, headers=event.headers
-    )
-    write(kafka_settings(environment()), [given])
+    give(kafka_settings(environment()), config.topic("feedback"), [record])
 
 
 def _author(given: str | None) -> str:

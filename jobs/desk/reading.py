@@ -187,6 +187,8 @@ def answered(found: Board, alerts: Mapping[str, Alert]) -> Iterator[dict[str, An
     members = {m.alert: m for one in found.incidents.values() for m in one.members}
     for subject, answers in found.answers.items():
         last = max(answers, key=lambda one: one.time_ms)
+        if last.withdraws(last.time_ms):
+            continue
         incident = found.incidents.get(subject)
         about: Iterable[Affected | Alert]
         if incident is not None:

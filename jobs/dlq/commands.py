@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,29 +13,34 @@ from pathlib import Path
 from connectors.kafka.log import KafkaLog
 from connectors.kafka.replay import KafkaDesk
 from jobs.console import say
+from jobs.dlq.pages import PageSender
 from jobs.dlq.replay import (
     Found,
+    InputSender,
     Replay,
+    Sender,
     dead_letter_topics,
     letters,
     replay,
     summary,
 )
 from jobs.settings import environment, kafka_settings
+from jobs.validate import is_alerting
+from streamad.alerting.config import AlertingConfig, load_alerting
 from streamad.config import PipelineConfig, load_pipeline
+from streamad.ports import Log
 from streamad.shown import safe_text
 from streamad.wording import clock, one_line
 
 MAX_PAYLOAD_SHOWN = 120
+Config = PipelineConfig | AlertingConfig
 
 
-def show_letters(pipeline: Path, *, limit: int, to_json: bool, payloads: bool) -> None:
-    """Print the dead letters of a pipeline: how many a reason, and the last ones."""
-    config = load_pipeline(pipeline, environment=environment())
+def show_letters(file: Path, *, limit: int, to_json: bool, payloads: bool) -> None:
+    """Print the dead letters of a pipeline, or of pages: how many a reason, and the last ones."""
+    config = _config_of(file)
     with _log(config) as log:
-        counts, last = summary(
-            letters(log, dead_letter_topics(config)), pipeline=config.name, keep=limit
-        )
+        counts, last = summary(letters(log, _topics(config, log)), pipeline=config.name, keep=limit)
     if to_json:
         body = {"reasons": dict(counts.most_common()), "last": [_facts(f, payloads) for f in last]}
         sys.stdout.write(json.dumps(body, indent=1) + "\n")
@@ -47,38 +53,68 @@ def show_letters(pipeline: Path, *, limit: int, to_json: bool, payloads: bool) -
 
 
 def replay_letters(
-    pipeline: Path,
+    file: Path,
     *,
     reason: str | None,
     limit: int | None,
     dry_run: bool,
     max_attempts: int,
 ) -> None:
-    """Send dead letters back to the topics they came from; print what was done."""
-    config = load_pipeline(pipeline, environment=environment())
+    """Send dead letters back to the topics they came from; print what was done.
+
+    Those of an alerting file are pages: their pagers are asked to send what is still true.
+    """
+    config = _config_of(file)
     settings = kafka_settings(environment())
-    name = f"streamad.{config.name}.dlq-replay"
     with (
         _log(config) as log,
         _log(config) as originals,
-        KafkaDesk(settings, name=name) as desk,
+        KafkaDesk(settings, name=f"streamad.{config.name}.dlq-replay") as desk,
     ):
         made = replay(
-            letters(log, dead_letter_topics(config)),
+            letters(log, _topics(config, log)),
             desk,
+            _sender(config, originals, max_attempts),
             pipeline=config.name,
-            targets={source for topic in config.input.topics for source in originals.bounds(topic)},
-            originals=originals,
             reason=reason,
             limit=limit,
             dry_run=dry_run,
-            max_attempts=max_attempts,
         )
     _print_replay(made, dry_run=dry_run, max_attempts=max_attempts)
 
 
+def _config_of(file: Path) -> Config:
+    if is_alerting(file):
+        return load_alerting(file, environment=environment())
+    return load_pipeline(file, environment=environment())
+
+
+def _topics(config: Config, log: Log) -> list[str]:
+    if isinstance(config, AlertingConfig):
+        topic = config.output.dead_letters.format(topic=config.topic("incidents"))
+        # The page job makes it at its first start.
+        return [topic] if log.bounds(topic) else []
+    return dead_letter_topics(config)
+
+
+def _sender(config: Config, originals: Log, max_attempts: int) -> Sender:
+    if isinstance(config, AlertingConfig):
+        return PageSender(
+            config=config,
+            incidents=originals,
+            wall_ms=lambda: time.time_ns() // 1_000_000,
+            max_attempts=max_attempts,
+        )
+    return InputSender(
+        pipeline=config.name,
+        targets={source for topic in config.input.topics for source in originals.bounds(topic)},
+        originals=originals,
+        max_attempts=max_attempts,
+    )
+
+
 @contextmanager
-def _log(config: PipelineConfig) -> Iterator[KafkaLog]:
+def _log(config: Config) -> Iterator[KafkaLog]:
     log = KafkaLog(kafka_settings(environment()), group=f"streamad.{config.name}.dlq")
     try:
         yield log
@@ -120,7 +156,8 @@ def _print_replay(made: Replay, *, dry_run: bool, max_attempts: int) -> None:
         (made.merged, "rows of messages replayed as a whole"),
         (made.given_up, f"skipped: failed after {max_attempts} replays"),
         (made.gone, "skipped: too large to keep, and no longer in the input"),
-        (made.refused, "refused: names a topic or partition that is no input of this pipeline"),
+        (made.refused, "refused: names a topic, partition or pager that is none of this file"),
+        (made.over, "skipped: the incident is over"),
     ]
     if made.foreign:
         say(f"{made.foreign} dead-letter records are of other pipelines and are left alone")

@@ -81,8 +81,9 @@ class Replay:
     """What a replay did, or (``dry_run``) would do; counts by reason.
 
     merged : letters about further rows of a message that was sent as a whole already; refused :
-    letters that name another target than the pipeline's input; foreign : letters of other pipelines
-    that read the same input; odd : records that are no letters
+    letters that name another target than the pipeline's input; over : pages of incidents that are
+    over since; foreign : letters of other pipelines that read the same input; odd : records that
+    are no letters
     """
 
     replayed: Counter[str] = field(default_factory=Counter)
@@ -91,6 +92,7 @@ class Replay:
     given_up: Counter[str] = field(default_factory=Counter)
     gone: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
+    over: Counter[str] = field(default_factory=Counter)
     foreign: int = 0
     odd: int = 0
 
@@ -149,28 +151,20 @@ def summary(
 def replay(  # noqa: PLR0913 - all by keyword
     found: Iterable[Found | Rejected],
     desk: Desk,
+    sender: Sender,
     *,
     pipeline: str,
-    targets: Collection[Source],
-    originals: Log,
     reason: str | None = None,
     limit: int | None = None,
     dry_run: bool = False,
-    max_attempts: int = MAX_ATTEMPTS,
 ) -> Replay:
-    """Send dead letters back to where they came from, once each.
+    """Send dead letters through again, once each.
 
-    found : in the order of their partitions' offsets; pipeline : whose letters, and who alone is to
-    read them again: others that read the input had what they could use; targets : partitions that
-    may be sent to: a letter names what its writer liked, and we may write where that writer may
-    not; originals :
-    reads what letters only point at (another log than the one ``found`` is read from); reason :
-    only these; limit : at most so many
+    found : in the order of their partitions' offsets; sender : makes the records that are sent;
+    pipeline : whose letters, and who alone is to read them again: others that read the input had
+    what they could use; reason : only these; limit : at most so many
     """
     made, batch = Replay(), _Batch()
-    sender = _Sender(
-        pipeline=pipeline, targets=targets, originals=originals, max_attempts=max_attempts
-    )
     done: dict[str, Mapping[Source, int]] = {}
     last: Found | None = None
     for one in _chosen(found, pipeline, reason, into=made):
@@ -230,14 +224,27 @@ class _Batch:
         return len(self.records) >= BATCH_RECORDS or self._n_bytes >= BATCH_BYTES
 
 
+class Sender(Protocol):
+    """Makes records of letters; counts those that are sent, and those that are not."""
+
+    def outgoing(self, one: Found, into: Replay) -> Outgoing | None:
+        """Return the record a letter is sent as; None where it is not."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Sender:
-    """Makes records of letters; counts those that are not to be sent."""
+class InputSender:
+    """Sends letters back to the input they came from.
+
+    targets : partitions that may be sent to: a letter names what its writer liked, and we may write
+    where that writer may not; originals : reads what letters only point at (another log than the
+    one the letters are read from)
+    """
 
     pipeline: str
     targets: Collection[Source]
     originals: Log
-    max_attempts: int
+    max_attempts: int = MAX_ATTEMPTS
 
     def outgoing(self, one: Found, into: Replay) -> Outgoing | None:
         """Return the record a letter is sent as; None where it is not."""

@@ -37,9 +37,14 @@ from streamad.incidents import Digest, Incident
 from streamad.operators.call import DetectOutput
 from streamad.operators.detect import DetectOperator, Position
 from streamad.paging.desk import Desk, DeskOutput
+from streamad.paging.state import DeskState
 from streamad.records import Alert, Finding, ScoreBatch, SignalBatch
 
 DAY_MS = 86_400_000
+TICK_MS = 60_000
+"""How often time passes while no finding comes, as in the alert stage."""
+STEPS = 20
+"""Longer pauses are passed in steps of this share of the time that has passed already."""
 FLAP_WINDOWS = 2
 """An alert that opens within so many windows' length of its key's last one is a flap."""
 
@@ -178,18 +183,48 @@ def decide(
     """Return what a desk makes of findings in order, each as if written when its window closed.
 
     end_ms : when the replay ends: until then what was quiet resolves, and what was held back pages
+
+    Time passes between findings, too, as it does live.
     """
     desk = Desk(config)
-    state = desk.new_state()
-    out = desk.process(state, [(f, f.window_end_ms) for f in findings])
-    rest = DeskOutput() if end_ms is None else desk.tick(state, end_ms)
+    state, out = desk.new_state(), DeskOutput()
+    first = 0
+    for after in [*_pauses(findings), len(findings)]:
+        _add(out, desk.process(state, [(f, f.window_end_ms) for f in findings[first:after]]))
+        until_ms = findings[after].window_end_ms if after < len(findings) else end_ms
+        if until_ms is not None:
+            _wait(desk, state, until_ms, out)
+        first = after
+    if end_ms is not None:
+        _add(out, desk.tick(state, end_ms))
     return Decided(
-        alerts=out.alerts + rest.alerts,
-        incidents=out.incidents + rest.incidents,
-        digests=out.digests + rest.digests,
+        alerts=out.alerts,
+        incidents=out.incidents,
+        digests=out.digests,
         n_limited=state.alerts.counts["alerts_withheld"],
         groups=tuple(state.budgets),
     )
+
+
+def _pauses(findings: Sequence[Finding]) -> list[int]:
+    """Return the findings before which none came for a while, by number."""
+    end_ms = np.array([one.window_end_ms for one in findings], np.int64)
+    return [int(at) + 1 for at in np.flatnonzero(np.diff(end_ms) > TICK_MS)]
+
+
+def _wait(desk: Desk, state: DeskState, until_ms: int, out: DeskOutput) -> None:
+    """Let time pass before ``until_ms``, in steps that grow with the time that has passed."""
+    began_ms = now_ms = state.clock_ms
+    if began_ms < 0:
+        return  # No finding has come.
+    while (now_ms := now_ms + max(TICK_MS, (now_ms - began_ms) // STEPS)) < until_ms:
+        _add(out, desk.tick(state, now_ms))
+
+
+def _add(out: DeskOutput, more: DeskOutput) -> None:
+    out.alerts += more.alerts
+    out.incidents += more.incidents
+    out.digests += more.digests
 
 
 def _spacing(keys: pl.Series, end_ms: np.ndarray[tuple[int], np.dtype[np.int64]]) -> int:

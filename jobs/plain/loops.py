@@ -18,6 +18,7 @@ from connectors.telemetry import DETECT_COUNTS
 from jobs.build import build_detect
 from jobs.offline.replay import codec_of
 from jobs.plain.artifact_watch import ArtifactWatch, kept_artifact
+from jobs.plain.triage_watch import TriageWatch
 from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig
 from streamad.paging.desk import Desk
@@ -158,6 +159,8 @@ def alert_loop(
         fault=fault,
     )
     records = KafkaAlertRecords(config, kafka.log, wall_ms=CLOCK.wall_ms)
+    # Before the first reading: a file that changes in between is read again.
+    watch = None if config.triage is None else TriageWatch(config.triage, telemetry)
     loop = AlertLoop(
         config,
         Desk(config, topology_of(config.incidents), recogniser_of(config.triage)),
@@ -166,7 +169,10 @@ def alert_loop(
         clock=CLOCK,
         telemetry=telemetry,
         fault=fault,
+        staged=watch,
     )
+    if watch is not None:
+        watch.start()
     kafka.owner = loop
     return loop, kafka
 

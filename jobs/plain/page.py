@@ -7,17 +7,18 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from connectors.kafka.admin import Topic, make_topics, partition_counts
-from connectors.kafka.client import MAX_BATCH_BYTES, KafkaSettings, member_id
+from connectors.kafka.admin import make_topics, partition_counts
+from connectors.kafka.client import KafkaSettings, member_id
 from connectors.kafka.member import KafkaMember
 from connectors.pagers import make_pager
 from connectors.pagers.http import HOSTS
-from connectors.records.pages import KafkaPageRecords, page_state_topic
+from connectors.records.pages import KafkaPageRecords
 from jobs.plain.loops import CLOCK
 from jobs.plain.run import KILL_AT, Signals, Watch, kill_at, stop_of
-from jobs.plain.topics import COMPACTED, WEEK
+from jobs.plain.silences import SilenceWatch
+from jobs.plain.topics import page_topics
 from streamad.alerting.config import AlertingConfig
-from streamad.alerting.pagers import PagerConfig
+from streamad.alerting.pagers import AlertmanagerConfig, PagerConfig
 from streamad.errors import ConfigError, SourceUnavailableError
 from streamad.ports import Fault, Telemetry, no_fault
 from streamad.runtime.page import PageLoop
@@ -31,16 +32,6 @@ RETRY_S = 1.0
 def page_group(config: AlertingConfig, pager: str) -> str:
     """Return the consumer group of a pager; it also begins the ids of its transactions."""
     return f"streamad.{config.name}.page.{pager}"
-
-
-def page_topics(config: AlertingConfig, partitions: int) -> list[Topic]:
-    """Return the topics the page job writes to; ``partitions``: those of the incidents' topic."""
-    size = {"max.message.bytes": str(MAX_BATCH_BYTES)}
-    dead = config.output.dead_letters.format(topic=config.topic("incidents"))
-    return [
-        Topic(name=page_state_topic(config), partitions=partitions, configs={**size, **COMPACTED}),
-        Topic(name=dead, configs={**size, **WEEK}),
-    ]
 
 
 def create_page_topics(config: AlertingConfig, settings: KafkaSettings) -> list[str]:
@@ -141,10 +132,20 @@ def run_page(  # noqa: PLR0913 - all but the first two by keyword
         )
         for pager in wanted
     ]
+    readers = [
+        threading.Thread(
+            target=SilenceWatch(config, pager, settings, hosts=hosts, telemetry=telemetry).run,
+            args=(stop,),
+            name=f"streamad-silences-{pager.name}",
+            daemon=True,
+        )
+        for pager in wanted
+        if isinstance(pager, AlertmanagerConfig) and pager.read_silences
+    ]
     with Signals(stop):
         if not _topics_ready(config, settings, telemetry, stop):
             return
-        for thread in threads:
+        for thread in (*threads, *readers):
             thread.start()
         while any(thread.is_alive() for thread in threads):
             # Short waits: a signal is handled between two of them.

@@ -9,7 +9,7 @@ from typing import Literal
 
 from connectors.kafka.admin import partition_counts, topic_configs
 from connectors.kafka.client import MAX_REQUEST_BYTES, KafkaSettings
-from jobs.plain.topics import Config, absent, input_topics, output_topics
+from jobs.plain.topics import Config, absent, input_topics, output_topics, page_topics
 from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
@@ -47,6 +47,8 @@ def preflight(
         for topic in outputs
         if topic.name not in found
     ]
+    alerting = config if isinstance(config, AlertingConfig) else AlertingConfig.of(config)
+    problems += _check_feedback(alerting, found)
     if isinstance(config, AlertingConfig):
         problems += _check_findings(config, found)
     else:
@@ -82,6 +84,44 @@ def _check_findings(config: AlertingConfig, found: Mapping[str, int]) -> list[Pr
         "to one tenant is decided in two places; make them equal"
     )
     return [Problem(level="error", text=text)]
+
+
+def _check_feedback(config: AlertingConfig, found: Mapping[str, int]) -> list[Problem]:
+    """Warn of a feedback topic whose partitions are not those of the findings."""
+    topic = config.topic("feedback")
+    wanted = {found[one] for one in config.findings if one in found}
+    if topic not in found or not wanted or found[topic] in wanted:
+        return []
+    text = (
+        f"{topic} has {_partitions(found[topic])} and {config.findings[0]} has {max(wanted)}: an "
+        "answer reaches its incident only where both have equally many; make the topic again with "
+        f"{max(wanted)}"
+    )
+    return [Problem(level="warning", text=text)]
+
+
+def _partitions(number: int) -> str:
+    return f"{number} partition{'' if number == 1 else 's'}"
+
+
+def page_preflight(config: AlertingConfig, settings: KafkaSettings) -> list[Problem]:
+    """Look at the topics of the page role and return what is wrong there, errors first."""
+    if not config.pagers:
+        return []
+    found, incidents = partition_counts(settings), config.topic("incidents")
+    topics = page_topics(config, found.get(incidents, 1))
+    present = [topic for topic in topics if topic.name in found]
+    configs = topic_configs(settings, [topic.name for topic in present])
+    problems = [
+        Problem(level="warning", text=f"topic {topic.name} is missing; --role page will create it")
+        for topic in topics
+        if topic.name not in found
+    ]
+    for topic in present:
+        compacted = topic.configs.get("cleanup.policy") == "compact"
+        given = configs.get(topic.name, {})
+        problems += _check_output(topic.name, given, compacted=compacted)
+    return sorted(problems, key=lambda problem: problem.level)
 
 
 def _check_input(config: PipelineConfig, topic: str, given: Mapping[str, str]) -> list[Problem]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from connectors.kafka.admin import Topic, make_topics, partition_counts
 from connectors.kafka.client import MAX_BATCH_BYTES, KafkaSettings
 from connectors.records.alerts import state_topic
+from connectors.records.pages import page_state_topic
 from connectors.records.rekeyed import rekeyed_topic
 from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig
@@ -74,6 +75,13 @@ def _of_alerting(config: AlertingConfig, partitions: int) -> list[Topic]:
             for topic in config.read
         ),
     ]
+
+
+def page_topics(config: AlertingConfig, partitions: int) -> list[Topic]:
+    """Return the topics the page job writes to; ``partitions``: those of the incidents' topic."""
+    dead = config.output.dead_letters.format(topic=config.topic("incidents"))
+    state = Topic(name=page_state_topic(config), partitions=partitions, configs=COMPACTED)
+    return _sized([state, Topic(name=dead, configs=WEEK)])
 
 
 def _sized(topics: list[Topic]) -> list[Topic]:

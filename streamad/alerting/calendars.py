@@ -21,6 +21,7 @@ from dateutil.rrule import rrule, rrulestr
 from numpy.typing import NDArray
 
 from streamad.shown import safe_text
+from streamad.small_files import read_small
 
 MAX_BYTES: Final = 1_048_576
 MAX_EVENTS: Final = 2_000
@@ -90,15 +91,7 @@ def read_calendar(path: str | Path, *, zone: ZoneInfo) -> Spans:
     zone : of days, and of times that have none
     """
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        msg = f"the calendar {path} cannot be read: {error.strerror}"
-        raise ValueError(msg) from None
-    if len(content) > MAX_BYTES:
-        msg = f"the calendar {path} has more than {MAX_BYTES} bytes; keep only what is needed"
-        raise ValueError(msg)
-    try:
+        content = read_small(path, max_bytes=MAX_BYTES)
         return spans_of(content.decode("utf-8-sig", errors="replace"), zone)
     except ValueError as error:
         msg = f"the calendar {path}: {error}"

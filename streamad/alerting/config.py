@@ -149,7 +149,7 @@ class AlertingConfig(Section):
     """Who is paged, and how; ``streamad run --role page``."""
     triage: str | None = None
     """A file of ``streamad triage``: alerts that look like one of its named groups have its name in
-    their line. Read at the start."""
+    their line. Read again when it changes."""
     stale_after: Duration = STALE_MS
     """Open alerts without a finding for this long are closed: their end will never come."""
     delivery: DeliveryConfig = DeliveryConfig()

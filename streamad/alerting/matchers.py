@@ -1,9 +1,10 @@
 """Matchers as in Alertmanager: which alerts a silence is about.
 
 ``service="pay"``, ``host!=web-1``, ``host=~"web-.*"``, ``kind!~"error|flood"``: all must match. A
-name is a field of the entity, or ``key``, ``group``, ``pipeline``, ``detector`` or ``kind``; what
-an alert does not have is the empty text. Expressions are anchored. They are those of RE2 (by
-pyarrow), which takes time in proportion to the text, so none can take long.
+name is a field of the entity, or ``key``, ``group``, ``pipeline``, ``detector``, ``kind`` or
+``severity`` (a word: ``warning``); what an alert does not have is the empty text. Expressions are
+anchored. They are those of RE2 (by pyarrow), which takes time in proportion to the text, so
+none can take long.
 """
 
 from __future__ import annotations
@@ -17,11 +18,16 @@ from typing import Final, Literal, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from streamad.alerting.levels import level_of
 from streamad.incidents import Affected
 from streamad.shown import safe_text
 
 MAX_MATCHERS: Final = 16
 MAX_CHARS: Final = 512
+SEVERITY: Final = "severity"
+"""The one field that changes while an alert is open."""
+ENTITY_PREFIX: Final = "entity_"
+_NO_LABEL = re.compile(r"[^a-zA-Z0-9_]")
 
 Sign = Literal["=", "!=", "=~", "!~"]
 _SHAPE = re.compile(
@@ -94,10 +100,28 @@ def fits(matchers: Sequence[Matcher], member: Affected) -> bool:
 
 
 def field_of(member: Affected, name: str) -> str:
-    """Return the value of a field of an alert; empty where there is none."""
+    """Return the value of a field of an alert; empty where there is none.
+
+    A part of the entity also goes by the name of its label in Alertmanager, ``entity_<part>``.
+    """
     if name in ("key", "group", "pipeline", "detector", "kind"):
         return cast("str", getattr(member, name))
+    if name == SEVERITY:
+        return level_of(member.peak_severity)
+    if name not in member.entity and name.startswith(ENTITY_PREFIX):
+        return next((v for part, v in member.entity.items() if entity_label(part) == name), "")
     return member.entity.get(name, "")
+
+
+def entity_label(part: str) -> str:
+    """Return the name of the label that a part of the entity has in Alertmanager.
+
+    Examples
+    --------
+    >>> entity_label("k8s.node.name")
+    'entity_k8s_node_name'
+    """
+    return f"{ENTITY_PREFIX}{_NO_LABEL.sub('_', part)[:60]}"
 
 
 @lru_cache(maxsize=65_536)

@@ -144,6 +144,9 @@ class AlertmanagerConfig(HttpBase):
     ``resolve_timeout`` (5m), after which it takes an incident for resolved."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Labels added to each alert, for Alertmanager's routes: ``{team: payments}``."""
+    read_silences: Duration | None = Field(default=None, ge=1_000, le=600_000)
+    """How often silences that people make in Alertmanager are read, such as ``30s``; they then
+    withhold pages for all pagers. Default: they are not read."""
     username: str | None = None
     """User of basic authentication."""
     password: SecretStr | None = None

@@ -45,6 +45,7 @@ DISMISSED_BEFORE, EXPECTED = "feedback", "expected"
 """Reasons for which something does not page."""
 ANSWERED: Final = "answered "
 """Begins the lines of the ledger that count answers."""
+WITHDRAWN: Final = "answered no longer expected"
 
 Enter = Callable[[DeskState, str, str, str], None]
 
@@ -79,7 +80,8 @@ class Answers:
             self._change(state, answer, key, excess)
         leader = members[0][0] if members else answer.key
         if group:
-            self._enter(state, group, ANSWERED + answer.verdict, leader)
+            what = WITHDRAWN if answer.withdraws(state.clock_ms) else ANSWERED + answer.verdict
+            self._enter(state, group, what, leader)
         if answer.verdict == "false_positive" and traits:
             name = f"{DISMISSED}/{answer.tenant}/{group}"
             known = state.notes.get(name, {}).get("traits", [])
@@ -87,7 +89,7 @@ class Answers:
             state.put_note(name, {"at_ms": state.clock_ms, "traits": kept})
         if life is not None:
             whole = life.last.id == answer.subject or len(life.members) == 1
-            life.last = _answered(life.last, answer, whole=whole)
+            life.last = _answered(life.last, answer, whole=whole, now_ms=state.clock_ms)
             life.n_answered = len(life.members) if whole else life.n_answered
         return life
 
@@ -135,6 +137,9 @@ class Answers:
             if note["ends_ms"] <= state.clock_ms:
                 state.put_note(name, None)
         name = f"{SILENCE}/{silence.tenant}/{silence.id[:MAX_ID_CHARS]}"
+        if state.notes.get(name, {}).get("given_ms") == _version(silence):
+            # Several processes may bring the same silence from outside.
+            return
         ends_ms = min(silence.ends_ms, max(silence.starts_ms, state.clock_ms) + MAX_EXPECTED_MS)
         try:
             parse_matchers(silence.matchers)
@@ -150,6 +155,7 @@ class Answers:
             name,
             {
                 "at_ms": state.clock_ms,
+                "given_ms": _version(silence),
                 "name": silence.name[:MAX_ID_CHARS],
                 "tenant": silence.tenant,
                 "matchers": list(silence.matchers),
@@ -223,9 +229,12 @@ class Answers:
         return offset if abs(offset) >= NO_OFFSET else 0.0
 
 
-def _answered(last: Incident, answer: Feedback, *, whole: bool) -> Incident:
+def _answered(last: Incident, answer: Feedback, *, whole: bool, now_ms: int) -> Incident:
     """Return an incident with the answer; one on a single alert of many is no verdict on all."""
     by = answer.by[:MAX_BY_CHARS] or "somebody"
+    if answer.withdraws(now_ms):
+        verdict = "" if whole and last.verdict == "expected" else last.verdict
+        return replace(last, acknowledged=last.acknowledged or by, verdict=verdict)
     if answer.verdict == "acknowledged" or not whole:
         return replace(last, acknowledged=by)
     return replace(last, acknowledged=last.acknowledged or by, verdict=answer.verdict)
@@ -242,6 +251,10 @@ def _series(tenant: str, key: str) -> str:
 
 def _past(tenant: str, incident: str) -> str:
     return f"{PAST}/{tenant}/{incident}"
+
+
+def _version(silence: Silence) -> list[int]:
+    return [silence.time_ms, silence.starts_ms, silence.ends_ms]
 
 
 def _number(value: object) -> float:

@@ -89,6 +89,10 @@ class Desk:
         self._answers = Answers(self._enter)
         self._naming = Naming(recogniser)
 
+    def name_by(self, recogniser: Recogniser) -> None:
+        """Name alerts by other groups from now on; those that are open keep their name."""
+        self._naming = Naming(recogniser)
+
     def new_state(self) -> DeskState:
         """Return a state without alerts."""
         return DeskState(alerts=self._alerts.new_state(), index=self._linker.new_index())

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from streamad.alerting.matchers import Matcher, fits, parse_matchers
+from streamad.alerting.matchers import SEVERITY, Matcher, fits, parse_matchers
 from streamad.alerting.times import SilenceConfig, Times
-from streamad.incidents import Affected
+from streamad.incidents import ALL_TENANTS, Affected
 from streamad.paging.notes import SILENCE
 from streamad.paging.state import DeskState, Life
 
@@ -32,18 +32,34 @@ class InForce(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Silence:
-    """A silence; tenant : the one it is of, None: of all."""
+    """A silence; tenant : the one it is of, None: of all; levels : matchers on the severity."""
 
     name: str
     matchers: tuple[Matcher, ...]
+    levels: tuple[Matcher, ...]
     times: InForce
     tenant: str | None = None
 
+    @classmethod
+    def of(
+        cls, name: str, matchers: Sequence[str], times: InForce, tenant: str | None = None
+    ) -> _Silence:
+        parsed = parse_matchers(tuple(matchers))
+        return cls(
+            name=name,
+            matchers=tuple(one for one in parsed if one.name != SEVERITY),
+            levels=tuple(one for one in parsed if one.name == SEVERITY),
+            times=times,
+            tenant=tenant,
+        )
+
     def holds(self, member: Affected, now_ms: int) -> bool:
         times = self.times
-        return times.active(now_ms) or (
+        within = times.active(now_ms) or (
             times.active(member.began_ms) and times.active(member.until_ms)
         )
+        # Asked each time: an alert that grows beyond a silence of lesser ones pages.
+        return within and fits(self.levels, member)
 
 
 @dataclass(slots=True)
@@ -59,9 +75,7 @@ class Silences:
     """The silences of an alerting file, and those in the state of a desk."""
 
     def __init__(self, configs: Sequence[SilenceConfig]) -> None:
-        self._own = [
-            _Silence(one.name, parse_matchers(one.matchers), Times(one)) for one in configs
-        ]
+        self._own = [_Silence.of(one.name, one.matchers, Times(one)) for one in configs]
 
     def against(self, state: DeskState, life: Life) -> str:
         """Return ``silence: NAME`` where all alerts of an incident are silent, else nothing."""
@@ -81,11 +95,11 @@ class Silences:
         known = state.scratch.get(SILENCED)
         if not isinstance(known, _Known) or known.version != version:
             given = [
-                _Silence(
-                    name=str(note["name"]),
-                    matchers=parse_matchers(tuple(map(str, note["matchers"]))),
-                    times=_Once(note["starts_ms"], note["ends_ms"]),
-                    tenant=str(note["tenant"]),
+                _Silence.of(
+                    str(note["name"]),
+                    tuple(map(str, note["matchers"])),
+                    _Once(note["starts_ms"], note["ends_ms"]),
+                    None if note["tenant"] == ALL_TENANTS else str(note["tenant"]),
                 )
                 for _, note in state.notes_of(SILENCE)
             ]

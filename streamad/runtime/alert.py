@@ -13,6 +13,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig
@@ -34,6 +35,7 @@ from streamad.records import Rejected
 from streamad.runtime.loop import Loop
 from streamad.runtime.placing import Clock
 from streamad.runtime.recovery import read_note, settings_number
+from streamad.triage.recognise import Recogniser
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +62,19 @@ class _Part:
     dirty: bool = False
 
 
+class Staged(Protocol):
+    """Loads a new file of triage beside the job."""
+
+    def take(self) -> Recogniser | None:
+        """Return one that was loaded and not taken yet; at once."""
+        ...
+
+
 class AlertLoop(Loop[_Part]):
-    """Make alerts and incidents of the findings a member is given; see `Loop`."""
+    """Make alerts and incidents of the findings a member is given; see `Loop`.
+
+    staged : brings new names of groups; None: those of the start stay
+    """
 
     def __init__(  # noqa: PLR0913 - ports, all by keyword
         self,
@@ -73,12 +86,14 @@ class AlertLoop(Loop[_Part]):
         clock: Clock,
         telemetry: Telemetry | None = None,
         fault: Fault = no_fault,
+        staged: Staged | None = None,
     ) -> None:
         config = AlertingConfig.of(config) if isinstance(config, PipelineConfig) else config
         super().__init__(
             config.delivery, member=member, clock=clock, telemetry=telemetry, fault=fault
         )
         self._config, self._desk, self._records = config, desk, records
+        self._staged = staged
         self._tables: dict[int, _Table] = {}
         self._renew = False
         self._from_first: set[str] = set()
@@ -120,6 +135,9 @@ class AlertLoop(Loop[_Part]):
 
     def _prepare(self) -> None:
         """Have all that is known of alerts written again: its topic may be a new one."""
+        new = None if self._staged is None else self._staged.take()
+        if new is not None:
+            self._desk.name_by(new)
         if self._renew:
             self._renew = False
             for part in self.parts.values():
@@ -174,7 +192,10 @@ class AlertLoop(Loop[_Part]):
             parts = [part for part in self.parts.values() if part.source.partition == number]
             ends = [self._member.end_reached(part.source) for part in parts]
             # Findings that wait in any of its topics come first: they are older than now.
-            if parts and len(table.state) and None not in ends:
+            state = table.state
+            # Incidents outlast their alerts, and digests are due although nothing is open.
+            waits = len(state) or state.incidents or state.budgets
+            if parts and waits and None not in ends:
                 out = self._desk.tick(table.state, self._clock.wall_ms())
                 if out.alerts or out.incidents or out.digests:
                     self._keep(parts[0], out)

@@ -19,9 +19,18 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from streamad.alerting.pagers import PagerBase
-from streamad.errors import MembershipError
-from streamad.incidents import Digest, Incident
-from streamad.paging.changes import Change, Outcome, Pager, Told, changes, page_of, told_after
+from streamad.errors import MembershipError, SourceUnavailableError
+from streamad.incidents import Digest, Incident, PageRequest
+from streamad.paging.changes import (
+    Change,
+    Outcome,
+    Page,
+    Pager,
+    Told,
+    changes,
+    page_of,
+    told_after,
+)
 from streamad.ports import (
     Fault,
     Member,
@@ -53,7 +62,7 @@ REFUSED, GIVEN_UP = "page_refused", "page_given_up"
 class PageRecords(Protocol):
     """Records of the page job."""
 
-    def incidents(self, messages: Messages) -> list[Incident | Digest | None]:
+    def incidents(self, messages: Messages) -> list[Incident | Digest | PageRequest | None]:
         """Return what each message holds; None: nothing that is paged."""
         ...
 
@@ -65,8 +74,8 @@ class PageRecords(Protocol):
         """Return what is known of the incidents of a partition."""
         ...
 
-    def dead(self, messages: Messages, *, reason: str, detail: str) -> list[Outgoing]:
-        """Return the dead-letter record of a message of one record."""
+    def dead(self, messages: Messages, page: Page, *, reason: str, detail: str) -> list[Outgoing]:
+        """Return the dead-letter record of a message of one record, with the page's key."""
         ...
 
 
@@ -229,8 +238,18 @@ class PageLoop:
             offset = int(messages.offsets[number])
             if offset < part.read:
                 continue
-            if record is not None and not self._too_late(part, messages, number, record):
-                part.put(Item(only(messages, number), record, offset, now_s))
+            if isinstance(record, PageRequest):
+                try:
+                    wanted: Incident | Digest | None = self._asked_for(part, record, offset)
+                except SourceUnavailableError as error:
+                    logger.warning("%s@%d is read again: %s", part.source, offset, error)
+                    part.read = offset
+                    self._member.place(part.source, offset)
+                    return
+            else:
+                wanted = record
+            if wanted is not None and not self._too_late(part, messages, number, wanted):
+                part.put(Item(only(messages, number), wanted, offset, now_s))
             elif not part.queue:
                 part.position, part.dirty = offset + 1, True
         part.read = int(messages.offsets[-1]) + 1
@@ -240,6 +259,22 @@ class PageLoop:
         if part.full and not part.paused:
             part.paused = True
             self._member.pause(part.source)
+
+    def _asked_for(self, part: Part, request: PageRequest, offset: int) -> Incident | None:
+        """Return the incident that a request is about, as it was last; None: nothing to send."""
+        if request.pager != self._config.name:
+            return None
+        first, _ = self._member.log.bounds(part.source.topic)[part.source]
+        start = max(first, min(request.since_offset, offset))
+        since = (
+            record
+            for messages in self._member.log.read(part.source, start, offset)
+            for record in self._records.incidents(messages)
+        )
+        incident, why = part.asked_for(request, since)
+        if incident is None:
+            self._count(why)
+        return incident
 
     def _too_late(
         self, part: Part, messages: Messages, number: int, record: Incident | Digest
@@ -293,7 +328,7 @@ class PageLoop:
                 self._done(part, item)
             self._commit(part)
         else:
-            self._failed(part, item, outcome)
+            self._failed(part, item, page, outcome)
 
     def _next(self, part: Part, item: Item) -> Change | None:
         """Return the next change that is to be sent of a record; None: it is done."""
@@ -307,7 +342,7 @@ class PageLoop:
             return None
         return left[0] if left else None
 
-    def _failed(self, part: Part, item: Item, outcome: Outcome) -> None:
+    def _failed(self, part: Part, item: Item, page: Page, outcome: Outcome) -> None:
         now_s = self._clock.seconds()
         told = part.told.get(item.record.id)
         if outcome.reference is not None and told is not None:
@@ -325,7 +360,7 @@ class PageLoop:
         reason = GIVEN_UP if outcome.result == "retry" else REFUSED
         detail = f"pager {self._config.name}: {outcome.detail}"
         logger.error("a page of %s is not delivered (%s): %s", item.record.id, reason, detail)
-        part.letters += self._records.dead(item.message, reason=reason, detail=detail)
+        part.letters += self._records.dead(item.message, page, reason=reason, detail=detail)
         self._count(reason.removeprefix("page_"))
         part.attempts = 0
         if isinstance(item.record, Incident):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from streamad.incidents import Digest, Incident
+from streamad.incidents import Digest, Incident, PageRequest
 from streamad.paging.changes import Told
 from streamad.ports import Messages, Outgoing, Source
+
+GONE, OVER = "replay_gone", "replay_over"
+"""Why a replayed dead-letter record is not sent."""
 
 MAX_QUEUE, MAX_QUEUE_BYTES = 2_000, 32 * 2**20
 """Records of incidents held in memory per partition; further ones wait in their topic."""
@@ -96,6 +100,29 @@ class Part:
         self.told.pop(incident, None)
         self.unsaved[incident] = None
         self.dirty = True
+
+    def asked_for(
+        self, request: PageRequest, since: Iterable[object]
+    ) -> tuple[Incident | None, str]:
+        """Return the incident whose page is to be sent after all, or None and why it is not.
+
+        since : the records from the one that could not be sent to the request
+        """
+        newest: Incident | None = None
+        for record in since:
+            if isinstance(record, Incident) and record.id == request.incident:
+                newest = record
+        if newest is None:
+            return None, GONE
+        if newest.state == "resolved" and request.change != "resolve":
+            return None, OVER
+        told = self.told.get(newest.id)
+        if newest.state == "resolved" and told is None:
+            # Its end alone could not be sent: it was opened there, and must not be again.
+            self.know(Told(incident=newest.id, sequence=newest.sequence - 1, state="open"))
+        elif told is not None and told.state == "refused":
+            self.forget(newest.id)
+        return newest, ""
 
 
 def only(messages: Messages, number: int) -> Messages:

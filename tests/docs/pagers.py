@@ -17,6 +17,7 @@ pagers:
   kind: alertmanager
   urls: [http://am-0:9093, http://am-1:9093]
   labels: {team: platform}
+  read_silences: 30s
 """,
     "pagerduty": """
 name: shop
@@ -106,7 +107,22 @@ they fire again once the job is back. Raise `resolve_timeout` if your deployment
 
 Labels identify an alert and stay as they were when it opened: `severity` (`critical`, `error`,
 `warning`, `info`), `group`, `tenant`, `entity_<part>`, `incident`, and yours. The current severity
-is an annotation.""",
+is an annotation.
+
+**Silences made in Alertmanager** mute its own receivers only, unless `read_silences: 30s` is set.
+Then they also withhold the page of all other pagers, cost no budget, and stand in the ledger:
+
+- A silence on the label `incident`, as the button at an alert makes it, makes that incident
+  `expected` until the silence ends (see [feedback](silences-and-feedback.md)). Expired before its
+  time, it is withdrawn.
+- Any other silence that can match our labels becomes a silence with the same matchers. It is
+  withheld as `silence: Alertmanager: <comment>`. Expire it, and it ends at the next reading.
+
+A silence that all replicas have lost is over after three readings; one that cannot be matched
+exactly is left out, counted and logged. At most 50 are read in, each for 90 days at most. The
+page job then needs the right to write to `streamad.<name>.feedback`. Alertmanager mutes an alert
+by the labels it opened with; here every alert of an incident must match, so an incident that has
+grown beyond the silence pages.""",
     "pagerduty": """
 `dedup_key` is one per incident, so a repeated trigger stays one incident in PagerDuty. The first
 page triggers, an acknowledgement acknowledges, the end resolves. Status 400 is final and becomes a
@@ -182,7 +198,10 @@ Beside them, for all but e-mail:
   at any step, stop the receiver for hours, answer 429, 500 or garbage, or hang: the page is sent
   once the receiver is back. After `give_up` without an answer it becomes a dead-letter record, in
   `<incidents topic>.dlq`, with the reason `page_given_up`; the incident is tried again with its
-  next record. `page_refused` stands for a receiver that refuses the page itself.
+  next record. `page_refused` stands for a receiver that refuses the page itself. Such a record has
+  the page's key in the header `streamad.page.key`. `streamad dlq replay alerting.yaml` asks the
+  pager for it again: it sends the incident as it is by then, under its key, and opens none that is
+  over.
 - **Nothing is repeated** where the receiver deduplicates: PagerDuty, Alertmanager, and webhooks by
   `webhook-id`. Elsewhere the one page that was under way may come twice after a crash.
 - **Order is kept per incident.** A change is committed before the next one is sent. An update that
@@ -190,8 +209,10 @@ Beside them, for all but e-mail:
   is over by the time its pager is back.
 - **Old incidents stay quiet.** A new pager gets nothing older than `max_age`. A job that was
   stopped sends what is still open, and leaves out what is over and older than `max_age`.
-- **Clocks do not matter.** The clock of the machine is read only when a partition is assigned. A
-  jump changes nothing.
+- **Clocks hardly matter.** The clock of the machine is read only when a partition is assigned, so a
+  jump of a running job changes nothing. A job that starts with a clock ahead by more than `max_age`
+  takes itself for one that was stopped for as long. Receivers of webhooks refuse a wrong time until
+  the clock is right.
 
 Wrong credentials (401, 403), unknown addresses (404) and channels that the bot has not joined are
 tried again every 30 s: repair them, and nothing is lost. Secrets in files are read at each request,

@@ -15,7 +15,15 @@ from connectors.kafka.log import KafkaLog
 from connectors.kafka.replay import KafkaDesk
 from connectors.records.dead_letters import Origin, to_record
 from jobs.cli import main
-from jobs.dlq.replay import REPLAYED, REPLAYED_FOR, Found, letters, replay, summary
+from jobs.dlq.replay import (
+    REPLAYED,
+    REPLAYED_FOR,
+    Found,
+    InputSender,
+    letters,
+    replay,
+    summary,
+)
 from streamad.ports import Source
 from streamad.records import Rejected
 
@@ -57,14 +65,18 @@ class Dlq:
     def found(self):
         return letters(self.log, [self.dead])
 
-    def replay(self, **options):
+    def replay(self, *, max_attempts=3, **options):
         with KafkaDesk(self.settings, name=self.name) as desk:
             return replay(
                 self.found(),
                 desk,
+                InputSender(
+                    pipeline="hosts",
+                    targets=self.log.bounds(self.input),
+                    originals=self.originals,
+                    max_attempts=max_attempts,
+                ),
                 pipeline="hosts",
-                targets=self.log.bounds(self.input),
-                originals=self.originals,
                 **options,
             )
 

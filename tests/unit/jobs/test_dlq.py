@@ -9,7 +9,7 @@ import pytest
 from connectors.memory import MemoryTopics
 from connectors.records.dead_letters import OWN, Origin, from_record, to_record
 from jobs.dlq.commands import _facts
-from jobs.dlq.replay import REPLAYED, Found, letters, replay, summary
+from jobs.dlq.replay import REPLAYED, Found, InputSender, letters, replay, summary
 from streamad.ports import Outgoing, Source
 from streamad.records import Rejected
 
@@ -65,9 +65,8 @@ def test_an_odd_record_is_counted_and_those_beside_it_are_read_and_sent(name, va
     made = replay(
         letters(topics, ["t.dlq"]),
         desk,
+        InputSender(pipeline="p", targets=[Source("t", 0)], originals=topics),
         pipeline="p",
-        targets=[Source("t", 0)],
-        originals=topics,
     )
     assert (made.total, made.odd, len(desk.sent)) == (2, 1, 2)
 
@@ -84,9 +83,8 @@ def test_a_letter_sends_nothing_to_what_is_no_input(name, value):
     made = replay(
         letters(topics, ["t.dlq"]),
         desk,
+        InputSender(pipeline="p", targets=[Source("t", 0)], originals=topics),
         pipeline="p",
-        targets=[Source("t", 0)],
-        originals=topics,
     )
     assert made.refused == Counter(invalid_json=1)
     assert {record.topic for record in desk.sent} == {"t"}

@@ -145,6 +145,7 @@ def test_ten_minutes_of_a_pager_that_is_down_lose_nothing_and_repeat_nothing(ben
     bench.put(*lives, *(over(one) for one in lives[:3]))
     bench.run(600)
     assert bench.receiver.keys == []
+    assert b'page_queue_records{pager="p"} 9.0' in bench.telemetry.render()
     bench.receiver.script = iter(())
     bench.run(90)
     sent = Counter(bench.receiver.keys)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from streamad.alerting.config import AlertingConfig
-from streamad.incidents import Feedback, Incident, Silence
+from streamad.incidents import ALL_TENANTS, Feedback, Incident, Silence
 from streamad.paging.answers import HALF_LIFE_MS, MOST_OFFSET
 from streamad.paging.desk import Desk, DeskOutput
 from streamad.paging.notes import BOUNDS, SEEN
@@ -242,3 +242,36 @@ def test_a_flood_of_answers_is_bounded_and_damage_is_named():
         "note/what/x": {"version": 1, "at_ms": NOON},
     }  # fmt: skip
     assert stage.desk.new_state().load(bad).keys() == bad.keys()
+
+
+def test_what_was_expected_is_so_no_longer_once_that_is_withdrawn():
+    stage = Stage(incidents={"gap": "1m", "hold": "5m"})
+    (opened,) = stage.find(finding())
+    (expected,) = stage.answer(opened.id, "expected", until_ms=NOON + DAY).incidents
+    assert (expected.verdict, expected.acknowledged) == ("expected", "ann")
+    assert stage.desk.tick(stage.state, NOON + 6 * MINUTE).incidents == []
+    assert expected.withheld == "expected"
+    (back,) = stage.answer(opened.id, "expected", until_ms=NOON - 1).incidents
+    assert (back.verdict, back.acknowledged, back.withheld) == ("", "ann", "")
+    assert back.paged_ms == NOON + 6 * MINUTE
+    assert stage.ledger() == {
+        "answered expected": 1, "answered no longer expected": 1, "expected": 1, "spent": 1,
+    }  # fmt: skip
+
+
+def test_a_silence_of_all_tenants_and_of_lesser_alerts_lets_a_worse_one_page():
+    stage = Stage()
+    silence = Silence(
+        id="s1", name="quiet", matchers=('severity="warning"', 'entity_host="web-1"'),
+        starts_ms=NOON, ends_ms=NOON + HOUR, by="ann", time_ms=NOON, tenant=ALL_TENANTS,
+    )  # fmt: skip
+    for _ in range(2):  # Twice, as two processes bring it.
+        stage.desk.answer(stage.state, [(silence, NOON)])
+    assert stage.state.counts["answers_silence"] == 1
+    stage.restart()
+    (held,) = stage.find(finding(tenant="acme"))
+    assert held.withheld == "silence: quiet"
+    worse = finding(tenant="acme", sequence=1, state="continues", window_end_ms=NOON + MINUTE)
+    (paged,) = stage.find(replace(worse, p_value=1e-14, peak_p_value=1e-14))
+    assert paged.paged_ms == NOON + MINUTE
+    assert stage.find(finding("e2", key="db-1/cpu", entity={"host": "db-1"}))[0].paged_ms

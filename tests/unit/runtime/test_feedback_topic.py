@@ -46,6 +46,7 @@ class Job:
         for topic in (FINDINGS, FEEDBACK, state_topic(CONFIG)):
             self.topics.make(topic, 1)
         self.telemetry = PrometheusTelemetry(strict=True)
+        self.wall_ms = NOON
         self.start()
 
     def start(self) -> None:
@@ -55,7 +56,7 @@ class Job:
             Desk(CONFIG),
             member=MemoryMember(log=self.topics, topics=[FINDINGS, FEEDBACK], group="alert"),
             records=KafkaAlertRecords(CONFIG, self.topics, wall_ms=lambda: NOON),
-            clock=Clock(seconds=lambda: float(next(seconds)), wall_ms=lambda: NOON),
+            clock=Clock(seconds=lambda: float(next(seconds)), wall_ms=lambda: self.wall_ms),
             telemetry=self.telemetry,
         )
 
@@ -129,3 +130,15 @@ def test_a_silence_given_while_nobody_was_at_work_comes_before_the_findings_of_t
     job.write(FEEDBACK, silence)
     job.work()
     assert [one.withheld for one in job.incidents()] == ["silence: release"]
+
+
+def test_an_incident_ends_by_time_alone_though_no_alert_is_open_any_more():
+    job = Job()
+    job.write(FINDINGS, finding("e1"))
+    job.write(FINDINGS, finding("e1", sequence=1, state="ended"))
+    job.work()
+    assert [one.state for one in job.incidents()] == ["opened"]
+    job.wall_ms += 600_000
+    for _ in range(30):
+        job.work()
+    assert [one.state for one in job.incidents()] == ["opened", "resolved"]

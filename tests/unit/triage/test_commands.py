@@ -11,7 +11,9 @@ import orjson
 import pytest
 
 from connectors.files.triage import read_book, recogniser_of
+from connectors.telemetry import PrometheusTelemetry
 from jobs import cli
+from jobs.plain.triage_watch import TriageWatch
 from streamad.testing.alert_classes import TROUBLES, make_alerts
 
 Run = Callable[..., tuple[int, str, str]]
@@ -131,3 +133,27 @@ def test_a_key_from_outside_gives_the_terminal_no_order(run: Run, tmp_path: Path
     assert "[red]x" in out
     code, out, _ = run("show", "--json")
     assert "\x1b" not in out
+
+
+def test_a_new_file_is_seen_by_the_job_and_a_damaged_one_changes_nothing(run: Run, tmp_path: Path):
+    write(tmp_path / "a.jsonl", 0, "disk full", "password guessing")
+    run("groups", "a.jsonl", "--groups", 2)
+    run("name", "g1", "one")
+    telemetry = PrometheusTelemetry(strict=True)
+    watch = TriageWatch("triage.json", telemetry)
+    watch.look()
+    assert watch.take() is None
+    run("name", "one", "two")
+    watch.look()
+    recogniser = watch.take()
+    assert recogniser is not None
+    assert list(recogniser.names) == ["two"]
+    assert watch.take() is None
+    for damaged in ("{", None):
+        Path("triage.json").unlink()
+        if damaged is not None:
+            Path("triage.json").write_text(damaged)
+        for _ in range(2):
+            watch.look()
+            assert watch.take() is None
+    assert b'triage_reloads_total{result="refused"} 2.0' in telemetry.render()

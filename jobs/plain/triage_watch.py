@@ -1,0 +1,77 @@
+"""A new file of triage in the place of the old one: seen by its content, read beside the job."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from connectors.files.triage import read_book
+from streamad.errors import StreamadError
+from streamad.ports import NullTelemetry, Telemetry
+from streamad.triage.recognise import Recogniser
+
+logger = logging.getLogger(__name__)
+
+EVERY_S: Final = 10.0
+
+
+class TriageWatch:
+    """Look at the file that ``triage`` names now and then; read it where it has changed.
+
+    Names decide nothing, so alerts before and after a change may be named by different files. One
+    that cannot be read is reported, and the names of before stay.
+    """
+
+    def __init__(self, path: str, telemetry: Telemetry | None = None) -> None:
+        self._path, self._telemetry = Path(path), telemetry or NullTelemetry()
+        self._seen = self._mark()
+        self._lock = threading.Lock()
+        self._loaded: Recogniser | None = None
+
+    def start(self) -> None:
+        """Look from a thread of its own, for as long as the process lives."""
+        threading.Thread(target=self._run, name="streamad-triage", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(EVERY_S)
+            try:
+                self.look()
+            except Exception:
+                logger.exception("%s: looking for a new file of triage failed", self._path)
+
+    def look(self) -> None:
+        """Read the file where it is another one than at the last look."""
+        mark = self._mark()
+        if mark == self._seen:
+            return
+        self._seen = mark
+        try:
+            recogniser = read_book(self._path).recogniser()
+        except StreamadError as error:
+            logger.error("the names of triage stay as they are: %s", error)  # noqa: TRY400 - told
+            self._telemetry.count("triage_reloads_total", result="refused")
+            return
+        with self._lock:
+            self._loaded = recogniser
+        self._telemetry.count("triage_reloads_total", result="loaded")
+        logger.info("%s: %d named groups", self._path, len(recogniser.names))
+
+    def take(self) -> Recogniser | None:
+        """Return one that was read and not taken yet; at once."""
+        if self._loaded is None:
+            return None
+        with self._lock:
+            loaded, self._loaded = self._loaded, None
+        return loaded
+
+    def _mark(self) -> tuple[int, int, int, int]:
+        """Return what tells one state of the file from another, behind any symbolic link."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return (0, 0, 0, 0)
+        return (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
