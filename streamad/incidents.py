@@ -9,14 +9,17 @@ from streamad.records import UNKNOWN_MS
 
 IncidentState = Literal["opened", "updated", "resolved"]
 Verdict = Literal["acknowledged", "false_positive", "expected", "real"]
+SeverityWord = Literal["", "info", "warning", "error", "critical"]
+"""How severe something is in a word; empty: nobody has said so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Affected:
     """One alert of an incident, as it was last known.
 
-    ``strength`` is its evidence in decades (see `streamad.paging.budget`); ``open`` is false once
-    it was resolved; ``entities`` are those that its explanation implicates besides the key.
+    ``strength`` is the evidence of its own series in decades, ``beside`` what its breadth and its
+    asset add (see `streamad.alerts.severity`); ``open`` is false once it was resolved; ``entities``
+    are those that its explanation implicates besides the key.
     """
 
     alert: str
@@ -36,6 +39,7 @@ class Affected:
     artifact: str = ""
     threshold_p: float = 1e-4
     entities: tuple[str, ...] = ()
+    beside: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +96,8 @@ class Incident:
     links: dict[str, str] = field(default_factory=dict)
     alike: int = 0
     """Past incidents like this one that were answered as false positives."""
+    level: str = ""
+    """The severity in a word: ``info``, ``warning``, ``error`` or ``critical``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +129,7 @@ class Feedback:
 
     ``id`` makes repeats harmless; ``subject`` is the id of an alert or incident; ``until_ms`` ends
     what is expected (unknown: with the incident). ``key`` and ``group`` name the series where the
-    subject may be long over.
+    subject may be long over. ``severity`` is how severe it was, to whoever answered.
     """
 
     id: str
@@ -136,6 +142,7 @@ class Feedback:
     key: str = ""
     group: str = ""
     comment: str = ""
+    severity: SeverityWord = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

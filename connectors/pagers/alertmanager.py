@@ -110,7 +110,7 @@ class Alertmanager(Adapter):
 
     def _labels(self, incident: Incident) -> Iterator[tuple[str, str]]:
         yield "alertname", "StreamadIncident"
-        yield "severity", level_of(incident.severity)
+        yield "severity", level_of(incident)
         yield "streamad", incident.name
         yield "tenant", _value(incident.tenant)
         yield "group", _value(incident.group)

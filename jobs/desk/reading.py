@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,14 +187,18 @@ def answered(found: Board, alerts: Mapping[str, Alert]) -> Iterator[dict[str, An
     for subject, answers in found.answers.items():
         last = max(answers, key=lambda one: one.time_ms)
         incident = found.incidents.get(subject)
-        about: Iterable[Affected | Alert]
+        words = [one.severity for one in sorted(answers, key=lambda a: a.time_ms) if one.severity]
+        about: Sequence[Affected | Alert]
         if incident is not None:
-            about = incident.members
+            about, value = incident.members, incident.severity
         else:
             about = [one for one in (members.get(subject), alerts.get(subject)) if one][:1]
+            value = about[0].peak_severity if about else math.nan
         for one in about:
             yield {
                 "verdict": last.verdict,
+                "graded": words[-1] if words else "",
+                "severity": value,
                 "key": one.key,
                 "began_ms": one.began_ms,
                 "until_ms": one.until_ms,

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from streamad.alerting.assets import MAX_ASSETS, AssetConfig
 from streamad.alerting.pagers import MAX_PAGERS, PagerConfig
 from streamad.alerting.times import SilenceConfig
 from streamad.config import PipelineConfig, parse_config, read_config
@@ -141,6 +142,8 @@ class AlertingConfig(Section):
     """How much may page."""
     incidents: IncidentsConfig = IncidentsConfig()
     """What belongs together."""
+    assets: tuple[AssetConfig, ...] = Field(default=(), max_length=MAX_ASSETS)
+    """What weighs more or less than the rest, by the first that matches."""
     silences: tuple[SilenceConfig, ...] = Field(default=(), max_length=100)
     """When nothing pages: maintenance, calendars."""
     feedback: str | None = None
@@ -150,6 +153,9 @@ class AlertingConfig(Section):
     triage: str | None = None
     """A file of ``streamad triage``: alerts that look like one of its named groups have its name in
     their line. Read at the start."""
+    severities: str | None = None
+    """A file of ``streamad alerts severities``: what people call a severity. Unset: ``warning``
+    from 1.0, ``error`` from 2.0, ``critical`` from 3.0. Read at the start."""
     stale_after: Duration = STALE_MS
     """Open alerts without a finding for this long are closed: their end will never come."""
     delivery: DeliveryConfig = DeliveryConfig()

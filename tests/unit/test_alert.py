@@ -11,8 +11,9 @@ import pytest
 
 from streamad.alerting.config import STALE_MS
 from streamad.alerts import state as alert_module
-from streamad.alerts.operator import MAX_SEVERITY, AlertOperator
-from streamad.alerts.operator import severity as severity_of
+from streamad.alerts.operator import AlertOperator
+from streamad.alerts.severity import MAX_SEVERITY
+from streamad.alerts.severity import severity as severity_of
 from streamad.alerts.state import ERROR_QUIET_MS
 from streamad.config import PipelineConfig
 from streamad.config_sections import AlertsConfig
@@ -295,7 +296,7 @@ def test_a_lasting_new_level_is_reported_as_adopted(stage: Stage):
     _, resolved = stage.take(finding(), adopted)
     assert resolved.summary == (
         "host-1/cpu: new level about 70.2 adopted as normal after 3 h "
-        "(12:00 to 15:00 UTC, 15 November); peak severity 1.0"
+        "(12:00 to 15:00 UTC, 15 November); peak severity 1.2"
     )
 
 
@@ -333,11 +334,11 @@ def test_an_outage_found_after_its_end_is_told_as_one(stage: Stage):
         ),
     )  # fmt: skip
     assert opened.summary == (
-        "host-1/cpu was 15, expected about 115, 12:00 to 14:00 UTC; severity 1.0"
+        "host-1/cpu was 15, expected about 115, 12:00 to 14:00 UTC; severity 1.1"
     )
     assert resolved.summary == (
         "host-1/cpu is back to normal after 2 h (12:00 to 14:00 UTC, 15 November): "
-        "was 15, expected about 115; peak severity 1.0"
+        "was 15, expected about 115; peak severity 1.1"
     )
 
 

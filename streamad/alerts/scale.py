@@ -1,0 +1,145 @@
+"""Severity in a word: by the default steps, or by what people called the alerts they answered to.
+
+A scale is a rising curve from severity to the rank of a word (isotonic regression, Barlow et al.
+1972), fitted by `streamad.evaluation.severities` and kept as JSON. Severity itself stays as it is:
+1.0 is what the budget affords, whatever it is called.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+from streamad.errors import ConfigError
+
+WORDS: Final = ("info", "warning", "error", "critical")
+"""From least to most severe; the rank of a word is its place."""
+STEPS: Final = (1.0, 2.0, 3.0)
+"""Severities at which the words after the first begin, where nobody has said otherwise."""
+VERSION: Final = 1
+MAX_KNOTS: Final = 1_000
+
+
+def rank_of(word: str) -> int:
+    """Return the rank of a word; raises ConfigError for another.
+
+    >>> rank_of("error")
+    2
+    """
+    try:
+        return WORDS.index(word)
+    except ValueError:
+        msg = f"a severity is {word!r:.40}; it must be one of {', '.join(WORDS)}"
+        raise ConfigError(msg) from None
+
+
+def word_of(severity: float) -> str:
+    """Return a severity in a word, by the default steps.
+
+    >>> word_of(3.2), word_of(1.0), word_of(float("nan"))
+    ('critical', 'warning', 'info')
+    """
+    return WORDS[sum(severity >= step for step in STEPS)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """What people call a severity.
+
+    severity, rank : knots of the curve, both ascending; linear between them, level beyond them
+    answers : how many answers it was fitted to
+    """
+
+    severity: tuple[float, ...]
+    rank: tuple[float, ...]
+    answers: int
+
+    def word(self, severity: float) -> str:
+        """Return a severity in a word; ``info`` where it is not known."""
+        return WORDS[math.floor(self.rank_at(severity) + 0.5)] if severity >= 0 else WORDS[0]
+
+    def rank_at(self, severity: float) -> float:
+        """Return the curve at a severity, 0 .. 3."""
+        at = bisect_right(self.severity, severity)
+        if at == 0:
+            return self.rank[0]
+        if at == len(self.severity):
+            return self.rank[-1]
+        left, right = self.severity[at - 1], self.severity[at]
+        share = (severity - left) / (right - left)
+        return self.rank[at - 1] + share * (self.rank[at] - self.rank[at - 1])
+
+    def steps(self) -> dict[str, float]:
+        """Return from which severity on each word holds, without those that never do."""
+        found: dict[str, float] = {}
+        for rank, word in enumerate(WORDS):
+            wanted = rank - 0.5
+            if self.rank[0] >= wanted:
+                found[word] = 0.0
+                continue
+            for at in range(1, len(self.rank)):
+                low, high = self.rank[at - 1], self.rank[at]
+                if low < wanted <= high:
+                    left, right = self.severity[at - 1], self.severity[at]
+                    found[word] = left + (right - left) * (wanted - low) / (high - low)
+                    break
+        return found
+
+    def dumps(self) -> str:
+        """Return it as the text of its file."""
+        made = {
+            "version": VERSION,
+            "answers": self.answers,
+            "severity": list(self.severity),
+            "rank": list(self.rank),
+            "words": list(WORDS),
+        }
+        return json.dumps(made, indent=1) + "\n"
+
+    @classmethod
+    def loads(cls, text: str, *, name: str) -> Scale:
+        """Read the text of a file; raises ConfigError, with what was expected.
+
+        name : of the file, for errors
+        """
+        try:
+            given = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            msg = f"{name}: not JSON: {error}"
+            raise ConfigError(msg) from None
+        if not isinstance(given, Mapping) or given.get("version") != VERSION:
+            msg = f"{name}: expected a file of 'streamad alerts severities', version {VERSION}"
+            raise ConfigError(msg)
+        severity, rank = _curve(given, "severity", name), _curve(given, "rank", name)
+        steady = all(a < b for a, b in pairwise(severity))
+        rising = all(a <= b for a, b in pairwise(rank))
+        if len(severity) != len(rank) or not steady or not rising:
+            msg = (
+                f"{name}: expected 'severity' and 'rank' of equal length, both ascending, got "
+                f"{len(severity)} and {len(rank)}; write the file again"
+            )
+            raise ConfigError(msg)
+        if not 0 <= rank[0] <= rank[-1] <= len(WORDS) - 1:
+            msg = f"{name}: ranks lie within 0 .. {len(WORDS) - 1}, got {rank[0]} .. {rank[-1]}"
+            raise ConfigError(msg)
+        answers = given.get("answers")
+        return cls(severity=severity, rank=rank, answers=answers if isinstance(answers, int) else 0)
+
+
+def _curve(given: Mapping[str, Any], field: str, name: str) -> tuple[float, ...]:
+    values = given.get(field)
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        msg = f"{name}: {field} is {values!r:.40}; expected a list of numbers"
+        raise ConfigError(msg)
+    if len(values) > MAX_KNOTS:
+        msg = f"{name}: {field} has {len(values)} values; at most {MAX_KNOTS} are read"
+        raise ConfigError(msg)
+    if not all(type(v) in (int, float) and math.isfinite(v) for v in values):
+        msg = f"{name}: {field} holds something else than finite numbers"
+        raise ConfigError(msg)
+    return tuple(map(float, values))

@@ -1,0 +1,146 @@
+"""Fit what people call a severity: from answers with a severity to a scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from streamad.alerts.scale import STEPS, WORDS, Scale, rank_of, word_of
+from streamad.alerts.severity import MAX_SEVERITY
+from streamad.errors import ConfigError
+from streamad.evaluation.concordance import concordance
+
+LEAST_ANSWERS: Final = 10
+MAX_ANSWERS: Final = 100_000
+PRIOR_WEIGHT: Final = 0.5
+"""Answers that each quarter of a step of the default scale counts for: where nobody has answered,
+it holds."""
+FOLDS: Final = 5
+NOT_REAL: Final = "false_positive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graded:
+    """What was answered to one incident or alert: how severe it was, and how severe we said it is.
+
+    rank : of the word, -1 where it was a false positive and has none
+    """
+
+    severity: float
+    rank: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """A scale, and how well severity and words follow the answers.
+
+    within : C-index among answers with a word; overall : with false positives below all of them
+        (NaN: there are none)
+    right, right_default : share of answers whose word the scale has (fitted without their fold),
+        and the default steps have
+    """
+
+    scale: Scale
+    within: float
+    overall: float
+    right: float
+    right_default: float
+    n_false: int
+
+
+def graded(rows: Sequence[Mapping[str, Any]]) -> list[Graded]:
+    """Return what was answered to each subject, once, of rows of ``streamad alerts answers``.
+
+    Rows without a word and those of files that do not say how severe it was are passed over.
+    """
+    found: dict[str, Graded] = {}
+    for row in rows:
+        value, word = row.get("severity"), row.get("graded") or ""
+        if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+            continue
+        if not word and row.get("verdict") != NOT_REAL:
+            continue
+        rank = rank_of(str(word)) if word else -1
+        found[str(row.get("subject", len(found)))] = Graded(severity=float(value), rank=rank)
+    return list(found.values())
+
+
+def read_graded(lines: Sequence[bytes], *, name: str) -> list[Graded]:
+    """Read JSON lines of ``streamad alerts answers``; raises ConfigError that names the line."""
+    rows: list[Mapping[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        if len(rows) >= MAX_ANSWERS:
+            msg = f"{name}:{number}: more than {MAX_ANSWERS:,} answers; give a newer part of them"
+            raise ConfigError(msg)
+        try:
+            given = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            msg = f"{name}:{number}: not JSON: {error}"
+            raise ConfigError(msg) from None
+        if not isinstance(given, dict):
+            msg = f"{name}:{number}: expected a JSON object a line, got {type(given).__name__}"
+            raise ConfigError(msg)
+        rows.append(given)
+    return graded(rows)
+
+
+def fit_scale(answers: Sequence[Graded]) -> Fitted:
+    """Fit a scale to answers; raises ConfigError where there are too few to say anything."""
+    words = [one for one in answers if one.rank >= 0]
+    if len(words) < LEAST_ANSWERS or len({one.rank for one in words}) < 2:
+        msg = (
+            f"expected at least {LEAST_ANSWERS} answers with a severity, of two different words, "
+            f"got {len(words)}; answer with 'streamad alerts ack ... --severity error'"
+        )
+        raise ConfigError(msg)
+    x = np.array([one.severity for one in words])
+    y = np.array([one.rank for one in words])
+    false = np.array([one.severity for one in answers if one.rank < 0])
+    overall = concordance(np.r_[x, false], np.r_[y, np.full(len(false), -1)])
+    return Fitted(
+        scale=_curve(x, y),
+        within=concordance(x, y),
+        overall=overall if len(false) else float("nan"),
+        right=_right_without_own_fold(x, y),
+        right_default=float(np.mean([word_of(s) == WORDS[r] for s, r in zip(x, y, strict=True)])),
+        n_false=len(false),
+    )
+
+
+def _right_without_own_fold(x: NDArray[np.float64], y: NDArray[np.int64]) -> float:
+    """Return the share of words that scales fitted to the other answers have right."""
+    # In the order of severity every fold has some of each part of the scale.
+    place = np.empty(len(x), np.int64)
+    place[np.argsort(x, kind="stable")] = np.arange(len(x))
+    right = 0
+    for fold in range(FOLDS):
+        own = place % FOLDS == fold
+        scale = _curve(x[~own], y[~own])
+        right += sum(scale.word(s) == WORDS[r] for s, r in zip(x[own], y[own], strict=True))
+    return right / len(x)
+
+
+def _curve(x: NDArray[np.float64], y: NDArray[np.int64]) -> Scale:
+    # It takes a second to import, which only this one command needs.
+    from sklearn.isotonic import IsotonicRegression  # noqa: PLC0415
+
+    prior = np.arange(0.125, STEPS[-1] + 1.0, 0.25)
+    known = np.array([WORDS.index(word_of(s)) for s in prior])
+    model = IsotonicRegression(y_min=0, y_max=len(WORDS) - 1, out_of_bounds="clip")
+    model.fit(
+        np.r_[np.minimum(x, MAX_SEVERITY), prior],
+        np.r_[y, known],
+        sample_weight=np.r_[np.ones(len(x)), np.full(len(prior), PRIOR_WEIGHT)],
+    )
+    # Equal severities are one knot, or the curve would have two values there.
+    places, first = np.unique(model.X_thresholds_, return_index=True)
+    ranks = np.maximum.accumulate(model.y_thresholds_[first])
+    return Scale(severity=tuple(places.tolist()), rank=tuple(ranks.tolist()), answers=len(x))
