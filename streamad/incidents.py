@@ -96,6 +96,8 @@ class Incident:
     links: dict[str, str] = field(default_factory=dict)
     alike: int = 0
     """Past incidents like this one that were answered as false positives."""
+    flaps: int = 0
+    """How many times it came back, with those that made it flap; 0: it does not."""
     level: str = ""
     """The severity in a word: ``info``, ``warning``, ``error`` or ``critical``."""
 

@@ -59,6 +59,16 @@ class BudgetConfig(Section):
         return self.groups.get(group, self.pages)
 
 
+class FlappingConfig(Section):
+    """When incidents of a series are one that flaps."""
+
+    times: int = Field(default=3, ge=2, le=20)
+    """Once a series has opened so many incidents ``within`` a time, it flaps: the last of them
+    stays open, counts each time the series comes back, and pages once."""
+    within: Duration = 3_600_000
+    """That time, and how long a flapping incident must be quiet to be over. ``0s``: none flaps."""
+
+
 class IncidentsConfig(Section):
     """Which alerts are one incident: those that overlap in time and are linked."""
 
@@ -76,6 +86,8 @@ class IncidentsConfig(Section):
     entity with a member still open."""
     hold: Duration = 0
     """How long an incident must last before it pages."""
+    flapping: FlappingConfig = FlappingConfig()
+    """What comes and goes is one incident."""
     max_members: int = Field(default=300, ge=1, le=500)
     """Most alerts of an incident; more are counted and not kept."""
     update_every: Duration = 60_000

@@ -33,9 +33,10 @@ from streamad.paging import wording
 from streamad.paging.answers import Answers
 from streamad.paging.boundary import Boundary
 from streamad.paging.budget import strength
+from streamad.paging.flapping import Flapping
 from streamad.paging.gate import Gate
 from streamad.paging.incidents.causes import Suspect, causes, suspects
-from streamad.paging.incidents.linking import Linker
+from streamad.paging.incidents.linking import Linker, Place
 from streamad.paging.incidents.members import affected, common, evidence, implicated, worth
 from streamad.paging.incidents.topology import Topology
 from streamad.paging.likeness import traits_of
@@ -87,6 +88,7 @@ class Desk:
         self._alerts = AlertOperator(self.config)
         self._word = word_of if scale is None else scale.word
         self._linker = Linker(self.config.incidents, topology)
+        self._flapping = Flapping(self.config.incidents)
         self._boundary = Boundary(self.config)
         self._answers = Answers(self._boundary.enter)
         self._naming = Naming(recogniser)
@@ -182,7 +184,8 @@ class Desk:
     ) -> None:
         """Have an alert that opens join the incident it is linked to, or open one of its own."""
         member = implicated(affected(alert, None), finding)
-        place = self._linker.find(state, alert.tenant, member)
+        flapping = self._flapping.came_back(state, alert.tenant, member)
+        place = Place(flapping) if flapping else self._linker.find(state, alert.tenant, member)
         self._linker.learn(state.habits, alert.tenant, member)
         if place is None:
             self._open(state, alert, member, finding, out)
@@ -227,6 +230,7 @@ class Desk:
         into.past &= life.past
         into.soaking_until_ms = min(into.soaking_until_ms, life.soaking_until_ms)
         into.opened_clock_ms = min(into.opened_clock_ms, life.opened_clock_ms)
+        self._flapping.merged(state, life, into)
         state.move_surplus(life, into)
         state.close(life.last.id)
         for member in life.members.values():
@@ -266,6 +270,7 @@ class Desk:
         )
         state.next_number += 1
         state.put(life, member)
+        self._flapping.opened(state, life, member)
         self._renew(state, life, out)
 
     def _renew(self, state: DeskState, life: Life, out: DeskOutput) -> None:
@@ -318,7 +323,7 @@ class Desk:
         )
         made = replace(made, level=self._word(made.severity))
         scope = wording.scope_of(made, ranked)
-        return replace(made, summary=wording.summarise(made, scope))
+        return replace(made, summary=wording.summarise(made, scope, life.flaps_since_ms))
 
     def _ranked(self, life: Life) -> list[Suspect]:
         return suspects(list(life.members.values()), self._linker.linking)
@@ -339,9 +344,9 @@ class Desk:
 
     def _pass_time(self, state: DeskState, out: DeskOutput) -> None:
         """Resolve what has been quiet, page what was held back, and send what is due."""
-        now_ms, gap_ms = state.clock_ms, self.config.incidents.gap
+        now_ms = state.clock_ms
         for life in list(state.incidents.values()):
-            if life.quiet_ms and now_ms >= life.quiet_ms + gap_ms:
+            if life.quiet_ms and now_ms >= life.quiet_ms + self._flapping.quiet_for(life):
                 self._resolve(state, life, out)
             elif not life.quiet_ms and (life.due or life.last.paged_ms is None):
                 self._renew(state, life, out)
