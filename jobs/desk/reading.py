@@ -18,8 +18,9 @@ from streamad.alerting.config import AlertingConfig, load_alerting
 from streamad.config import load_pipeline, read_config
 from streamad.errors import ConfigError
 from streamad.incidents import Affected, Feedback, Incident, Silence
-from streamad.paging.budget import GroupBudget
+from streamad.paging.budget import GroupBudget, strength
 from streamad.paging.desk import Desk
+from streamad.paging.incidents.members import affected, evidence
 from streamad.ports import Log, Source
 from streamad.records import Alert
 
@@ -191,14 +192,17 @@ def answered(found: Board, alerts: Mapping[str, Alert]) -> Iterator[dict[str, An
         about: Sequence[Affected | Alert]
         if incident is not None:
             about, value = incident.members, incident.severity
+            decades, boundary = incident.strength, incident.threshold
         else:
             about = [one for one in (members.get(subject), alerts.get(subject)) if one][:1]
-            value = about[0].peak_severity if about else math.nan
+            value, decades, boundary = _graded_of(about[0]) if about else (math.nan,) * 3
         for one in about:
             yield {
                 "verdict": last.verdict,
                 "graded": words[-1] if words else "",
                 "severity": value,
+                "strength": decades,
+                "boundary": boundary,
                 "key": one.key,
                 "began_ms": one.began_ms,
                 "until_ms": one.until_ms,
@@ -210,3 +214,9 @@ def answered(found: Board, alerts: Mapping[str, Alert]) -> Iterator[dict[str, An
                 "time_ms": last.time_ms,
                 "comment": last.comment,
             }
+
+
+def _graded_of(one: Affected | Alert) -> tuple[float, float, float]:
+    """Return the peak severity of an alert, its evidence, and its boundary, in decades."""
+    member = affected(one, None) if isinstance(one, Alert) else one
+    return member.peak_severity, evidence(member), strength(member.threshold_p)

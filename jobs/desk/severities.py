@@ -10,7 +10,7 @@ from connectors.files.sheet import read_bytes
 from jobs.console import say
 from jobs.desk import showing
 from jobs.desk.reading import alerting_of, alerts_of, answered, board, opened
-from streamad.alerts.scale import STEPS, WORDS, Scale
+from streamad.alerts.scale import WORDS, Scale
 from streamad.errors import ConfigError
 from streamad.evaluation.severities import Fitted, Graded, fit_scale, graded, read_graded
 
@@ -57,16 +57,18 @@ def _graded(file: Path, answers: Path | None) -> list[Graded]:
 
 def told(fitted: Fitted) -> list[str]:
     """Return a scale and its figures as lines."""
-    default = dict(zip(WORDS, (0.0, *STEPS), strict=True))
     steps = fitted.scale.steps()
-    shown = {word: f"{steps[word]:.1f}" if word in steps else "never" for word in WORDS}
     lines = showing.table(
-        ["severity", "from", "default"],
-        [[word, shown[word], f"{default[word]:.1f}"] for word in WORDS],
+        ["severity", "from (decades)"],
+        [[word, f"{steps[word]:.1f}" if word in steps else "never"] for word in WORDS],
     )
-    lines += ["", f"C-index {fitted.within:.2f} among {fitted.scale.answers} answers with a word"]
+    lines += [
+        "",
+        f"C-index {fitted.within:.2f} of evidence and {fitted.by_severity:.2f} of severity, among "
+        f"{fitted.scale.answers} answers with a word",
+    ]
     if not math.isnan(fitted.overall):
-        lines[-1] += f", {fitted.overall:.2f} with {fitted.n_false} false positives below them"
+        lines[-1] += f"; {fitted.overall:.2f} with {fitted.n_false} false positives below them"
     lines += [
         f"the same word as people in {fitted.right:.0%} of answers it was not fitted to; "
         f"{fitted.right_default:.0%} by the default steps"

@@ -1,8 +1,9 @@
 """Severity in a word: by the default steps, or by what people called the alerts they answered to.
 
-A scale is a rising curve from severity to the rank of a word (isotonic regression, Barlow et al.
-1972), fitted by `streamad.evaluation.severities` and kept as JSON. Severity itself stays as it is:
-1.0 is what the budget affords, whatever it is called.
+A scale is a rising curve from evidence, in decades, to the rank of a word (isotonic regression,
+Barlow et al. 1972), fitted by `streamad.evaluation.severities` and kept as JSON. It is of evidence
+and not of severity, because the boundary under severity moves with the budget: what was 2.0 in a
+calm week is 1.2 in another. Severity itself stays as it is: 1.0 is what the budget affords.
 """
 
 from __future__ import annotations
@@ -49,33 +50,33 @@ def word_of(severity: float) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """What people call a severity.
+    """What people call an incident of some evidence.
 
-    severity, rank : knots of the curve, both ascending; linear between them, level beyond them
+    decades, rank : knots of the curve, both ascending; linear between them, level beyond them
     answers : how many answers it was fitted to
     """
 
-    severity: tuple[float, ...]
+    decades: tuple[float, ...]
     rank: tuple[float, ...]
     answers: int
 
-    def word(self, severity: float) -> str:
-        """Return a severity in a word; ``info`` where it is not known."""
-        return WORDS[math.floor(self.rank_at(severity) + 0.5)] if severity >= 0 else WORDS[0]
+    def word(self, decades: float) -> str:
+        """Return what an incident is called by its evidence; ``info`` where that is not known."""
+        return WORDS[math.floor(self.rank_at(decades) + 0.5)] if decades >= 0 else WORDS[0]
 
-    def rank_at(self, severity: float) -> float:
-        """Return the curve at a severity, 0 .. 3."""
-        at = bisect_right(self.severity, severity)
+    def rank_at(self, decades: float) -> float:
+        """Return the curve at an evidence, 0 .. 3."""
+        at = bisect_right(self.decades, decades)
         if at == 0:
             return self.rank[0]
-        if at == len(self.severity):
+        if at == len(self.decades):
             return self.rank[-1]
-        left, right = self.severity[at - 1], self.severity[at]
-        share = (severity - left) / (right - left)
+        left, right = self.decades[at - 1], self.decades[at]
+        share = (decades - left) / (right - left)
         return self.rank[at - 1] + share * (self.rank[at] - self.rank[at - 1])
 
     def steps(self) -> dict[str, float]:
-        """Return from which severity on each word holds, without those that never do."""
+        """Return from which evidence on each word holds, without those that never do."""
         found: dict[str, float] = {}
         for rank, word in enumerate(WORDS):
             wanted = rank - 0.5
@@ -85,7 +86,7 @@ class Scale:
             for at in range(1, len(self.rank)):
                 low, high = self.rank[at - 1], self.rank[at]
                 if low < wanted <= high:
-                    left, right = self.severity[at - 1], self.severity[at]
+                    left, right = self.decades[at - 1], self.decades[at]
                     found[word] = left + (right - left) * (wanted - low) / (high - low)
                     break
         return found
@@ -95,7 +96,7 @@ class Scale:
         made = {
             "version": VERSION,
             "answers": self.answers,
-            "severity": list(self.severity),
+            "decades": list(self.decades),
             "rank": list(self.rank),
             "words": list(WORDS),
         }
@@ -115,20 +116,20 @@ class Scale:
         if not isinstance(given, Mapping) or given.get("version") != VERSION:
             msg = f"{name}: expected a file of 'streamad alerts severities', version {VERSION}"
             raise ConfigError(msg)
-        severity, rank = _curve(given, "severity", name), _curve(given, "rank", name)
-        steady = all(a < b for a, b in pairwise(severity))
+        decades, rank = _curve(given, "decades", name), _curve(given, "rank", name)
+        steady = all(a < b for a, b in pairwise(decades))
         rising = all(a <= b for a, b in pairwise(rank))
-        if len(severity) != len(rank) or not steady or not rising:
+        if len(decades) != len(rank) or not steady or not rising:
             msg = (
-                f"{name}: expected 'severity' and 'rank' of equal length, both ascending, got "
-                f"{len(severity)} and {len(rank)}; write the file again"
+                f"{name}: expected 'decades' and 'rank' of equal length, both ascending, got "
+                f"{len(decades)} and {len(rank)}; write the file again"
             )
             raise ConfigError(msg)
         if not 0 <= rank[0] <= rank[-1] <= len(WORDS) - 1:
             msg = f"{name}: ranks lie within 0 .. {len(WORDS) - 1}, got {rank[0]} .. {rank[-1]}"
             raise ConfigError(msg)
         answers = given.get("answers")
-        return cls(severity=severity, rank=rank, answers=answers if isinstance(answers, int) else 0)
+        return cls(decades=decades, rank=rank, answers=answers if isinstance(answers, int) else 0)
 
 
 def _curve(given: Mapping[str, Any], field: str, name: str) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ Four things are evidence, each in decades (factors of ten), so that they add up:
 - *asset*: log10 of what its asset weighs more than others (``assets``). A p-value divided by its
   weight is weighted testing (Genovese, Roeder & Wasserman, Biometrika 93, 2006): it shifts pages
   between series, and leaves their number to the budget;
-- *lasting*: log10(1 + hours that it has lasted), at most one decade.
+- *lasting*: up to a factor of two for nine hours and more: 0.3 * log10(1 + hours).
 
 Severity is their sum over the boundary, so it is 1.0 where the budget begins to afford a page. How
 long an event lasts makes an open alert more severe and opens none: the boundary is a promise on
@@ -25,7 +25,8 @@ from streamad.records import Finding
 
 MAX_SEVERITY: Final = 10.0
 """Severity is capped: beyond, a smaller p-value says more of the tail's fit than of the world."""
-MOST_LASTING: Final = 1.0
+MOST_LASTING: Final = 0.3
+"""More of it made severity order labelled alerts worse: long ones are as often false."""
 HOUR_MS: Final = 3_600_000
 LEAST_LEVEL: Final = 1e-3
 """Decades of a boundary below which it says nothing."""
@@ -64,9 +65,10 @@ def lasting(began_ms: int, until_ms: int) -> float:
     Examples
     --------
     >>> lasting(0, 0), lasting(0, 9 * HOUR_MS), lasting(0, 10**12)
-    (0.0, 1.0, 1.0)
+    (0.0, 0.3, 0.3)
     """
-    return min(MOST_LASTING, math.log10(1.0 + max(until_ms - began_ms, 0) / HOUR_MS))
+    hours = max(until_ms - began_ms, 0) / HOUR_MS
+    return MOST_LASTING * min(1.0, math.log10(1.0 + hours))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,7 +86,7 @@ class Desk:
     ) -> None:
         self.config = AlertingConfig.of(config) if isinstance(config, PipelineConfig) else config
         self._alerts = AlertOperator(self.config)
-        self._word = word_of if scale is None else scale.word
+        self._scale = scale
         self._linker = Linker(self.config.incidents, topology)
         self._flapping = Flapping(self.config.incidents)
         self._boundary = Boundary(self.config)
@@ -321,7 +321,8 @@ class Desk:
             links=leader.links,
             alike=self._answers.n_dismissed(state, life),
         )
-        made = replace(made, level=self._word(made.severity))
+        named = self._scale.word(made.strength) if self._scale else word_of(made.severity)
+        made = replace(made, level=named)
         scope = wording.scope_of(made, ranked)
         return replace(made, summary=wording.summarise(made, scope, life.flaps_since_ms))
 

@@ -122,7 +122,7 @@ where an alert opens, at most 10. The boundary is `alerts.level`, or what the
 | `rarity` | -log10 of the smallest p-value |
 | `breadth` | with a budget: log10 of how many series of the group went wrong at the time |
 | `asset` | log10 of the weight of its asset |
-| `lasting` | log10(1 + hours), 1 at most: it makes an open alert more severe and opens none |
+| `lasting` | 0.3 log10(1 + hours), 0.3 at most: it makes an alert more severe and opens none |
 
 ```yaml
 name: shop
@@ -148,11 +148,12 @@ streamad alerts ack alerting.yaml 3fa2c1 --as real --severity critical
 streamad alerts severities alerting.yaml -o severities.json
 ```
 
-The second command fits a rising curve from severity to words (isotonic regression) to ten answers
-or more, with the default steps counting for half an answer each quarter of a step. It prints the
-C-index, the share of pairs of answers that severity orders as people do (.5 is chance), and how
-often the word is theirs, of answers that took no part in the fit. Words change what pagers show;
-what pages stays the budget's.
+The second command fits a rising curve from evidence to words (isotonic regression) to ten answers
+or more; the default steps count for half an answer each quarter of a step. It prints the C-index,
+the share of pairs of answers that are ordered as people do (.5 is chance), and how often the word
+is theirs, of answers that took no part in the fit. The curve is of evidence in decades, because the
+boundary under severity moves with the budget. Words change what pagers show; what pages stays the
+budget's.
 
 ## A finding
 

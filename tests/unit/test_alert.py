@@ -296,7 +296,7 @@ def test_a_lasting_new_level_is_reported_as_adopted(stage: Stage):
     _, resolved = stage.take(finding(), adopted)
     assert resolved.summary == (
         "host-1/cpu: new level about 70.2 adopted as normal after 3 h "
-        "(12:00 to 15:00 UTC, 15 November); peak severity 1.2"
+        "(12:00 to 15:00 UTC, 15 November); peak severity 1.0"
     )
 
 
@@ -334,11 +334,11 @@ def test_an_outage_found_after_its_end_is_told_as_one(stage: Stage):
         ),
     )  # fmt: skip
     assert opened.summary == (
-        "host-1/cpu was 15, expected about 115, 12:00 to 14:00 UTC; severity 1.1"
+        "host-1/cpu was 15, expected about 115, 12:00 to 14:00 UTC; severity 1.0"
     )
     assert resolved.summary == (
         "host-1/cpu is back to normal after 2 h (12:00 to 14:00 UTC, 15 November): "
-        "was 15, expected about 115; peak severity 1.1"
+        "was 15, expected about 115; peak severity 1.0"
     )
 
 

@@ -38,7 +38,8 @@ def test_a_series_that_comes_and_goes_is_one_incident_with_one_page_and_a_count(
 
 
 @pytest.mark.parametrize(("flapping", "n"), [
-    ({"times": 2}, 2), ({"times": 5, "within": "2h"}, 5), ({"within": "0s"}, 12), ({"within": "20m"}, 12),
+    ({"times": 2}, 2), ({"times": 5, "within": "2h"}, 5),
+    ({"within": "0s"}, 12), ({"within": "20m"}, 12),
 ])  # fmt: skip
 def test_when_it_flaps_is_what_the_settings_say(flapping: dict[str, Any], n: int):
     stage = Stage(flapping=flapping)

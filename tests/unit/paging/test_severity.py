@@ -64,9 +64,9 @@ def test_severity_is_its_evidence_over_the_boundary_and_grows_as_an_event_lasts(
     )  # fmt: skip
     first, last = alerts_of(desk(assets=ASSETS), begin, late)
     assert first.evidence == {"rarity": 6.0, "breadth": 0.0, "asset": 1.0, "lasting": 0.0}
-    assert last.evidence["lasting"] == pytest.approx(math.log10(4))
+    assert last.evidence["lasting"] == pytest.approx(0.3 * math.log10(4))
     assert first.severity == pytest.approx(7.0 / 4)
-    assert last.severity == last.peak_severity == pytest.approx((7.0 + math.log10(4)) / 4)
+    assert last.severity == last.peak_severity == pytest.approx((7.0 + 0.3 * math.log10(4)) / 4)
 
 
 def test_how_long_it_lasts_opens_no_alert():
@@ -115,7 +115,7 @@ def test_silence_stands_at_the_boundary_and_grows_as_it_lasts():
         state="ended", **silent,
     )  # fmt: skip
     first, last = alerts_of(desk(), began, ended)
-    assert (first.severity, last.severity) == (1.0, pytest.approx(1.25))
+    assert (first.severity, last.severity) == (1.0, pytest.approx(1.075))
 
 
 # ------------------------------------------------------------------ in a word
@@ -132,14 +132,16 @@ def test_the_c_index_is_the_share_of_pairs_in_the_right_order(pairs: list[tuple[
     assert math.isnan(found) if not total else found == pytest.approx(right / total)
 
 
+def said(decades: float, rank: int) -> Graded:
+    """An answer to an incident whose boundary was at four decades."""
+    return Graded(severity=decades / 4, decades=decades, boundary=4.0, rank=rank)
+
+
 def answered(rng: np.random.Generator, n: int, noise: float = 0.0) -> list[Graded]:
-    """People who call critical what has severity 2 and more, and nothing a warning."""
-    severity = rng.uniform(1, 4, n)
-    said = severity + noise * rng.standard_normal(n)
-    return [
-        Graded(severity=float(s), rank=3 if t >= 2 else 0)
-        for s, t in zip(severity, said, strict=True)
-    ]
+    """People who call critical what has eight decades and more, and nothing a warning."""
+    decades = rng.uniform(4, 16, n)
+    felt = decades + noise * rng.standard_normal(n)
+    return [said(float(d), 3 if t >= 8 else 0) for d, t in zip(decades, felt, strict=True)]
 
 
 def test_a_scale_learns_what_people_mean_and_rises():
@@ -147,8 +149,8 @@ def test_a_scale_learns_what_people_mean_and_rises():
     assert fitted.within == 1.0
     assert fitted.right > 0.85
     assert fitted.right_default < 0.7
-    assert [fitted.scale.word(s) for s in (1.2, 2.8)] == ["info", "critical"]
-    words = [WORDS.index(fitted.scale.word(s)) for s in np.linspace(0, 12, 200)]
+    assert [fitted.scale.word(s) for s in (4.8, 11.2)] == ["info", "critical"]
+    words = [WORDS.index(fitted.scale.word(s)) for s in np.linspace(0, 50, 200)]
     assert words == sorted(words)
     assert fitted.scale.word(math.nan) == "info"
     # What is between holds at its own step, up to rounding.
@@ -158,29 +160,40 @@ def test_a_scale_learns_what_people_mean_and_rises():
 
 def test_answers_without_order_leave_the_c_index_at_chance():
     rng = np.random.default_rng(1)
-    made = [Graded(severity=float(s), rank=int(rng.integers(4))) for s in rng.uniform(1, 4, 400)]
+    made = [said(float(d), int(rng.integers(4))) for d in rng.uniform(4, 16, 400)]
     assert abs(fit_scale(made).within - 0.5) < 0.06
 
 
 def test_without_answers_the_prior_is_the_default_scale():
     rng = np.random.default_rng(2)
-    made = [
-        Graded(severity=float(s), rank=WORDS.index(word_of(s))) for s in rng.uniform(0.1, 4, 80)
-    ]
+    made = [said(4 * float(s), WORDS.index(word_of(s))) for s in rng.uniform(0.1, 4, 80)]
     scale = fit_scale(made).scale
     for s in (0.4, 1.5, 2.5, 3.6, 8.0):
-        assert scale.word(s) == word_of(s)
+        assert scale.word(4 * s) == word_of(s)
+
+
+def test_a_boundary_that_moves_spoils_severity_and_leaves_evidence():
+    rng = np.random.default_rng(4)
+    made = []
+    for decades, boundary in zip(rng.uniform(4, 12, 300), rng.uniform(2, 8, 300), strict=True):
+        rank = int(decades // 4)
+        made.append(
+            Graded(severity=decades / boundary, decades=decades, boundary=boundary, rank=rank)
+        )
+    fitted = fit_scale(made)
+    assert fitted.within == 1.0
+    assert fitted.by_severity < 0.85
 
 
 def test_a_scale_is_read_as_it_was_written_and_damage_is_named():
     scale = fit_scale(answered(np.random.default_rng(0), 40, noise=0.3)).scale
     assert Scale.loads(scale.dumps(), name="s.json") == scale
     for damage in (
-        "{", "[]", '{"version": 2}', '{"version": 1, "severity": [1, 2], "rank": [1, 0]}',
-        '{"version": 1, "severity": [1, 1], "rank": [1, 2]}',
-        '{"version": 1, "severity": [1, 2], "rank": [1, 9]}',
-        '{"version": 1, "severity": [1, NaN], "rank": [1, 2]}',
-        '{"version": 1, "severity": "ab", "rank": [1, 2]}',
+        "{", "[]", '{"version": 2}', '{"version": 1, "decades": [1, 2], "rank": [1, 0]}',
+        '{"version": 1, "decades": [1, 1], "rank": [1, 2]}',
+        '{"version": 1, "decades": [1, 2], "rank": [1, 9]}',
+        '{"version": 1, "decades": [1, NaN], "rank": [1, 2]}',
+        '{"version": 1, "decades": "ab", "rank": [1, 2]}',
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=r"s\.json"):
             Scale.loads(damage, name="s.json")
@@ -188,24 +201,25 @@ def test_a_scale_is_read_as_it_was_written_and_damage_is_named():
 
 def test_few_answers_are_refused_with_what_to_do():
     with pytest.raises(ConfigError, match=r"ack .* --severity"):
-        fit_scale([Graded(severity=2.0, rank=3)] * 30)
+        fit_scale([said(8.0, 3)] * 30)
 
 
 def test_each_subject_counts_once_and_rows_without_a_word_do_not():
-    rows = [
-        {"subject": "i", "severity": 2.0, "graded": "error", "verdict": "real"},
-        {"subject": "i", "severity": 2.0, "graded": "error", "verdict": "real"},
-        {"subject": "j", "severity": 1.2, "graded": "", "verdict": "false_positive"},
-        {"subject": "k", "severity": 1.2, "graded": "", "verdict": "real"},
+    numbers = {"severity": 2.0, "strength": 8.0, "boundary": 4.0}
+    rows: list[dict[str, object]] = [
+        {"subject": "i", **numbers, "graded": "error", "verdict": "real"},
+        {"subject": "i", **numbers, "graded": "error", "verdict": "real"},
+        {"subject": "j", **numbers, "graded": "", "verdict": "false_positive"},
+        {"subject": "k", **numbers, "graded": "", "verdict": "real"},
         {"subject": "l", "graded": "error", "verdict": "real"},
     ]
-    assert graded(rows) == [Graded(severity=2.0, rank=2), Graded(severity=1.2, rank=-1)]
+    assert graded(rows) == [said(8.0, 2), said(8.0, -1)]
     with pytest.raises(ConfigError, match=r"a\.jsonl:2"):
         read_graded([b"{}", b"[]"], name="a.jsonl")
 
 
 def test_the_scale_names_incidents_and_severity_stays():
-    scale = Scale(severity=(1.0, 2.0), rank=(3.0, 3.0), answers=10)
+    scale = Scale(decades=(1.0, 2.0), rank=(3.0, 3.0), answers=10)
     found = finding("a/cpu", BEGIN_MS, 4.4)
     one, two = (
         judge.process(judge.new_state(), in_order(found)).incidents[0]
