@@ -95,7 +95,7 @@ def latent_rows(
             for part in np.array_split(rng.permutation(len(rows)), -(-len(rows) // BATCH)):
                 loss = _loss(network, rows[part], truth[part], settings.weight)
                 steps.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 steps.step()
         network.eval()
         with torch.no_grad():
@@ -109,10 +109,11 @@ def _loss(
     latent = network.encode(rows)
     error = (network.decoder(latent) - rows).square().sum(dim=1).mean()
     named = truth >= 0
-    if not bool(named.any()):
-        return (1.0 - weight) * error
-    missed = functional.cross_entropy(network.classes(latent[named]), truth[named])
-    return weight * missed + (1.0 - weight) * error
+    loss: torch.Tensor = (1.0 - weight) * error
+    if bool(named.any()):
+        missed = functional.cross_entropy(network.classes(latent[named]), truth[named])
+        loss = loss + weight * missed
+    return loss
 
 
 def choose_settings(

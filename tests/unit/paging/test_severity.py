@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.desk.severities import fit_severities, scale_of
 from streamad.alerting.config import AlertingConfig
 from streamad.alerts.scale import WORDS, Scale, word_of
 from streamad.errors import ConfigError
@@ -121,6 +123,7 @@ def test_silence_stands_at_the_boundary_and_grows_as_it_lasts():
 # ------------------------------------------------------------------ in a word
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), max_size=40))
 def test_the_c_index_is_the_share_of_pairs_in_the_right_order(pairs: list[tuple[int, int]]):
     right = total = 0.0
@@ -227,3 +230,26 @@ def test_the_scale_names_incidents_and_severity_stays():
     )
     assert (one.level, two.level) == ("warning", "critical")
     assert one.severity == two.severity == pytest.approx(1.1)
+
+
+def test_the_command_writes_the_scale_that_the_desk_reads(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    lines = [
+        {"subject": str(n), "verdict": "real", "graded": WORDS[one.rank], "severity": one.severity,
+         "strength": one.decades, "boundary": one.boundary}
+        for n, one in enumerate(answered(rng, 40))
+    ]  # fmt: skip
+    lines += [{**lines[0], "subject": "f", "graded": "", "verdict": "false_positive"}]
+    answers, out = tmp_path / "answers.jsonl", tmp_path / "severities.json"
+    answers.write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+    fit_severities(tmp_path / "alerting.yaml", answers=answers, out=out)
+    shown = capsys.readouterr().out
+    assert "C-index 1.00 of evidence and 1.00 of severity, among 40 answers" in shown
+    assert "with 1 false positives" in shown
+    scale = scale_of(str(out))
+    assert scale is not None
+    assert scale.word(4.8) == "info"
+    assert scale.word(11.2) == "critical"
+    with pytest.raises(ConfigError, match="streamad alerts severities"):
+        scale_of(str(tmp_path / "none.json"))
+    assert scale_of(None) is None
