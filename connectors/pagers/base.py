@@ -11,7 +11,8 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from connectors.pagers.secrets import Secrets
-from streamad.alerts.scale import WORDS, word_of
+from streamad.alerting.levels import level_of
+from streamad.alerts.scale import WORDS
 from streamad.incidents import Digest, Incident
 from streamad.paging.changes import Outcome, Page, Told
 from streamad.shown import is_secret_name, safe_text, without_credentials
@@ -145,11 +146,6 @@ def _said(answer: Answer) -> str:
     return f": {safe_text(without_credentials(text), MAX_DETAIL_CHARS)}" if text else ""
 
 
-def level_of(incident: Incident) -> str:
-    """Return the severity of an incident in a word; records of before have none of their own."""
-    return incident.level if incident.level in WORDS else word_of(incident.severity)
-
-
 def links_of(incident: Incident) -> dict[str, str]:
     """Return an incident's links that may be sent: absolute, and without credentials.
 
@@ -177,6 +173,11 @@ def title_of(page: Page) -> str:
     return safe_text(page.record.summary)
 
 
+def level_in_word(incident: Incident) -> str:
+    """Return the severity of an incident in a word; records of before have none of their own."""
+    return incident.level if incident.level in WORDS else level_of(incident.severity)
+
+
 def lines_of(page: Page) -> list[str]:
     """Return a page as lines of plain text, for people."""
     if isinstance(page.record, Digest):
@@ -184,7 +185,7 @@ def lines_of(page: Page) -> list[str]:
     incident = page.record
     lines = [f"{state_of(page)}: {safe_text(incident.summary)}", ""]
     lines.append(
-        f"severity {level_of(incident)} ({incident.severity:.1f}), group "
+        f"severity {level_in_word(incident)} ({incident.severity:.1f}), group "
         f"{safe_text(incident.group, 200)}, {incident.n_members} "
         f"alert{'' if incident.n_members == 1 else 's'}, {incident.n_open} open"
     )

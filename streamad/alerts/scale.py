@@ -20,8 +20,6 @@ from streamad.errors import ConfigError
 
 WORDS: Final = ("info", "warning", "error", "critical")
 """From least to most severe; the rank of a word is its place."""
-STEPS: Final = (1.0, 2.0, 3.0)
-"""Severities at which the words after the first begin, where nobody has said otherwise."""
 VERSION: Final = 1
 MAX_KNOTS: Final = 1_000
 
@@ -37,15 +35,6 @@ def rank_of(word: str) -> int:
     except ValueError:
         msg = f"a severity is {word!r:.40}; it must be one of {', '.join(WORDS)}"
         raise ConfigError(msg) from None
-
-
-def word_of(severity: float) -> str:
-    """Return a severity in a word, by the default steps.
-
-    >>> word_of(3.2), word_of(1.0), word_of(float("nan"))
-    ('critical', 'warning', 'info')
-    """
-    return WORDS[sum(severity >= step for step in STEPS)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from streamad.alerts.scale import STEPS, WORDS, Scale, rank_of, word_of
+from streamad.alerting.levels import LEVELS, level_of
+from streamad.alerts.scale import WORDS, Scale, rank_of
 from streamad.errors import ConfigError
 from streamad.evaluation.concordance import concordance
 
@@ -127,7 +128,7 @@ def fit_scale(answers: Sequence[Graded]) -> Fitted:
         by_severity=concordance(severity, y),
         right=_right_without_own_fold(x, y, usual),
         right_default=float(
-            np.mean([word_of(s) == WORDS[r] for s, r in zip(severity, y, strict=True)])
+            np.mean([level_of(s) == WORDS[r] for s, r in zip(severity, y, strict=True)])
         ),
         n_false=len(false),
     )
@@ -150,8 +151,8 @@ def _curve(x: NDArray[np.float64], y: NDArray[np.int64], usual: float) -> Scale:
     # It takes a second to import, which only this one command needs.
     from sklearn.isotonic import IsotonicRegression  # noqa: PLC0415
 
-    prior = np.arange(0.125, STEPS[-1] + 1.0, 0.25)
-    known = np.array([WORDS.index(word_of(s)) for s in prior])
+    prior = np.arange(0.125, LEVELS[0][0] + 1.0, 0.25)
+    known = np.array([WORDS.index(level_of(s)) for s in prior])
     model = IsotonicRegression(y_min=0, y_max=len(WORDS) - 1, out_of_bounds="clip")
     model.fit(
         np.r_[x, prior * usual],

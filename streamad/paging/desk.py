@@ -18,8 +18,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from streamad.alerting.config import AlertingConfig
+from streamad.alerting.levels import level_of
 from streamad.alerts.operator import AlertOperator
-from streamad.alerts.scale import Scale, word_of
+from streamad.alerts.scale import Scale
 from streamad.config import PipelineConfig
 from streamad.incidents import (
     Affected,
@@ -321,7 +322,7 @@ class Desk:
             links=leader.links,
             alike=self._answers.n_dismissed(state, life),
         )
-        named = self._scale.word(made.strength) if self._scale else word_of(made.severity)
+        named = self._scale.word(made.strength) if self._scale else level_of(made.severity)
         made = replace(made, level=named)
         scope = wording.scope_of(made, ranked)
         return replace(made, summary=wording.summarise(made, scope, life.flaps_since_ms))

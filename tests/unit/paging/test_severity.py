@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from jobs.desk.severities import fit_severities, scale_of
 from streamad.alerting.config import AlertingConfig
-from streamad.alerts.scale import WORDS, Scale, word_of
+from streamad.alerting.levels import level_of
+from streamad.alerts.scale import WORDS, Scale
 from streamad.errors import ConfigError
 from streamad.evaluation.concordance import concordance
 from streamad.evaluation.severities import Graded, fit_scale, graded, read_graded
@@ -169,10 +170,10 @@ def test_answers_without_order_leave_the_c_index_at_chance():
 
 def test_without_answers_the_prior_is_the_default_scale():
     rng = np.random.default_rng(2)
-    made = [said(4 * float(s), WORDS.index(word_of(s))) for s in rng.uniform(0.1, 4, 80)]
+    made = [said(4 * float(s), WORDS.index(level_of(s))) for s in rng.uniform(0.1, 4, 80)]
     scale = fit_scale(made).scale
     for s in (0.4, 1.5, 2.5, 3.6, 8.0):
-        assert scale.word(4 * s) == word_of(s)
+        assert scale.word(4 * s) == level_of(s)
 
 
 def test_a_boundary_that_moves_spoils_severity_and_leaves_evidence():
