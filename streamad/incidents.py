@@ -98,7 +98,7 @@ class Incident:
     """Past incidents like this one that were answered as false positives."""
     flaps: int = 0
     """How many times it came back, with those that made it flap; 0: it does not."""
-    level: str = ""
+    level: SeverityWord = ""
     """The severity in a word: ``info``, ``warning``, ``error`` or ``critical``."""
 
 

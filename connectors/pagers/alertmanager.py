@@ -24,7 +24,7 @@ from connectors.pagers.base import (
     Request,
     best_of,
     by_api,
-    level_in_word,
+    level_of,
     lines_of,
     links_of,
     title_of,
@@ -110,7 +110,7 @@ class Alertmanager(Adapter):
 
     def _labels(self, incident: Incident) -> Iterator[tuple[str, str]]:
         yield "alertname", "StreamadIncident"
-        yield "severity", level_in_word(incident)
+        yield "severity", incident.level or level_of(incident.severity)
         yield "streamad", incident.name
         yield "tenant", _value(incident.tenant)
         yield "group", _value(incident.group)

@@ -11,8 +11,6 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from connectors.pagers.secrets import Secrets
-from streamad.alerting.levels import level_of
-from streamad.alerts.scale import WORDS
 from streamad.incidents import Digest, Incident
 from streamad.paging.changes import Outcome, Page, Told
 from streamad.shown import is_secret_name, safe_text, without_credentials
@@ -23,6 +21,8 @@ SLOW_S: Final = 30.0
 """Between attempts that a person has to make succeed: wrong credentials, a channel not joined."""
 MAX_LINKS, MAX_LINK_CHARS = 8, 2_000
 MAX_DETAIL_CHARS = 300
+LEVELS: Final = ((3.0, "critical"), (2.0, "error"), (1.0, "warning"))
+"""Severities in words; anything below is ``info``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +146,15 @@ def _said(answer: Answer) -> str:
     return f": {safe_text(without_credentials(text), MAX_DETAIL_CHARS)}" if text else ""
 
 
+def level_of(severity: float) -> str:
+    """Return a severity in a word.
+
+    >>> level_of(3.2), level_of(1.0), level_of(float("nan"))
+    ('critical', 'warning', 'info')
+    """
+    return next((word for least, word in LEVELS if severity >= least), "info")
+
+
 def links_of(incident: Incident) -> dict[str, str]:
     """Return an incident's links that may be sent: absolute, and without credentials.
 
@@ -173,11 +182,6 @@ def title_of(page: Page) -> str:
     return safe_text(page.record.summary)
 
 
-def level_in_word(incident: Incident) -> str:
-    """Return the severity of an incident in a word; records of before have none of their own."""
-    return incident.level if incident.level in WORDS else level_of(incident.severity)
-
-
 def lines_of(page: Page) -> list[str]:
     """Return a page as lines of plain text, for people."""
     if isinstance(page.record, Digest):
@@ -185,7 +189,7 @@ def lines_of(page: Page) -> list[str]:
     incident = page.record
     lines = [f"{state_of(page)}: {safe_text(incident.summary)}", ""]
     lines.append(
-        f"severity {level_in_word(incident)} ({incident.severity:.1f}), group "
+        f"severity {incident.level or level_of(incident.severity)} ({incident.severity:.1f}), group "
         f"{safe_text(incident.group, 200)}, {incident.n_members} "
         f"alert{'' if incident.n_members == 1 else 's'}, {incident.n_open} open"
     )

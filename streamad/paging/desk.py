@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, cast
 
 from streamad.alerting.config import AlertingConfig
 from streamad.alerting.levels import level_of
@@ -28,6 +28,7 @@ from streamad.incidents import (
     Feedback,
     Incident,
     IncidentState,
+    SeverityWord,
     Silence,
 )
 from streamad.paging import wording
@@ -323,7 +324,7 @@ class Desk:
             alike=self._answers.n_dismissed(state, life),
         )
         named = self._scale.word(made.strength) if self._scale else level_of(made.severity)
-        made = replace(made, level=named)
+        made = replace(made, level=cast("SeverityWord", named))
         scope = wording.scope_of(made, ranked)
         return replace(made, summary=wording.summarise(made, scope, life.flaps_since_ms))
 
