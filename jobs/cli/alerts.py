@@ -225,7 +225,7 @@ def severities(
 ) -> None:
     """Learn from answers with a severity what people call info, warning, error and critical.
 
-    Prints from which severity on each word holds, how well severity orders what people said
+    Prints from which evidence on each word holds, how well evidence orders what people answered
     (C-index: .5 is chance, 1.0 their order), and how often the word is theirs. The alerting file
     names the file as 'severities'. What pages does not change: that is the budget's.
     """

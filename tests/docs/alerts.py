@@ -141,7 +141,7 @@ A weight of 4 counts an event as four times as rare as it is: a p-value divided 
 keeps their number. Silence (`no_data`) stands at 1.0 and grows as it lasts; failures stay at 1.0.
 
 **In a word**, an incident is `info`, `warning` from 1.0, `error` from 2.0, `critical` from 3.0
-(`level`; pagers send it). People mean other things by these words, so say what you mean:
+(`level`; pagers send it). People mean other things by these words, so answer with yours:
 
 ```sh
 streamad alerts ack alerting.yaml 3fa2c1 --as real --severity critical
