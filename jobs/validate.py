@@ -13,6 +13,7 @@ from connectors.files.topology import topology_of
 from connectors.files.triage import recogniser_of
 from jobs.build import build_detect, check_detector, require_trained
 from jobs.console import say
+from jobs.desk.severities import scale_of
 from jobs.logs import redacted, secrets_of
 from jobs.offline.readiness import beyond_memory, readiness, samples
 from jobs.offline.replay import codec_of
@@ -74,6 +75,7 @@ def validate_alerting(path: Path, *, online: bool) -> None:
     config = load_alerting(path, environment=environment())
     topology_of(config.incidents)
     recogniser_of(config.triage)
+    scale_of(config.severities)
     settings = config.model_dump(mode="json", exclude_none=True)
     tree = {
         "settings": redacted(settings, secrets_of(environment())),

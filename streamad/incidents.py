@@ -11,14 +11,17 @@ IncidentState = Literal["opened", "updated", "resolved"]
 Verdict = Literal["acknowledged", "false_positive", "expected", "real"]
 ALL_TENANTS = "*"
 """The tenant of a silence that is about the alerts of all."""
+SeverityWord = Literal["", "info", "warning", "error", "critical"]
+"""How severe something is in a word; empty: nobody has said so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Affected:
     """One alert of an incident, as it was last known.
 
-    ``strength`` is its evidence in decades (see `streamad.paging.budget`); ``open`` is false once
-    it was resolved; ``entities`` are those that its explanation implicates besides the key.
+    ``strength`` is the evidence of its own series in decades, ``beside`` what its breadth and its
+    asset add (see `streamad.alerts.severity`); ``open`` is false once it was resolved; ``entities``
+    are those that its explanation implicates besides the key.
     """
 
     alert: str
@@ -38,6 +41,7 @@ class Affected:
     artifact: str = ""
     threshold_p: float = 1e-4
     entities: tuple[str, ...] = ()
+    beside: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +98,10 @@ class Incident:
     links: dict[str, str] = field(default_factory=dict)
     alike: int = 0
     """Past incidents like this one that were answered as false positives."""
+    flaps: int = 0
+    """How many times it came back, with those that made it flap; 0: it does not."""
+    level: SeverityWord = ""
+    """The severity in a word: ``info``, ``warning``, ``error`` or ``critical``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +133,8 @@ class Feedback:
 
     ``id`` makes repeats harmless; ``subject`` is the id of an alert or incident; ``until_ms`` ends
     what is expected (unknown: with the incident; past: it is expected no more). ``key`` and
-    ``group`` name the series where the subject may be long over.
+    ``group`` name the series where the subject may be long over. ``severity`` is how severe it was,
+    to whoever answered.
     """
 
     id: str
@@ -138,6 +147,7 @@ class Feedback:
     key: str = ""
     group: str = ""
     comment: str = ""
+    severity: SeverityWord = ""
 
     def withdraws(self, now_ms: int) -> bool:
         """Say whether it ends, at a time, what was expected: until a time that is past."""

@@ -210,6 +210,7 @@ class Alert:
     ``resolved_ms`` are those of the windows that showed it. A record of an earlier version, without
     the times of the event, has the opening window's and the newest window's end there.
     ``looks_like`` is the named group of `streamad.triage` it is of, empty where it is of none.
+    ``evidence`` is what severity is made of, in decades (`streamad.alerts.severity`).
     """
 
     id: str
@@ -244,6 +245,7 @@ class Alert:
     reason: str = ""
     links: dict[str, str] = field(default_factory=dict)
     looks_like: str = ""
+    evidence: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.began_ms == UNKNOWN_MS:

@@ -122,7 +122,7 @@ class Alertmanager(Adapter):
 
     def _labels(self, incident: Incident) -> Iterator[tuple[str, str]]:
         yield "alertname", ALERT_NAME
-        yield "severity", level_of(incident.severity)
+        yield "severity", incident.level or level_of(incident.severity)
         yield "streamad", incident.name
         yield "tenant", _value(incident.tenant)
         yield "group", _value(incident.group)

@@ -183,8 +183,8 @@ def lines_of(page: Page) -> list[str]:
     incident = page.record
     lines = [f"{state_of(page)}: {safe_text(incident.summary)}", ""]
     lines.append(
-        f"severity {level_of(incident.severity)} ({incident.severity:.1f}), group "
-        f"{safe_text(incident.group, 200)}, {incident.n_members} "
+        f"severity {incident.level or level_of(incident.severity)} ({incident.severity:.1f}), "
+        f"group {safe_text(incident.group, 200)}, {incident.n_members} "
         f"alert{'' if incident.n_members == 1 else 's'}, {incident.n_open} open"
     )
     if incident.acknowledged:

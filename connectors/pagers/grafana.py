@@ -53,7 +53,12 @@ class Grafana(Adapter):
                 url, method = f"{url}/{int(page.reference)}", "PATCH"
                 return [Request(url=url, method=method, headers=headers, body=orjson.dumps(body))]
         body["time"] = incident.began_ms
-        tags = ["streamad", incident.name, incident.group, level_of(incident.severity)]
+        tags = [
+            "streamad",
+            incident.name,
+            incident.group,
+            incident.level or level_of(incident.severity),
+        ]
         body["tags"] = [_tag(tag) for tag in (*tags, *self._config.tags)]
         if self._config.dashboard is not None:
             body["dashboardUID"] = self._config.dashboard

@@ -80,7 +80,7 @@ class PagerDuty(Adapter):
             "payload": {
                 "summary": title_of(page)[:MAX_SUMMARY_CHARS],
                 "source": safe_text(leader, MAX_SOURCE_CHARS) or incident.name,
-                "severity": level_of(incident.severity),
+                "severity": incident.level or level_of(incident.severity),
                 "timestamp": rfc3339(incident.began_ms),
                 "component": safe_text(leader, MAX_SOURCE_CHARS),
                 "group": safe_text(incident.group, MAX_SOURCE_CHARS),

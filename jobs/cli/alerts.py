@@ -89,9 +89,10 @@ def show(file: File, name: Id, *, as_json: Json = False) -> None:
         "streamad alerts ack pipeline.yaml 3fa2c1",
         "streamad alerts ack pipeline.yaml 3fa2c1 --as false_positive --comment 'nightly backup'",
         "streamad alerts ack pipeline.yaml 3fa2c1 --as expected --until 2h",
+        "streamad alerts ack pipeline.yaml 3fa2c1 --as real --severity critical",
     )
 )
-def ack(
+def ack(  # noqa: PLR0913 - one argument an option
     file: File,
     name: Id,
     *,
@@ -107,6 +108,13 @@ def ack(
         str | None,
         typer.Option(help="Expected until then: a length (2h) or a time. Default: the end of it."),
     ] = None,
+    severity: Annotated[
+        str | None,
+        typer.Option(
+            help="How severe it was: info, warning, error or critical. 'alerts severities' learns "
+            "from it what to call the next ones."
+        ),
+    ] = None,
     by: By = None,
     comment: Comment = "",
 ) -> None:
@@ -118,7 +126,7 @@ def ack(
     """
     from jobs.desk.commands import acknowledge
 
-    acknowledge(file, name, verdict=verdict, until=until, by=by, comment=comment)
+    acknowledge(file, name, verdict=verdict, until=until, by=by, comment=comment, severity=severity)
 
 
 @alerts.command(
@@ -191,11 +199,41 @@ def answers(
 ) -> None:
     """Write the answers as JSON lines: series, begin, end, verdict; 'fit --feedback' reads them.
 
+    'alerts severities --answers' reads them, too.
+
     Incidents are known for 35 days, single alerts for 7: keep the file, and append to it.
     """
     from jobs.desk.commands import export
 
     export(file, out=out)
+
+
+@alerts.command(
+    epilog=examples(
+        "streamad alerts severities alerting.yaml -o severities.json",
+        "streamad alerts severities alerting.yaml --answers answers.jsonl",
+    )
+)
+def severities(
+    file: File,
+    *,
+    answers: Annotated[
+        Path | None,
+        typer.Option(help="A file of 'alerts answers'. Default: the answers on the topics."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file to write, JSON. Default: none.")
+    ] = None,
+) -> None:
+    """Learn from answers with a severity what people call info, warning, error and critical.
+
+    Prints from which evidence on each word holds, how well evidence orders what people answered
+    (C-index: .5 is chance, 1.0 their order), and how often the word is theirs. The alerting file
+    names the file as 'severities'. What pages does not change: that is the budget's.
+    """
+    from jobs.desk.severities import fit_severities
+
+    fit_severities(file, answers=answers, out=out)
 
 
 budget = typer.Typer(help="Show the page budgets.", no_args_is_help=True)

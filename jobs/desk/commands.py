@@ -27,6 +27,7 @@ from jobs.moments import parse_moment
 from jobs.settings import environment, kafka_settings
 from streamad.alerting.config import AlertingConfig
 from streamad.alerting.matchers import parse_matchers
+from streamad.alerts.scale import rank_of
 from streamad.config_values import parse_duration
 from streamad.errors import ConfigError
 from streamad.incidents import Digest, Feedback, Incident, Silence, Verdict
@@ -114,8 +115,15 @@ def export(file: Path, *, out: str) -> None:
     say(f"{len(lines)} answers on series, to {len(found.answers)} incidents and alerts")
 
 
-def acknowledge(
-    file: Path, name: str, *, verdict: str, until: str | None, by: str | None, comment: str
+def acknowledge(  # noqa: PLR0913 - one argument an option, all by keyword
+    file: Path,
+    name: str,
+    *,
+    verdict: str,
+    until: str | None,
+    by: str | None,
+    comment: str,
+    severity: str | None = None,
 ) -> None:
     """Answer to an incident or to one of its alerts."""
     verdict = verdict.replace("-", "_")
@@ -126,6 +134,8 @@ def acknowledge(
     if until is not None and verdict != "expected":
         msg = "--until is of --as expected: it ends what is expected"
         raise ConfigError(msg)
+    if severity is not None:
+        rank_of(severity)
     config, now_ms = alerting_of(file), _now_ms()
     until_ms = UNKNOWN_MS if until is None else _end("--until", until, now_ms)
     with opened(config) as log:
@@ -141,10 +151,11 @@ def acknowledge(
         key=subject.key if isinstance(subject, Alert) else subject.members[0].key,
         group=subject.group,
         comment=comment[:MAX_COMMENT_CHARS],
+        severity=severity or "",  # type: ignore[arg-type]  # it is one of them
     )
     _send(config, answer)
     what = "alert" if isinstance(subject, Alert) else "incident"
-    word = verdict.replace("_", " ")
+    word = verdict.replace("_", " ") + (f", {severity}" if severity else "")
     say(f"{what} {subject.id[: showing.ID_CHARS]} is answered: {word} ({subject.summary})")
 
 

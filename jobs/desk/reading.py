@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,9 @@ from streamad.alerting.config import AlertingConfig, load_alerting
 from streamad.config import load_pipeline, read_config
 from streamad.errors import ConfigError
 from streamad.incidents import Affected, Feedback, Incident, Silence
-from streamad.paging.budget import GroupBudget
+from streamad.paging.budget import GroupBudget, strength
 from streamad.paging.desk import Desk
+from streamad.paging.incidents.members import affected, evidence
 from streamad.ports import Log, Source
 from streamad.records import Alert
 from streamad.training.answers import Period, read_periods
@@ -190,14 +192,21 @@ def answered(found: Board, alerts: Mapping[str, Alert]) -> Iterator[dict[str, An
         if last.withdraws(last.time_ms):
             continue
         incident = found.incidents.get(subject)
-        about: Iterable[Affected | Alert]
+        words = [one.severity for one in sorted(answers, key=lambda a: a.time_ms) if one.severity]
+        about: Sequence[Affected | Alert]
         if incident is not None:
-            about = incident.members
+            about, value = incident.members, incident.severity
+            decades, boundary = incident.strength, incident.threshold
         else:
             about = [one for one in (members.get(subject), alerts.get(subject)) if one][:1]
+            value, decades, boundary = _graded_of(about[0]) if about else (math.nan,) * 3
         for one in about:
             yield {
                 "verdict": last.verdict,
+                "graded": words[-1] if words else "",
+                "severity": value,
+                "strength": decades,
+                "boundary": boundary,
                 "key": one.key,
                 "began_ms": one.began_ms,
                 "until_ms": one.until_ms,
@@ -230,3 +239,9 @@ def periods_of(file: Path) -> list[Period]:
         for one in answered(found, alerts)
     ]
     return read_periods(lines, name=config.topic("feedback"))
+
+
+def _graded_of(one: Affected | Alert) -> tuple[float, float, float]:
+    """Return the peak severity of an alert, its evidence, and its boundary, in decades."""
+    member = affected(one, None) if isinstance(one, Alert) else one
+    return member.peak_severity, evidence(member), strength(member.threshold_p)

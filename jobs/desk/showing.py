@@ -158,7 +158,7 @@ def facts(incident: Incident) -> list[str]:
         "pipelines": ", ".join(incident.pipelines),
         "entity": ", ".join(f"{k}={v}" for k, v in incident.entity.items()),
         "began": f"{clock(incident.began_ms, dated=True)} UTC, {until}",
-        "severity": severity(incident.severity),
+        "severity": f"{severity(incident.severity)} {incident.level}".rstrip(),
         "evidence": f"{incident.strength:.1f} decades; the boundary is {incident.threshold:.1f}",
         "page": page,
         "answered": " ".join(filter(None, [incident.verdict, incident.acknowledged])),

@@ -13,7 +13,7 @@ from typing import Literal, cast
 
 import numpy as np
 
-from streamad.alerts.operator import severity
+from streamad.alerts.severity import severity
 from streamad.config import PipelineConfig
 from streamad.config_sections import ScoringConfig
 from streamad.config_values import format_duration

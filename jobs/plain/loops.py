@@ -16,6 +16,7 @@ from connectors.records.rekeyed import KafkaRekeyRecords, RekeyedCodec, rekeyed_
 from connectors.snapshot_stores import FileSnapshots, TopicSnapshots
 from connectors.telemetry import DETECT_COUNTS
 from jobs.build import build_detect
+from jobs.desk.severities import scale_of
 from jobs.offline.replay import codec_of
 from jobs.plain.artifact_watch import ArtifactWatch, kept_artifact
 from jobs.plain.triage_watch import TriageWatch
@@ -163,7 +164,12 @@ def alert_loop(
     watch = None if config.triage is None else TriageWatch(config.triage, telemetry)
     loop = AlertLoop(
         config,
-        Desk(config, topology_of(config.incidents), recogniser_of(config.triage)),
+        Desk(
+            config,
+            topology_of(config.incidents),
+            recogniser_of(config.triage),
+            scale_of(config.severities),
+        ),
         member=kafka,
         records=records,
         clock=CLOCK,

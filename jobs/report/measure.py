@@ -29,6 +29,7 @@ from jobs.report.records import (
 )
 from jobs.report.watch import Watch
 from streamad.config import PipelineConfig
+from streamad.evaluation.concordance import concordance
 from streamad.incidents import Incident
 
 WEEK_MS = 7 * DAY_MS
@@ -141,7 +142,22 @@ def _outcome(
         true_pages=detected.true_pages if detected else None,
         false_pages=detected.false_pages if detected else None,
         delay_ms=round(median(delays)) if delays else None,
+        c_index=_c_index([r.severity for r in last], last, detected),
+        c_index_strength=_c_index([r.strength for r in last], last, detected),
     )
+
+
+def _c_index(
+    values: Sequence[float], last: Sequence[Incident], detected: Detected | None
+) -> float | None:
+    """Return how well values order incidents that touch a label above those that do not."""
+    if detected is None:
+        return None
+    known = [
+        (v, i.id in detected.true) for v, i in zip(values, last, strict=True) if np.isfinite(v)
+    ]
+    found = concordance([v for v, _ in known], [true for _, true in known])
+    return None if np.isnan(found) else found
 
 
 def reason_of(record: Incident) -> str:

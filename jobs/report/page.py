@@ -182,12 +182,13 @@ def _found(report: Report) -> str:
         return section("Labelled anomalies", "The labels mark no row of what was replayed.", "")
     n = report.n_anomalies
     heads = ["budget of a group", "found", "only withheld", "missed", "pages with a label",
-             "pages without", "median delay"]  # fmt: skip
+             "pages without", "median delay", "C-index", "by evidence"]  # fmt: skip
     body = table(
         heads,
         [
             [_name(one), f"{one.found} of {n}", str(one.found_withheld), str(one.missed),
-             str(one.true_pages), str(one.false_pages), after(one.delay_ms)]
+             str(one.true_pages), str(one.false_pages), after(one.delay_ms),
+             _c_index(one.c_index), _c_index(one.c_index_strength)]
             for one in report.outcomes
         ],
         chosen=_chosen(report),
@@ -195,9 +196,15 @@ def _found(report: Report) -> str:
     about = (
         f"An anomaly of the column <code>{text(report.label, 60)}</code> is found by a page that "
         "came while it lasted, or within a window's length after; an alert that was open before "
-        "finds nothing. The delay is from its begin to the page."
+        "finds nothing. The delay is from its begin to the page. The C-index is the share of pairs "
+        "of an incident with a label and one without in which the first is the more severe, paged "
+        "or not: .5 is chance. Evidence does not move with the budget, as severity does."
     )
     return section("What the pages would have found", about, body + _anomalies(report))
+
+
+def _c_index(found: float | None) -> str:
+    return "-" if found is None else f"{found:.2f}"
 
 
 def _anomalies(report: Report) -> str:

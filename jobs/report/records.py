@@ -13,7 +13,7 @@ class Outcome:
     """What one budget would have done.
 
     asked : pages a week of each group, None: no budget; by_day, by_week : pages; withheld :
-    incidents that did not page, by reason; the last six only where the input has labels
+    incidents that did not page, by reason; the last eight only where the input has labels
     """
 
     name: str
@@ -37,6 +37,11 @@ class Outcome:
     false_pages: int | None = None
     delay_ms: int | None = None
     """Median time from the begin of an anomaly to its page."""
+    c_index: float | None = None
+    """Share of pairs of an incident that touches a label and one that does not in which the first
+    is the more severe; None: there is no such pair."""
+    c_index_strength: float | None = None
+    """The same by evidence, which does not move with the budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

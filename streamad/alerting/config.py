@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from streamad.alerting.assets import MAX_ASSETS, AssetConfig
 from streamad.alerting.pagers import MAX_PAGERS, PagerConfig
 from streamad.alerting.times import SilenceConfig
 from streamad.config import PipelineConfig, parse_config, read_config
@@ -58,6 +59,16 @@ class BudgetConfig(Section):
         return self.groups.get(group, self.pages)
 
 
+class FlappingConfig(Section):
+    """When incidents of a series are one that flaps."""
+
+    times: int = Field(default=3, ge=2, le=20)
+    """Once a series has opened so many incidents ``within`` a time, it flaps: the last of them
+    stays open, counts each time the series comes back, and pages once."""
+    within: Duration = 3_600_000
+    """That time, and how long a flapping incident must be quiet to be over. ``0s``: none flaps."""
+
+
 class IncidentsConfig(Section):
     """Which alerts are one incident: those that overlap in time and are linked."""
 
@@ -75,6 +86,8 @@ class IncidentsConfig(Section):
     entity with a member still open."""
     hold: Duration = 0
     """How long an incident must last before it pages."""
+    flapping: FlappingConfig = FlappingConfig()
+    """What comes and goes is one incident."""
     max_members: int = Field(default=300, ge=1, le=500)
     """Most alerts of an incident; more are counted and not kept."""
     update_every: Duration = 60_000
@@ -141,6 +154,8 @@ class AlertingConfig(Section):
     """How much may page."""
     incidents: IncidentsConfig = IncidentsConfig()
     """What belongs together."""
+    assets: tuple[AssetConfig, ...] = Field(default=(), max_length=MAX_ASSETS)
+    """What weighs more or less than the rest, by the first that matches."""
     silences: tuple[SilenceConfig, ...] = Field(default=(), max_length=100)
     """When nothing pages: maintenance, calendars."""
     feedback: str | None = None
@@ -150,6 +165,9 @@ class AlertingConfig(Section):
     triage: str | None = None
     """A file of ``streamad triage``: alerts that look like one of its named groups have its name in
     their line. Read again when it changes."""
+    severities: str | None = None
+    """A file of ``streamad alerts severities``: what people call a severity. Unset: ``warning``
+    from 1.0, ``error`` from 2.0, ``critical`` from 3.0. Read at the start."""
     stale_after: Duration = STALE_MS
     """Open alerts without a finding for this long are closed: their end will never come."""
     delivery: DeliveryConfig = DeliveryConfig()

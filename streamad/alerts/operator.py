@@ -7,13 +7,19 @@ each of them once and under one id, however often its findings are delivered.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from streamad.alerting.config import AlertingConfig
 from streamad.alerts.limits import EXEMPT, flood
+from streamad.alerts.severity import (
+    NOTHING_BESIDE,
+    Beside,
+    evidence_of,
+    opens,
+    severity_of,
+)
 from streamad.alerts.state import ENDLESS, AlertState, Life, finite
 from streamad.config import PipelineConfig
 from streamad.links import fill, span_of
@@ -21,28 +27,10 @@ from streamad.records import Alert, Explanation, Finding
 from streamad.wording import ADOPTED, Event, is_over, not_sent, resumed, summarise
 from streamad.wording import clock as clock_text
 
-MAX_SEVERITY: Final = 10.0
-"""Severity is capped: beyond, a smaller p-value says more of the tail's fit than of the world."""
 RAISED: Final = 1.25
 """An alert is updated at once when its peak severity has grown by this factor."""
-
-
-def severity(p_value: float, *, level: float) -> float:
-    """Return how far beyond the boundary a p-value lies: 1.0 at ``level``, 2.0 at its square.
-
-    It grows as ``p_value`` falls, lies in 0 .. `MAX_SEVERITY`, and is 0 for NaN: what nobody knows
-    pages nobody.
-
-    Examples
-    --------
-    >>> [round(severity(p, level=1e-4), 6) for p in (1.0, 1e-2, 1e-4, 1e-8, 0.0)]
-    [0.0, 0.5, 1.0, 2.0, 10.0]
-    """
-    if math.isnan(p_value) or p_value >= 1.0:
-        return 0.0
-    if p_value <= 0.0:
-        return MAX_SEVERITY
-    return min(MAX_SEVERITY, math.log(p_value) / math.log(level))
+EVIDENT: Final = ("anomaly", "no_data")
+"""Kinds whose severity is made of evidence; others stand at the boundary."""
 
 
 class AlertOperator:
@@ -69,13 +57,20 @@ class AlertOperator:
         """Return a state without alerts."""
         return AlertState()
 
-    def process(self, state: AlertState, findings: Sequence[tuple[Finding, int]]) -> list[Alert]:
+    def process(
+        self,
+        state: AlertState,
+        findings: Sequence[tuple[Finding, int]],
+        *,
+        beside: Beside = NOTHING_BESIDE,
+    ) -> list[Alert]:
         """Take findings in the order of their log; return the alerts to send, in order.
 
-        findings : each with the time in ms its record was written to the log
+        findings : each with the time in ms its record was written to the log; beside : what else
+        is evidence. An open alert keeps what it opened with.
         """
         return [alert for finding, recorded_ms in findings
-                for alert in self._step(state, finding, recorded_ms)]  # fmt: skip
+                for alert in self._step(state, finding, recorded_ms, beside)]  # fmt: skip
 
     def tick(self, state: AlertState, now_ms: int) -> list[Alert]:
         """Let time pass where no finding comes; a runtime that calls this logs ``now_ms``."""
@@ -98,32 +93,38 @@ class AlertOperator:
             state.counts["alerts_resolved"] += 1
         return alerts
 
-    def _step(self, state: AlertState, finding: Finding, recorded_ms: int) -> Iterable[Alert]:
+    def _step(
+        self, state: AlertState, finding: Finding, recorded_ms: int, beside: Beside
+    ) -> Iterable[Alert]:
         state.counts[f"findings_{finding.kind}_{finding.state}"] += 1
         state.clock_ms = max(state.clock_ms, recorded_ms)
         yield from self._give_up(state)
-        take = self._take_error if finding.kind in ENDLESS else self._take
-        alert = take(state, finding, recorded_ms)
+        if finding.kind in ENDLESS:
+            alert = self._take_error(state, finding, recorded_ms)
+        else:
+            alert = self._take(state, finding, recorded_ms, beside)
         if alert is not None:
             state.counts[f"alerts_{alert.state}"] += 1
             yield alert
 
     # ------------------------------------------------------------------ one finding
 
-    def _take(self, state: AlertState, finding: Finding, recorded_ms: int) -> Alert | None:
+    def _take(
+        self, state: AlertState, finding: Finding, recorded_ms: int, beside: Beside
+    ) -> Alert | None:
         life = state.life(finding.id)
         if life is None:
             if finding.state == "ended":
                 state.release(finding.id, over=True)
             late = finding.state == "ended" or state.is_closed(finding.id)
-            if late or self._severity(finding) < 1.0:
+            if late or not opens(finding, beside):
                 return None
-            return self._open_within_limits(state, finding, recorded_ms, finding.id)
+            return self._open_within_limits(state, finding, recorded_ms, finding.id, beside)
         if finding.sequence <= life.sequence:
             return None
         life.sequence = finding.sequence
-        life.peak = max(life.peak, self._severity(finding))
-        life.take(finding, self._own(finding))
+        life.peak = max(life.peak, _severity(life, finding))
+        life.take(finding, _own(finding, Beside.of_record(life.last.evidence)))
         if finding.state == "ended":
             state.close(finding.id)
             return self._following(life, finding, resolved=True)
@@ -137,7 +138,7 @@ class AlertOperator:
                 return None
             # The errors of a key have ids of their own, and would be one alert.
             name = f"{finding.kind}/{finding.detector}/{finding.key}"
-            return self._open_within_limits(state, finding, recorded_ms, name)
+            return self._open_within_limits(state, finding, recorded_ms, name, NOTHING_BESIDE)
         # Errors of a key come in the order of its windows: an older one was delivered before.
         if finding.window_end_ms <= life.sequence:
             return None
@@ -150,19 +151,19 @@ class AlertOperator:
         return self._maybe_update(state, alert_id, life, finding)
 
     def _open_within_limits(
-        self, state: AlertState, finding: Finding, recorded_ms: int, name: str
+        self, state: AlertState, finding: Finding, recorded_ms: int, name: str, beside: Beside
     ) -> Alert | None:
         """Open an alert; over the limit count it, and report that in the group's flood alert.
 
         name : under which it is remembered that the alert was not sent
         """
         if finding.kind in EXEMPT:
-            return self._open(state, finding, recorded_ms)
+            return self._open(state, finding, recorded_ms, beside)
         opened = state.opened(finding.group, state.clock_ms // self._limit.within)
         if opened.admits(finding.key, self._limit):
             state.count(finding.group, opened, finding.key)
             state.release(name, over=False)
-            return self._open(state, finding, recorded_ms)
+            return self._open(state, finding, recorded_ms, beside)
         if state.is_withheld(name):
             return None
         state.withhold(name)
@@ -176,15 +177,17 @@ class AlertOperator:
             n=life.n_errors + 1 if life else 1,
         )
         if life is None:
-            return self._open(state, told, at_ms)
+            return self._open(state, told, at_ms, NOTHING_BESIDE)
         life.n_errors += 1
         life.sequence = told.sequence
         life.take(told, 1.0)
         return self._maybe_update(state, told.id, life, told)
 
-    def _open(self, state: AlertState, finding: Finding, recorded_ms: int) -> Alert:
+    def _open(self, state: AlertState, finding: Finding, recorded_ms: int, beside: Beside) -> Alert:
         past = recorded_ms - finding.window_end_ms > self.config.alerts.max_age
-        value = self._severity(finding)
+        evidence = evidence_of(finding, beside)
+        # It is an alert, so it is not below the boundary by a rounding error.
+        value = max(1.0, severity_of(finding, evidence))
         is_error = finding.kind in ENDLESS
         alert = Alert(
             id=finding.id, sequence=0, state="opened", kind=finding.kind,
@@ -193,7 +196,8 @@ class AlertOperator:
             opened_ms=finding.window_end_ms, resolved_ms=None, severity=value, peak_severity=value,
             threshold_p=finding.alert_p, summary="", past=past,
             began_ms=finding.began_ms, until_ms=finding.until_ms, observed={}, expected={},
-            explanation={}, **_of_window(finding),
+            explanation={}, evidence=evidence.record() if finding.kind in EVIDENT else {},
+            **_of_window(finding),
         )  # fmt: skip
         life = Life(
             last=alert,
@@ -205,7 +209,7 @@ class AlertOperator:
             touched_ms=state.clock_ms,
             n_errors=int(is_error or finding.kind == "flood"),
         )
-        life.take(finding, self._own(finding))
+        life.take(finding, _own(finding, beside))
         life.last = alert = replace(alert, **self._of_event(life, finding, resolved=False))
         state.touch(alert.id, life)
         return alert
@@ -229,8 +233,9 @@ class AlertOperator:
             sequence=life.last.sequence + 1,
             state="resolved" if resolved else "updated",
             resolved_ms=finding.window_end_ms if resolved else None,
-            severity=self._severity(finding),
+            severity=_severity(life, finding),
             peak_severity=life.peak,
+            evidence=_evidence(life, finding),
             artifact=finding.artifact,
             **_of_window(finding),
             **self._of_event(life, finding, resolved=resolved),
@@ -293,16 +298,6 @@ class AlertOperator:
             return life.strongest, True
         return why, is_over(finding, began_ms=life.began_ms, until_ms=life.until_ms)
 
-    def _own(self, finding: Finding) -> float:
-        """Return the severity of a finding's own window."""
-        return severity(finding.p_value, level=finding.alert_p)
-
-    def _severity(self, finding: Finding) -> float:
-        """Silence and errors are known, not guessed: they stand at the boundary by definition."""
-        if finding.kind != "anomaly":
-            return 1.0
-        return severity(finding.peak_p_value, level=finding.alert_p)
-
     # ------------------------------------------------------------------ no finding
 
     def _give_up(self, state: AlertState) -> list[Alert]:
@@ -341,6 +336,22 @@ class AlertOperator:
             reason=reason,
             summary=f"{text} ({reason})",
         )
+
+
+def _severity(life: Life, finding: Finding) -> float:
+    """Return the severity of an open alert by its newest finding."""
+    return severity_of(finding, evidence_of(finding, Beside.of_record(life.last.evidence)))
+
+
+def _evidence(life: Life, finding: Finding) -> dict[str, float]:
+    if finding.kind not in EVIDENT:
+        return {}
+    return evidence_of(finding, Beside.of_record(life.last.evidence)).record()
+
+
+def _own(finding: Finding, beside: Beside) -> float:
+    """Return the severity of a finding's own window."""
+    return evidence_of(finding, beside, p_value=finding.p_value).over(finding.alert_p)
 
 
 def _of_window(finding: Finding) -> dict[str, Any]:

@@ -332,6 +332,7 @@ def _check_numbers(life: Life) -> None:
     times = ("opened_ms", "began_ms", "until_ms", "time_ms", "window_start_ms", "window_end_ms")
     found = [(name, getattr(life, name)) for name in own]
     found += [(name, getattr(life.last, name)) for name in times]
+    found += list(life.last.evidence.items())
     for name, value in found:
         if name.endswith("_ms"):
             _time_ms(name, value)

@@ -16,8 +16,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from streamad.alerting.matchers import parse_matchers
-from streamad.incidents import Affected, Feedback, Incident, Silence
-from streamad.paging.budget import DAY_MS, strength
+from streamad.alerts.severity import NOTHING_BESIDE, Beside, opens
+from streamad.incidents import Feedback, Incident, Silence
+from streamad.paging.budget import DAY_MS
+from streamad.paging.incidents.members import excess_of
 from streamad.paging.likeness import MAX_REMEMBERED, n_alike
 from streamad.paging.notes import DISMISSED, PAST, SEEN, SERIES, SILENCE
 from streamad.paging.state import DeskState, Life
@@ -104,10 +106,10 @@ class Answers:
             one = life.members.get(answer.subject)
             if one is not None:
                 traits = life.traits if one.alert == life.last.leader else {}
-                return one.group, [(one.key, _excess(one))], traits
+                return one.group, [(one.key, excess_of(one))], traits
             leader = life.members[life.last.leader]
             found = [leader, *(m for m in life.members.values() if m is not leader)]
-            return life.last.group, [(m.key, _excess(m)) for m in found], life.traits
+            return life.last.group, [(m.key, excess_of(m)) for m in found], life.traits
         past = state.notes.get(_past(answer.tenant, answer.subject))
         if past is not None:
             members = [(str(key), _number(excess)) for key, excess in past["members"].values()]
@@ -167,8 +169,11 @@ class Answers:
 
     # ------------------------------------------------------------------ what follows from it
 
-    def judge(self, state: DeskState, finding: Finding) -> Finding:
-        """Return a finding with the boundary that answers on its series have moved."""
+    def judge(self, state: DeskState, finding: Finding, beside: Beside = NOTHING_BESIDE) -> Finding:
+        """Return a finding with the boundary that answers on its series have moved.
+
+        beside : what else is evidence
+        """
         name = _series(finding.tenant, finding.key)
         note = state.notes.get(name)
         if note is None or finding.kind != "anomaly":
@@ -181,12 +186,13 @@ class Answers:
         if offset == 0.0:
             return finding
         alert_p = min(max(finding.alert_p * 10.0**-offset, LEAST_P), MOST_P)
-        held = alert_p < finding.peak_p_value <= finding.alert_p and finding.state != "ended"
+        moved = replace(finding, alert_p=alert_p)
+        held = opens(finding, beside) and not opens(moved, beside) and finding.state != "ended"
         if held and note["held"] != finding.id:
             state.put_note(name, {**note, "held": finding.id})
             state.counts[f"withheld_{DISMISSED_BEFORE}"] += 1
             self._enter(state, finding.group, DISMISSED_BEFORE, finding.key)
-        return replace(finding, alert_p=alert_p)
+        return moved
 
     def against(self, state: DeskState, life: Life) -> str:
         """Return what answers have against a page; empty: nothing."""
@@ -213,7 +219,7 @@ class Answers:
         note = {
             "at_ms": state.clock_ms,
             "group": life.last.group,
-            "members": {m.alert: [m.key[:MAX_KEY_CHARS], round(_excess(m), 3)] for m in found},
+            "members": {m.alert: [m.key[:MAX_KEY_CHARS], round(excess_of(m), 3)] for m in found},
             "traits": life.traits,
         }
         state.put_note(_past(life.last.tenant, life.last.id), note)
@@ -238,11 +244,6 @@ def _answered(last: Incident, answer: Feedback, *, whole: bool, now_ms: int) -> 
     if answer.verdict == "acknowledged" or not whole:
         return replace(last, acknowledged=by)
     return replace(last, acknowledged=last.acknowledged or by, verdict=answer.verdict)
-
-
-def _excess(member: Affected) -> float:
-    """Return by how many decades an alert was beyond its boundary."""
-    return max(member.strength - strength(member.threshold_p), 0.0)
 
 
 def _series(tenant: str, key: str) -> str:

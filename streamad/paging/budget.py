@@ -2,9 +2,9 @@
 
 Ten thousand series a minute are 10^8 windows a week, and no series can calibrate a probability of
 10^-7. So what is tested is *episodes*, and a group of series shares its tests: the strength of an
-episode is its evidence in decades (-log10 of its peak p-value, and log10 of its breadth: how many
-series of the group went wrong with it), and an episode pages if it is among the strongest that the
-budget affords, by the group's own past.
+episode is its evidence in decades (-log10 of its peak p-value, log10 of its breadth: how many
+series of the group went wrong with it, and log10 of its asset's weight), and an episode pages if it
+is among the strongest that the budget affords, by the group's own past.
 
 Three things together keep the number of pages near what was asked for:
 
@@ -30,6 +30,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+from streamad.alerts.severity import decades
 
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
@@ -70,9 +72,8 @@ def strength(p_value: float, breadth: int = 1) -> float:
     >>> strength(1e-4), strength(1e-4, breadth=10), strength(float("nan"))
     (4.0, 5.0, 0.0)
     """
-    if math.isnan(p_value) or p_value >= 1.0:
-        return 0.0
-    return -math.log10(max(p_value, 1e-300)) + math.log10(max(breadth, 1))
+    known = decades(p_value)
+    return known + math.log10(max(breadth, 1)) if known else 0.0
 
 
 @dataclass(slots=True)

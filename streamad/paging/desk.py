@@ -15,10 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, cast
 
 from streamad.alerting.config import AlertingConfig
+from streamad.alerting.levels import level_of
 from streamad.alerts.operator import AlertOperator
+from streamad.alerts.scale import Scale
 from streamad.config import PipelineConfig
 from streamad.incidents import (
     Affected,
@@ -26,32 +28,32 @@ from streamad.incidents import (
     Feedback,
     Incident,
     IncidentState,
+    SeverityWord,
     Silence,
 )
 from streamad.paging import wording
 from streamad.paging.answers import Answers
-from streamad.paging.budget import DAY_MS, GroupBudget, strength
+from streamad.paging.boundary import Boundary
+from streamad.paging.budget import strength
+from streamad.paging.flapping import Flapping
+from streamad.paging.gate import Gate
 from streamad.paging.incidents.causes import Suspect, causes, suspects
-from streamad.paging.incidents.linking import Linker
-from streamad.paging.incidents.members import affected, common, implicated, worth
+from streamad.paging.incidents.linking import Linker, Place
+from streamad.paging.incidents.members import affected, common, evidence, implicated, worth
 from streamad.paging.incidents.topology import Topology
 from streamad.paging.likeness import traits_of
 from streamad.paging.naming import Naming
 from streamad.paging.silences import Silences
 from streamad.paging.state import MAX_INCIDENTS, DeskState, Life
-from streamad.records import UNKNOWN_MS, Alert, Finding, stable_id
+from streamad.records import Alert, Finding, stable_id
 from streamad.triage.recognise import Recogniser
 
 RAISED: Final = 1.25
 """An incident is updated at once when its peak severity has grown by this factor."""
 MAX_SHOWN: Final = 50
 """Members that the record of an incident names."""
-LEAST_P, MOST_P = 1e-30, 0.9
 SWEEP_MS: Final = 1_000
 """All open incidents are looked at once in this time."""
-
-SOAK, BUDGET, PAST, HOLD, KIND = "soak", "budget", "past", "hold", "kind"
-"""Reasons for which an incident does not page; silences and answers bring their own."""
 
 
 @dataclass(slots=True)
@@ -68,6 +70,7 @@ class Desk:
 
     topology : what depends on what, read from ``incidents.topology``
     recogniser : of named groups of alerts, read from ``triage``
+    scale : what people call a severity, read from ``severities``
 
     Examples
     --------
@@ -81,13 +84,23 @@ class Desk:
         config: AlertingConfig | PipelineConfig,
         topology: Topology | None = None,
         recogniser: Recogniser | None = None,
+        scale: Scale | None = None,
     ) -> None:
         self.config = AlertingConfig.of(config) if isinstance(config, PipelineConfig) else config
         self._alerts = AlertOperator(self.config)
+        self._scale = scale
         self._linker = Linker(self.config.incidents, topology)
-        self._silences = Silences(self.config.silences)
-        self._answers = Answers(self._enter)
+        self._flapping = Flapping(self.config.incidents)
+        self._boundary = Boundary(self.config)
+        self._answers = Answers(self._boundary.enter)
         self._naming = Naming(recogniser)
+        self._gate = Gate(
+            self.config,
+            boundary=self._boundary,
+            silences=Silences(self.config.silences),
+            answers=self._answers,
+            lead=lambda life: self._lead(life, self._ranked(life)),
+        )
 
     def name_by(self, recogniser: Recogniser) -> None:
         """Name alerts by other groups from now on; those that are open keep their name."""
@@ -105,8 +118,9 @@ class Desk:
         out = DeskOutput()
         for finding, recorded_ms in findings:
             before_ms, state.clock_ms = state.clock_ms, max(state.clock_ms, recorded_ms)
-            judged = self._answers.judge(state, self._judge(state, finding))
-            alerts = self._alerts.process(state.alerts, [(judged, recorded_ms)])
+            judged, beside = self._boundary.judge(state, finding)
+            judged = self._answers.judge(state, judged, beside)
+            alerts = self._alerts.process(state.alerts, [(judged, recorded_ms)], beside=beside)
             alerts = self._naming.named(state.alerts, alerts)
             out.alerts += alerts
             for alert in alerts:
@@ -128,7 +142,7 @@ class Desk:
             state.clock_ms = max(state.clock_ms, recorded_ms)
             life = self._answers.take(state, answer)
             if life is not None:
-                self._page(state, life)
+                self._gate.page(state, life)
                 self._send(state, life, "updated", out)
         self._pass_time(state, out)
         return out
@@ -151,45 +165,6 @@ class Desk:
         for life in list(state.incidents.values()):
             self._resolve(state, life, out)
         return out
-
-    # ------------------------------------------------------------------ is it strong enough?
-
-    def _judge(self, state: DeskState, finding: Finding) -> Finding:
-        """Return a finding with the boundary its group affords; note it for those to come."""
-        pages = self.config.budget.of(finding.group)
-        if pages is None or finding.kind != "anomaly":
-            return finding
-        group, budget = self._budget(state, finding.group)
-        budget.tenant = finding.tenant
-        gap_ms, memory_ms = self.config.incidents.gap, self.config.budget.memory
-        breadth = 1
-        if finding.state != "ended":
-            breadth = budget.breadth(finding.key, began_ms=finding.began_ms, gap_ms=gap_ms)
-        needed = budget.threshold(memory_ms) - strength(0.1, breadth) + 1.0
-        day = budget.note(
-            finding.id,
-            finding.key,
-            began_ms=finding.began_ms,
-            value=strength(finding.peak_p_value, breadth),
-            alert_p=finding.alert_p,
-        )
-        state.change_day(group, day)
-        life = state.alerts.life(finding.id)
-        # An open alert keeps the boundary it opened at: its severity is to be compared with itself.
-        alert_p = life.last.threshold_p if life else min(max(10.0**-needed, LEAST_P), MOST_P)
-        return replace(finding, alert_p=alert_p)
-
-    def _budget(self, state: DeskState, group: str) -> tuple[str, GroupBudget]:
-        name, budget = state.budget(group, self.config.budget.of(group) or 0.0)
-        for day in budget.advance(state.clock_ms, memory_ms=self.config.budget.memory):
-            state.change_day(name, day)
-        return name, budget
-
-    def _enter(self, state: DeskState, group: str, what: str, key: str) -> None:
-        """Write a line of a group's ledger."""
-        name, budget = self._budget(state, group)
-        budget.enter(what, key)
-        state.change_day(name, state.clock_ms // DAY_MS)
 
     # ------------------------------------------------------------------ what belongs together?
 
@@ -215,7 +190,8 @@ class Desk:
     ) -> None:
         """Have an alert that opens join the incident it is linked to, or open one of its own."""
         member = implicated(affected(alert, None), finding)
-        place = self._linker.find(state, alert.tenant, member)
+        flapping = self._flapping.came_back(state, alert.tenant, member)
+        place = Place(flapping) if flapping else self._linker.find(state, alert.tenant, member)
         self._linker.learn(state.habits, alert.tenant, member)
         if place is None:
             self._open(state, alert, member, finding, out)
@@ -225,7 +201,7 @@ class Desk:
             self._merge(state, other, life, out)
         life.last = replace(life.last, n_members=life.last.n_members + 1)
         life.past &= alert.past
-        life.soaking_until_ms = min(life.soaking_until_ms, self._soaks_until(finding))
+        life.soaking_until_ms = min(life.soaking_until_ms, self._gate.soaks_until(finding))
         self._hold(state, life, member)
         self._changed(state, life, out)
 
@@ -260,6 +236,7 @@ class Desk:
         into.past &= life.past
         into.soaking_until_ms = min(into.soaking_until_ms, life.soaking_until_ms)
         into.opened_clock_ms = min(into.opened_clock_ms, life.opened_clock_ms)
+        self._flapping.merged(state, life, into)
         state.move_surplus(life, into)
         state.close(life.last.id)
         for member in life.members.values():
@@ -281,7 +258,7 @@ class Desk:
             pipelines=(alert.pipeline,), detectors=(alert.detector,), entity=alert.entity,
             began_ms=alert.began_ms, until_ms=alert.until_ms, opened_ms=alert.time_ms,
             time_ms=alert.time_ms, resolved_ms=None, severity=alert.severity,
-            strength=member.strength, threshold=strength(alert.threshold_p), paged_ms=None,
+            strength=evidence(member), threshold=strength(alert.threshold_p), paged_ms=None,
             withheld="", leader=alert.id, members=(), n_members=1, n_open=1, causes=(),
             summary=alert.summary,
         )  # fmt: skip
@@ -294,21 +271,17 @@ class Desk:
             opened_clock_ms=state.clock_ms,
             due=True,
             past=alert.past,
-            soaking_until_ms=self._soaks_until(finding),
+            soaking_until_ms=self._gate.soaks_until(finding),
             traits=traits_of(alert),
         )
         state.next_number += 1
         state.put(life, member)
+        self._flapping.opened(state, life, member)
         self._renew(state, life, out)
-
-    def _soaks_until(self, finding: Finding | None) -> int:
-        if finding is None or finding.born_ms == UNKNOWN_MS:
-            return 0
-        return finding.born_ms + self.config.budget.soak
 
     def _renew(self, state: DeskState, life: Life, out: DeskOutput) -> None:
         """Take into the record what is known by now; send it where it is due."""
-        changed = self._page(state, life)
+        changed = self._gate.page(state, life)
         if not (changed or life.due):
             return
         state.touch(life)
@@ -328,7 +301,7 @@ class Desk:
             state.touch(life)
 
     def _record(self, state: DeskState, life: Life, what: IncidentState) -> Incident:
-        ranked = suspects(list(life.members.values()), self._linker.linking)
+        ranked = self._ranked(life)
         self._lead(life, ranked)
         members = sorted(life.members.values(), key=lambda m: (-m.strength, m.began_ms, m.alert))
         leader = life.members[life.last.leader]
@@ -347,15 +320,20 @@ class Desk:
             time_ms=max(state.clock_ms, life.last.time_ms),
             resolved_ms=state.clock_ms if what == "resolved" else None,
             severity=max(m.peak_severity for m in members),
-            strength=members[0].strength,
+            strength=max(map(evidence, members)),
             members=tuple(shown),
             n_open=state.n_open(life),
             causes=tuple(causes(ranked)),
             links=leader.links,
             alike=self._answers.n_dismissed(state, life),
         )
+        named = self._scale.word(made.strength) if self._scale else level_of(made.severity)
+        made = replace(made, level=cast("SeverityWord", named))
         scope = wording.scope_of(made, ranked)
-        return replace(made, summary=wording.summarise(made, scope))
+        return replace(made, summary=wording.summarise(made, scope, life.flaps_since_ms))
+
+    def _ranked(self, life: Life) -> list[Suspect]:
+        return suspects(list(life.members.values()), self._linker.linking)
 
     @staticmethod
     def _lead(life: Life, ranked: Sequence[Suspect]) -> None:
@@ -363,49 +341,6 @@ class Desk:
         lead = next((one.lead for one in ranked if one.lead is not None), None)
         if life.last.paged_ms is None and lead is not None:
             life.last = replace(life.last, leader=lead.alert)
-
-    # ------------------------------------------------------------------ does it page?
-
-    def _page(self, state: DeskState, life: Life) -> bool:
-        """Decide whether an incident pages; return whether that is another answer than before."""
-        if life.last.paged_ms is not None:
-            return False
-        name, budget = self._budget(state, life.last.group)
-        budget.tenant = life.last.tenant
-        many = len(state.tally(life).detectors) >= self.config.budget.overdraft
-        affords = budget.affords(_strength_of(life) - life.last.threshold)
-        why = self._against(state, life, affords=affords or many)
-        if why and why == life.last.withheld:
-            return False
-        life.last = replace(life.last, withheld=why)
-        if not why:
-            self._lead(life, suspects(list(life.members.values()), self._linker.linking))
-        leader = life.members[life.last.leader]
-        if not why:
-            budget.spend(leader.key, overdrawn=not affords)
-            life.last = replace(life.last, paged_ms=state.clock_ms, overdrawn=not affords)
-            state.counts["pages" if affords else "pages_overdrawn"] += 1
-        elif why != HOLD:
-            budget.enter(why, leader.key)
-            state.counts[f"withheld_{why.partition(':')[0]}"] += 1
-        state.change_day(name, state.clock_ms // DAY_MS)
-        life.due = True
-        return True
-
-    def _against(self, state: DeskState, life: Life, *, affords: bool) -> str:
-        """Return what stands against a page; empty: nothing does."""
-        kinds = state.tally(life).kinds.keys()
-        if life.past:
-            return PAST
-        if not kinds & set(self.config.budget.kinds):
-            return KIND
-        if why := self._silences.against(state, life) or self._answers.against(state, life):
-            return why
-        if state.clock_ms < life.soaking_until_ms:
-            return SOAK
-        if state.clock_ms < life.opened_clock_ms + self.config.incidents.hold:
-            return HOLD
-        return "" if affords else BUDGET
 
     def _resolve(self, state: DeskState, life: Life, out: DeskOutput) -> None:
         self._send(state, life, "resolved", out)
@@ -416,25 +351,10 @@ class Desk:
 
     def _pass_time(self, state: DeskState, out: DeskOutput) -> None:
         """Resolve what has been quiet, page what was held back, and send what is due."""
-        now_ms, gap_ms = state.clock_ms, self.config.incidents.gap
+        now_ms = state.clock_ms
         for life in list(state.incidents.values()):
-            if life.quiet_ms and now_ms >= life.quiet_ms + gap_ms:
+            if life.quiet_ms and now_ms >= life.quiet_ms + self._flapping.quiet_for(life):
                 self._resolve(state, life, out)
             elif not life.quiet_ms and (life.due or life.last.paged_ms is None):
                 self._renew(state, life, out)
-        self._digest(state, out)
-
-    def _digest(self, state: DeskState, out: DeskOutput) -> None:
-        every = self.config.budget.digest_every
-        for group, budget in sorted(state.budgets.items()):
-            if state.clock_ms < budget.digest_ms + every:
-                continue
-            name, known = self._budget(state, group)
-            digest = wording.digest(self.config, name, known, now_ms=state.clock_ms)
-            known.digest_ms = state.clock_ms
-            if digest is not None:
-                out.digests.append(digest)
-
-
-def _strength_of(life: Life) -> float:
-    return max(member.strength for member in life.members.values())
+        out.digests += self._boundary.digests(state)

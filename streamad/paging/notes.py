@@ -12,12 +12,15 @@ from typing import Any, Final
 from streamad.alerting.matchers import parse_matchers
 
 SEEN, SERIES, PAST, DISMISSED, SILENCE = "seen", "series", "past", "dismissed", "silence"
+FLAPS: Final = "flaps"
+"""Of series whose incidents opened lately."""
 BOUNDS: Final[Mapping[str, int]] = {
     SEEN: 2_000,
     SERIES: 10_000,
     PAST: 2_000,
     DISMISSED: 1_000,
     SILENCE: 100,
+    FLAPS: 5_000,
 }
 """Most notes of a kind; the one written longest ago goes first."""
 _FIELDS: Final[Mapping[str, Mapping[str, type | tuple[type, ...]]]] = {
@@ -25,6 +28,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, type | tuple[type, ...]]]] = {
     SERIES: {"offset": (int, float), "until_ms": int, "held": str},
     PAST: {"group": str, "members": dict, "traits": dict},
     DISMISSED: {"traits": list},
+    FLAPS: {"opened": list},
     SILENCE: {"name": str, "matchers": list, "tenant": str, "starts_ms": int, "ends_ms": int},
 }
 
@@ -50,6 +54,9 @@ def check_note(name: str, note: Mapping[str, Any]) -> dict[str, Any]:
             raise TypeError(msg)
     if kind_of(name) == SILENCE:
         parse_matchers(tuple(map(str, note["matchers"])))
+    if kind_of(name) == FLAPS and not all(type(ms) is int for ms in note["opened"]):
+        msg = f"opened of the note {name!r:.80} holds something else than whole numbers"
+        raise TypeError(msg)
     if kind_of(name) == PAST and not all(
         isinstance(one, list) and len(one) == 2 for one in note["members"].values()
     ):

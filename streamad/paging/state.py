@@ -35,7 +35,8 @@ class Life:
     number : counts incidents as they open; due : the record does not hold all that is known;
     reported_ms, reported_peak : of the record; opened_clock_ms : the log's clock when it opened;
     quiet_ms : since when no member is open (0: one is); traits : what its leader is like
-    (`streamad.paging.likeness`); n_answered : members it had when its verdict was given
+    (`streamad.paging.likeness`); n_answered : members it had when its verdict was given;
+    flaps_key : the series that flaps in it, flaps_since_ms : since when
     """
 
     last: Incident
@@ -50,6 +51,8 @@ class Life:
     soaking_until_ms: int = 0
     traits: dict[str, Any] = field(default_factory=dict)
     n_answered: int = 0
+    flaps_key: str = ""
+    flaps_since_ms: int = 0
 
 
 def _plain_index() -> OpenIndex:
@@ -78,6 +81,7 @@ class DeskState:
     _surplus: dict[str, dict[str, None]] = field(default_factory=dict)
     _changed: dict[str, None] = field(default_factory=dict)
     _kinds: dict[str, dict[str, None]] = field(default_factory=dict)
+    _flapping: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.alerts)
@@ -103,6 +107,16 @@ class DeskState:
     def n_open(self, life: Life) -> int:
         """Return how many alerts of an incident are open, held by it or not."""
         return self.tally(life).n_open + len(self._surplus.get(life.last.id, ()))
+
+    def flapping(self, tenant: str, key: str) -> Life | None:
+        """Return the open incident in which a series flaps."""
+        name = self._flapping.get((tenant, key))
+        return None if name is None else self.incidents[name]
+
+    def flap(self, life: Life, key: str) -> None:
+        """Have a series flap in an open incident."""
+        life.flaps_key = key
+        self._flapping[life.last.tenant, key] = life.last.id
 
     def touch(self, life: Life) -> None:
         """Keep an incident that is new or has changed."""
@@ -139,6 +153,8 @@ class DeskState:
         for alert_id in (*life.members, *self._surplus.pop(incident_id, ())):
             if self._of_alert.get(alert_id) == incident_id:
                 del self._of_alert[alert_id]
+        if self._flapping.get((life.last.tenant, life.flaps_key)) == incident_id:
+            del self._flapping[life.last.tenant, life.flaps_key]
         self.index.forget(incident_id)
         self._changed[INCIDENT + incident_id] = None
 
@@ -261,6 +277,8 @@ class DeskState:
         if name.startswith(INCIDENT):
             life = _life_of(record)
             self.incidents[life.last.id] = life
+            if life.flaps_key:
+                self.flap(life, life.flaps_key)
             for member in life.members.values():
                 self.put(life, member)
         elif name.startswith(HABIT):
@@ -284,7 +302,7 @@ def _life_of(record: Mapping[str, Any]) -> Life:
     last["causes"] = tuple(_made(Cause, one) for one in last["causes"])
     members = {name: _affected_of(one) for name, one in record["members"].items()}
     life: Life = _made(Life, {**record, "last": _made(Incident, last), "members": members})
-    numbers = (life.reported_ms, life.opened_clock_ms, life.number)
+    numbers = (life.reported_ms, life.opened_clock_ms, life.number, life.flaps_since_ms)
     if not all(isinstance(one, int) for one in numbers):
         msg = f"expected whole numbers as the times of an incident, got {numbers!r:.80}"
         raise TypeError(msg)

@@ -37,10 +37,10 @@ def scope_of(incident: Incident, ranked: Sequence[Suspect]) -> str:
     return f"{text} of {groups} groups" if groups > 1 else text
 
 
-def summarise(incident: Incident, scope: str) -> str:
+def summarise(incident: Incident, scope: str, flaps_since_ms: int = 0) -> str:
     """Return the one line of an incident: how much, the leader's line, and the probable cause.
 
-    scope : see `scope_of`
+    scope : see `scope_of`; flaps_since_ms : when it opened first, where it flaps
     """
     leader = incident.members[0]
     text = leader.summary
@@ -53,6 +53,9 @@ def summarise(incident: Incident, scope: str) -> str:
     elif incident.state == "resolved" and incident.n_members > 1:
         lasted = duration(max(incident.until_ms - incident.began_ms, 0))
         text = f"over after {lasted}: {text}"
+    if incident.flaps:
+        within = duration(max(incident.time_ms - flaps_since_ms, 0))
+        text = f"flapping, {incident.flaps} times in {within}: {text}"
     if incident.alike:
         noun = "incident" if incident.alike == 1 else "incidents"
         text += f" [like {incident.alike} {noun} dismissed before]"

@@ -149,6 +149,8 @@ def _numbers(alert: Alert, breadth: int) -> list[float]:
             ratios += share * _log_ratio(float(observed), float(expected))  # type: ignore[arg-type]
     decades = -math.log10(min(max(_finite(alert.threshold_p), 1e-300), 1.0))
     decades *= max(_finite(alert.peak_severity), 0.0)
+    # Of the series alone: how widespread it is and how long it lasts have numbers of their own.
+    decades = _finite(alert.evidence.get("rarity", decades))
     day = 2 * math.pi * (alert.began_ms % DAY_MS) / DAY_MS
     week = 2 * math.pi * ((alert.began_ms - MONDAY_MS) % WEEK_MS) / WEEK_MS
     lasted_s = min(max(alert.until_ms - alert.began_ms, 0) / 1_000, MAX_SPAN_S)

@@ -116,6 +116,29 @@ def grouped(rows: Rows, truth: Labels, train: NDArray[np.bool_], n_known: int) -
             classes, group(hidden, known=nothing).labels
         ),
         "number of groups chosen": float(len(ours.centers)),
+        **by_pbn(rows, truth, train, n_known),
+    }
+
+
+def by_pbn(rows: Rows, truth: Labels, train: NDArray[np.bool_], n_known: int) -> dict[str, float]:
+    """Return the same by PBN, whose settings are chosen on known classes that are hidden."""
+    from streamad.training.pbn import GRID, choose_settings, latent_rows, means_of
+
+    known, labels = rows[train], truth[train]
+    hidden, classes = rows[truth >= n_known], truth[truth >= n_known] - n_known
+    chosen = choose_settings(known, labels, score=accuracy)
+    own, latent = latent_rows(known, labels, hidden, settings=chosen)
+    means = means_of(own, labels)
+    k = int(classes.max()) + 1
+    plain = KMeans(k, n_init=10, random_state=0).fit(latent).labels_
+    best = max(range(2, min(MAX_K, len(hidden) - 1) + 1), key=lambda one: _silhouette(latent, one))
+    by_best = KMeans(best, n_init=3, random_state=0).fit(latent).labels_
+    return {
+        "k known: PBN, k-means": accuracy(classes, plain.astype(np.int64)),
+        "k known: PBN, NCD k-means": accuracy(classes, ncd_kmeans(latent, k, known=means)[0]),
+        "k by best silhouette: PBN": accuracy(classes, by_best.astype(np.int64)),
+        "k chosen: PBN": accuracy(classes, group(latent, known=means).labels),
+        "PBN settings chosen": float(GRID.index(chosen)),
     }
 
 

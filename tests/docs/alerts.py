@@ -59,12 +59,14 @@ FIELDS = {
     "resolved_ms": "end of the window that resolved it, null while it is open",
     "severity": "of the newest finding; **1.0 is the alerting boundary** for every detector",
     "peak_severity": "the highest severity so far",
-    "threshold_p": "the p-value that has severity 1.0 for this key (`alerts.level`)",
+    "threshold_p": "the p-value that has severity 1.0 where nothing else is evidence "
+    "(`alerts.level`, or what the budget affords)",
     "observed": "values at a sample inside the event, per variate; once resolved, at its peak",
     "expected": "expected values at that sample",
     "summary": "one line for the person who is paged",
     "past": "found later than `alerts.max_age` after the event; pages nobody",
     "links": "`alerts.runbook`, and `alerts.links` with entity and times filled in",
+    "evidence": "what severity is made of, in decades, see below; empty for failures",
     "looks_like": "the named group it is like, see [triage](triage.md); empty: like none",
 }
 
@@ -85,7 +87,6 @@ id. Subscribe to the alerts topic; read findings to see episodes below the bound
 | finding | `streamad.<name>.findings` | tenant | `{finding_type}` |
 | alert | `streamad.<name>.alerts` | alert id, fit for compaction | `{alert_type}` |
 
-`severity` is `log(p) / log(alerts.level)`: 1.0 at the level, 2.0 at its square, at most 10.
 Consumers must read committed (`isolation.level=read_committed`).
 
 Both are [CloudEvents](https://cloudevents.io) 1.0 in Kafka's binary mode: attributes are headers,
@@ -109,6 +110,50 @@ The one that resolved it:
 {_body(alerts[-1])}
 
 {_table(Alert)}
+
+## Severity
+
+`severity` is evidence over the boundary, both in decades (factors of ten of a p-value): 1.0 is
+where an alert opens, at most 10. The boundary is `alerts.level`, or what the
+[budget](page-budget.md) of the group affords now. `evidence` has what it is made of:
+
+| part | decades |
+|---|---|
+| `rarity` | -log10 of the smallest p-value |
+| `breadth` | with a budget: log10 of how many series of the group went wrong at the time |
+| `asset` | log10 of the weight of its asset |
+| `lasting` | 0.3 log10(1 + hours), 0.3 at most: it makes an alert more severe and opens none |
+
+```yaml
+name: shop
+findings: [streamad.hosts.findings]
+budget: 10 per week
+assets:                          # the first that matches counts; 1 without any
+  - match: {{service: checkout}}   # shell patterns; also on key, group, pipeline, detector, kind
+    weight: 4
+  - match: {{key: "test-*"}}
+    weight: 0.1
+severities: severities.json      # of `streamad alerts severities`
+```
+
+A weight of 4 counts an event as four times as rare as it is: a p-value divided by a weight, as in
+[weighted testing](https://doi.org/10.1093/biomet/93.3.509). It moves pages between series; a budget
+keeps their number. Silence (`no_data`) stands at 1.0 and grows as it lasts; failures stay at 1.0.
+
+**In a word**, an incident is `info`, `warning` from 1.0, `error` from 2.0, `critical` from 3.0
+(`level`; pagers send it). People mean other things by these words, so answer with yours:
+
+```sh
+streamad alerts ack alerting.yaml 3fa2c1 --as real --severity critical
+streamad alerts severities alerting.yaml -o severities.json
+```
+
+The second command fits a rising curve from evidence to words (isotonic regression) to ten answers
+or more; the default steps count for half an answer each quarter of a step. It prints the C-index,
+the share of pairs of answers that are ordered as people do (.5 is chance), and how often the word
+is theirs, of answers that took no part in the fit. The curve is of evidence in decades, because the
+boundary under severity moves with the budget. Words change what pagers show; what pages stays the
+budget's.
 
 ## A finding
 

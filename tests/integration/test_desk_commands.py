@@ -87,7 +87,8 @@ def test_a_page_is_followed_shown_answered_and_silenced(site: Site, capsys):
     assert all("web-1 is 97, expected about 12" in line for line in lines), lines
     (listed,) = map(json.loads, run(site, capsys, "alerts", "list", "--json").splitlines())
     assert listed["paged_ms"] is not None
-    run(site, capsys, "alerts", "ack", listed["id"][:8], "--as", "false-positive", "--comment", "x")
+    given = ["--as", "false-positive", "--comment", "x", "--severity", "info"]
+    run(site, capsys, "alerts", "ack", listed["id"][:8], *given)
     run(site, capsys, "alerts", "silence", 'host=~"web-.*"', "--until", "2h", "--name", "release")
     site.find("f" * 32, "web-2", group="db", peak_p_value=1e-9, p_value=1e-9)
     site.work()
@@ -100,6 +101,8 @@ def test_a_page_is_followed_shown_answered_and_silenced(site: Site, capsys):
     assert "cpu   97        12        100 %" in shown
     (answer,) = map(json.loads, run(site, capsys, "alerts", "answers").splitlines())
     assert (answer["key"], answer["verdict"]) == ("web-1", "false_positive")
+    assert (answer["graded"], answer["severity"]) == ("info", listed["severity"])
+    assert (answer["strength"], answer["boundary"]) == (listed["strength"], listed["threshold"])
     silences = run(site, capsys, "alerts", "silence")
     assert 'host=~"web-.*"' in silences
     run(site, capsys, "alerts", "silence", "--end", silences.splitlines()[1].split()[0])
@@ -119,6 +122,8 @@ def test_a_page_is_followed_shown_answered_and_silenced(site: Site, capsys):
         (["ack", "0000000000"], "no incident and no alert"),
         (["ack", "ab"], "at least 4 characters"),
         (["ack", "0000000000", "--as", "fine"], "--as is 'fine'; it must be one of"),
+        (["ack", "0000000000", "--severity", "bad"], "a severity is 'bad'; it must be one of info"),
+        (["severities"], "at least 10 answers with a severity"),
         (["silence", "a=b"], "a silence has an end"),
         (["silence", "a=b", "--until", "400d"], "at most 90 d away"),
         (["silence", 'a=~"("', "--until", "1h"], "regular expression of RE2"),

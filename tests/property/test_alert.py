@@ -8,7 +8,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamad.alerts.operator import MAX_SEVERITY, AlertOperator, severity
+from streamad.alerts.operator import AlertOperator
+from streamad.alerts.severity import MAX_SEVERITY, severity
 from streamad.config import PipelineConfig
 from streamad.config_sections import AlertsConfig, LimitConfig
 from streamad.records import Alert, Finding

@@ -11,8 +11,9 @@ import pytest
 
 from streamad.alerting.config import STALE_MS
 from streamad.alerts import state as alert_module
-from streamad.alerts.operator import MAX_SEVERITY, AlertOperator
-from streamad.alerts.operator import severity as severity_of
+from streamad.alerts.operator import AlertOperator
+from streamad.alerts.severity import MAX_SEVERITY
+from streamad.alerts.severity import severity as severity_of
 from streamad.alerts.state import ERROR_QUIET_MS
 from streamad.config import PipelineConfig
 from streamad.config_sections import AlertsConfig

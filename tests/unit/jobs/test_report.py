@@ -117,6 +117,9 @@ def test_an_anomaly_is_found_by_a_page_of_its_own_time_alone():
     assert (one.found, one.found_withheld, one.missed) == (4, 0, 2)
     assert (one.true_pages, one.false_pages) == (4, one.pages - 4)
     assert one.delay_ms == 3 * MINUTE_MS
+    # What was planted is the most severe there is.
+    assert one.c_index_strength == 1.0
+    assert one.c_index == pytest.approx(1.0, abs=0.1)
     assert [line.fate for line in report.anomalies] == ["missed"] * 2 + ["paged"] * 4
     assert {line.real for line in report.incidents if line.leader == "db-1/latency"} == {True}
 
