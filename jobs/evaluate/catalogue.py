@@ -24,7 +24,7 @@ DATASETS = (
         name="NAB",
         what="58 metrics, mostly every 5 minutes, with windows around anomalies",
         origin="https://github.com/numenta/NAB",
-        licence="MIT (AGPL-3.0 before 2023)",
+        licence="MIT; older versions AGPL-3.0",
         layout="nab",
         lay="clone it; DATA is the clone: data/ and labels/combined_windows.json",
     ),

@@ -158,7 +158,8 @@ def load(one: Labelled) -> Loaded:
     if not 0 <= train_end < n:
         msg = f"{one.path.name}: train_end must lie in 0 .. {n - 1}, got {train_end}"
         raise ConfigError(msg)
-    buffer = own_buffer(table) if one.buffer is None else min(one.buffer, LONGEST_BUFFER)
+    values = table.batch.values[table.usable, 0]
+    buffer = own_buffer(values) if one.buffer is None else min(one.buffer, LONGEST_BUFFER)
     return Loaded(
         table=table, labels=labels, train_end=train_end, buffer=buffer, slack=slack_of(buffer, n)
     )
@@ -169,9 +170,8 @@ def probation(n_rows: int) -> int:
     return min(int(PROBATION * n_rows), MOST_PROBATION)
 
 
-def own_buffer(table: Table) -> int:
-    """Return the longest buffer of VUS: the period of the first variate, within bounds."""
-    values = table.batch.values[table.usable, 0]
+def own_buffer(values: NDArray[np.float64]) -> int:
+    """Return the longest buffer of VUS in rows: the period of a series, within bounds."""
     return min(period_of(values) or MAX_SIZE, LONGEST_BUFFER, max(len(values) // MAX_SHARE, 1))
 
 

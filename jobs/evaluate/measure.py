@@ -63,7 +63,12 @@ class Spans:
 
 
 def figures_by_key(
-    table: Table, scored: Scored, *, train_end: int, buffer: int | None, slack: int | None
+    table: Table,
+    scored: Scored,
+    *,
+    train_end: int,
+    buffer: int | None = None,
+    slack: int | None = None,
 ) -> Iterator[tuple[str, Figures, Spans]]:
     """Yield the figures of every series of a table that has labels.
 
@@ -81,7 +86,7 @@ def figures_by_key(
         begin = int((~counted[own]).sum())
         if begin == len(own):
             continue
-        wide = own_buffer(table) if buffer is None else buffer
+        wide = own_buffer(table.batch.values[own, 0]) if buffer is None else buffer
         yield (
             str(key),
             *_measure(

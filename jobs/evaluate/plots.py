@@ -102,7 +102,8 @@ def _row(row: Row, y: float, low: float, high: float, *, sign: bool) -> str:
         )
     shown = f"{value:+.3f}" if sign else f"{value:.3f}"
     parts.append(f'<text x="{WIDTH - RIGHT + 12}" y="{y + 4:.1f}">{shown}</text>')
-    title = f"<title>{_name(row.name)}: {shown} ({begin:.3f} to {end:.3f}), {n} series</title>"
+    known = f" ({begin:.3f} to {end:.3f})" if math.isfinite(begin) else ""
+    title = f"<title>{_name(row.name)}: {shown}{known}, {n} series</title>"
     kind = ' class="plain"' if row.plain else ""
     return f"<g{kind}>{title}{''.join(parts)}</g>"
 
