@@ -234,9 +234,7 @@ def _nab(folder: Path) -> list[Labelled]:
             raise ConfigError(msg)
         if path.is_file():
             spans = tuple((str(begin), str(end)) for begin, end in windows[name])
-            made.append(
-                Labelled(path=path, set=path.parent.name, name=path.stem, spans=spans)
-            )
+            made.append(Labelled(path=path, set=path.parent.name, name=path.stem, spans=spans))
     return made
 
 
@@ -282,7 +280,7 @@ _FITS: dict[str, Callable[[Path], bool]] = {
 }
 
 
-def with_options(  # noqa: PLR0913 - one argument an option, all by keyword
+def with_options(
     series: Iterable[Labelled],
     *,
     columns: Sequence[str] = (),

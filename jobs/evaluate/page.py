@@ -9,7 +9,7 @@ from jobs.evaluate.layouts import Labelled, load
 from jobs.evaluate.plots import STYLE as CHARTS
 from jobs.evaluate.plots import Row, intervals, series_picture
 from jobs.evaluate.summary import HEADLINE, Line, Record, Summary
-from jobs.evaluate.table import after, bounds, difference, number, percent, share
+from jobs.evaluate.table import after, bounds, number, percent, share
 from jobs.report.html import section, table, text
 from jobs.report.style import STYLE
 from streamad.errors import StreamadError

@@ -167,10 +167,11 @@ def _values(values: NDArray[np.float64]) -> str:
     highs = np.maximum.reduceat(values[known], starts)
     xs = LEFT + INNER * (columns[known][starts] + 0.5) / COLUMNS
     room = high - low or 1.0
-    points = []
-    for x, a, b in zip(xs.tolist(), lows.tolist(), highs.tolist(), strict=True):
-        for value in (a,) if a == b else (a, b):
-            points.append(f"{x:.1f},{4 + (VALUES - 8) * (1 - (value - low) / room):.1f}")
+    points = [
+        f"{x:.1f},{4 + (VALUES - 8) * (1 - (value - low) / room):.1f}"
+        for x, a, b in zip(xs.tolist(), lows.tolist(), highs.tolist(), strict=True)
+        for value in ((a,) if a == b else (a, b))
+    ]
     ends = "".join(
         f'<text class="quiet" x="{LEFT - 8}" y="{y}" text-anchor="end">{shown_value(v)}</text>'
         for v, y in ((high, 14), (low, VALUES - 4))

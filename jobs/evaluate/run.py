@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
 import json
@@ -148,7 +149,7 @@ def _scored(task: Task) -> dict[str, Any]:
 
 
 def _trace(spans: Spans, loaded: Loaded) -> dict[str, Any]:
-    """Return alerts by rows, and the score's maxima in bins, from 0 (its median) to 99 (its top)."""
+    """Return alerts by rows, and the score's maxima in bins: 0 is its median, 99 its greatest."""
     scores = spans.scores
     counted = scores[loaded.train_end :]
     known = counted[np.isfinite(counted)]
@@ -189,14 +190,17 @@ def _key(data: str, spec: Spec, size: int | None) -> str:
 
 @lru_cache
 def _code_of(name: str) -> str:
-    """Return a checksum of the files a detector stands in: who changes it wants other figures."""
+    """Return a checksum of the code of a detector, comments and spaces apart.
+
+    Who changes it wants other figures; what it imports from elsewhere is not looked at.
+    """
     with DETECTORS.beside(BASELINES):
         kind = DETECTORS.load(name)
     path = Path(inspect.getfile(kind))
     files = sorted(path.parent.glob("*.py")) if _is_package_of_its_own(path, name) else [path]
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.read_bytes())
+        digest.update(ast.dump(ast.parse(file.read_bytes())).encode())
     return digest.hexdigest()
 
 

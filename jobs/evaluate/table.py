@@ -38,8 +38,10 @@ def ranking_table(summary: Summary) -> Table:
 
 def alerts_table(summary: Summary) -> Table:
     """Return what alerts are worth, in the same order."""
+    n = summary.anomalies
+    length = f"{summary.weeks:,.1f} weeks" if summary.weeks else "no times"
     table = _table(
-        f"what alerts are worth: {summary.anomalies:,} anomalies, {summary.weeks:.0f} weeks",
+        f"what alerts are worth: {n:,} {'anomaly' if n == 1 else 'anomalies'}, {length}",
         "detector", "found", "chance", "after", "per week", "false/week", "right", "NAB",
         f"p<{PROMISES[1]:g}",
     )  # fmt: skip
@@ -54,7 +56,9 @@ def alerts_table(summary: Summary) -> Table:
 
 
 def _table(title: str, *heads: str) -> Table:
-    table = Table(title=title, title_style="bold", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table = Table(
+        title=title, title_style="bold", title_justify="left", box=None, padding=(0, 1, 0, 0)
+    )
     for at, head in enumerate(heads):
         table.add_column(head, justify="right" if at else "left", no_wrap=True)
     return table

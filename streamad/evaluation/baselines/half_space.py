@@ -152,7 +152,9 @@ class HalfSpaceTrees(WindowModel):
         loc, scale = self._scales(windows, memory, slots)
         still = scale[:, None] == 0
         apart = windows - loc[:, None]
-        scaled = np.where(still, np.sign(apart) * SPREAD, apart / np.where(still, 1, scale[:, None]))
+        scaled = np.where(
+            still, np.sign(apart) * SPREAD, apart / np.where(still, 1, scale[:, None])
+        )
         return self._mapped(scaled.reshape(len(windows), -1).astype(np.float64))
 
     def _mapped(self, rows: Rows) -> Rows:

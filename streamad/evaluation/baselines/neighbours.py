@@ -180,7 +180,9 @@ class RawKNN(WindowModel):
             asked = self._seen(rows[:, part])
             apart = _squared(asked, known, squares)
             if len(past):
-                apart = np.hstack([apart, _squared(asked, *_with_squares(self._seen(past[:, part])))])
+                apart = np.hstack(
+                    [apart, _squared(asked, *_with_squares(self._seen(past[:, part])))]
+                )
             k = min(self.k, apart.shape[1])
             nearest = np.partition(apart, k - 1, axis=1)[:, :k]
             total += np.sqrt(nearest).mean(axis=1) / math.sqrt(asked.shape[1])

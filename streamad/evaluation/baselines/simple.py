@@ -57,7 +57,8 @@ class Random(Detector):
         # The upper bits of a sum of products are well mixed only after another turn (Steele 2014).
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
             mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-        return ((mixed >> np.uint64(40)) / np.float64(2**24)).astype(np.float32)
+        drawn: Floats = ((mixed >> np.uint64(40)) / np.float64(2**24)).astype(np.float32)
+        return drawn
 
     def explain(
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None

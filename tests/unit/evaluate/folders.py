@@ -58,7 +58,10 @@ def nab_folder(folder: Path) -> Path:
 
 def tsb_folder(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    for dims, name in ((1, "001_NAB_id_1_Web_tr_300_1st_550.csv"), (2, "002_SMD_id_2_tr_250_1st_550.csv")):
+    for dims, name in (
+        (1, "001_NAB_id_1_Web_tr_300_1st_550.csv"),
+        (2, "002_SMD_id_2_tr_250_1st_550.csv"),
+    ):
         frame = pl.DataFrame({f"Data{d}": values(d) for d in range(dims)})
         frame.with_columns(Label=labels()).write_csv(folder / name)
     return folder

@@ -112,13 +112,17 @@ def test_a_second_run_has_nothing_to_do_and_a_cut_line_is_run_again(done, monkey
         tasks_of(series, [spec])[0].key,
         tasks_of(series, [spec], size=64)[0].key,
         tasks_of(series, [read_spec("pca")])[0].key,
-        tasks_of([Labelled(path=done / "made/web/quiet.parquet", set="a", name="b")], [spec])[0].key,
+        tasks_of([Labelled(path=done / "made/web/quiet.parquet", set="a", name="b")], [spec])[
+            0
+        ].key,
     }
     assert len(keys) == 4
 
 
 def test_figures_do_not_change_when_the_future_does(tmp_path):
-    frame = pl.DataFrame({"timestamp": folders.times(), "v0": folders.values(0), "label": folders.labels()})
+    frame = pl.DataFrame(
+        {"timestamp": folders.times(), "v0": folders.values(0), "label": folders.labels()}
+    )
     traces = []
     for name, end in (("whole", folders.N), ("early", 640)):
         frame.head(end).write_parquet(tmp_path / f"{name}.parquet")
@@ -141,7 +145,9 @@ def test_what_cannot_run_is_named_and_the_rest_has_figures(tmp_path, capsys):
     )  # fmt: skip
     said = capsys.readouterr()
     assert code == 0
-    assert "abs_z has no figures for BAD/003_BAD_tr_9_: 003_BAD_tr_9_.csv has no numeric" in said.err
+    assert (
+        "abs_z has no figures for BAD/003_BAD_tr_9_: 003_BAD_tr_9_.csv has no numeric" in said.err
+    )
     made = orjson.loads((tmp_path / "out/summary.json").read_bytes())
     assert {line["skipped"] for line in made["lines"]} == {1}
     assert {line["series"] for line in made["lines"]} == {2}
@@ -216,3 +222,43 @@ def test_pairs_are_of_the_same_series_also_where_a_detector_failed():
     assert lines["x"].nab["standard"] == 50.0
     assert math.isnan(lines["x"].per_week.value)
     assert lines["x"].delay_rows == 3.0
+
+
+def test_score_with_labels_has_the_same_figures_and_the_column_never_reaches_the_model(
+    tmp_path, capsys
+):
+    path = folders.plain_folder(tmp_path / "made") / "web-1.csv"
+    frame = pl.read_csv(path).rename({"is_anomaly": "verdict"})
+    frame.write_csv(path)
+    given = ["score", str(path), "--detector", "pca", "--size", "32", "--train-end", "300",
+             "-o", str(tmp_path / "scores.csv")]  # fmt: skip
+    assert main([*given, "--label", "verdict"]) == 0
+    said = capsys.readouterr().err
+    one = Labelled(path=path, set="a", name="b", label="verdict", train_end=300)
+    (task,) = tasks_of([one], [read_spec("pca")], size=32)
+    result = run_task(task)
+    line = re.search(r"^pca +1 +(\.\d+|1\.000) ", said, flags=re.MULTILINE)
+    assert line is not None, said
+    assert float(line[1]) == pytest.approx(result["vus_pr"], abs=6e-4)
+    assert "1 anomalies" not in said
+    assert "1 anomaly" in said
+    scored = pl.read_csv(tmp_path / "scores.csv")
+    assert len(scored) == folders.N, "a row per row: the column of labels is no series"
+    assert main([*given, "--label", "no_such"]) == 2
+    assert "--label: the file has no column 'no_such'" in capsys.readouterr().err
+    frame.with_columns(verdict=0).write_csv(path)
+    assert main([*given, "--label", "verdict"]) == 0
+    assert "is labelled an anomaly: there are no figures" in capsys.readouterr().err
+
+
+def test_a_file_of_several_series_is_measured_series_by_series(tmp_path, capsys):
+    frame = pl.DataFrame(
+        {"timestamp": folders.times(), "a": folders.values(0), "b": folders.values(1)}
+    )
+    frame.with_columns(label=folders.labels()).write_csv(tmp_path / "two.csv")
+    code = main(["score", str(tmp_path / "two.csv"), "--detector", "pca", "--size", "32",
+                 "--train-end", "300", "-o", str(tmp_path / "out.csv")])  # fmt: skip
+    said = capsys.readouterr().err
+    assert code == 0
+    assert re.search(r"^pca +2 ", said, flags=re.MULTILINE), said
+    assert "2 anomalies" in said

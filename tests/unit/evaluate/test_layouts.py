@@ -49,7 +49,7 @@ def test_what_cannot_be_used_is_refused_with_the_remedy(tmp_path):
     with pytest.raises(ConfigError, match="outside"):
         find_series(tmp_path)
     pl.DataFrame({"value": [1.0, 2.0]}).write_csv(tmp_path / "bare.csv")
-    with pytest.raises(ConfigError, match="no column of labels.*--label.*value"):
+    with pytest.raises(ConfigError, match=r"no column of labels.*--label.*value"):
         load(Labelled(path=tmp_path / "bare.csv", set="a", name="b"))
 
 
@@ -57,7 +57,9 @@ def test_options_reach_every_series_and_a_sample_is_spread_over_sets(tmp_path):
     _, series = find_series(folders.index_folder(tmp_path / "made"))
     (one, _) = with_options(series, columns=["v0", "v1"], train_end=0)
     assert (one.columns, one.train_end, load(one).train_end) == (("v0", "v1"), 0, 0)
-    many = [Labelled(path=tmp_path, set=s, name=str(i)) for s in "ab" for i in range(9 * (s == "a") + 2)]
+    many = [
+        Labelled(path=tmp_path, set=s, name=str(i)) for s in "ab" for i in range(9 * (s == "a") + 2)
+    ]
     drawn = chosen(many, sample=4, seed=1)
     assert sorted(one.set for one in drawn) == ["a", "a", "b", "b"]
     assert drawn == chosen(many, sample=4, seed=1) != chosen(many, sample=4, seed=2)

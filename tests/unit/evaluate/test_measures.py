@@ -69,7 +69,7 @@ def test_series_without_a_window_still_charge_and_alone_have_no_score():
     assert math.isnan(nab_score([quiet]))
     found = nab_parts(labels_with((200, 300)), [200])
     assert nab_score([found, quiet]) == pytest.approx(100 * (2 - 0.22) / 2)
-    with pytest.raises(ValueError, match="rows 0 .. 49"):
+    with pytest.raises(ValueError, match=r"rows 0 \.\. 49"):
         nab_parts(np.zeros(50), [50])
 
 
@@ -94,7 +94,9 @@ def test_the_lag_of_a_detector_is_part_of_the_delay_and_may_make_it_too_late():
 
 def test_the_first_of_two_alerts_gives_the_delay_and_others_are_not_false():
     labels = labels_with((500, 600))
-    made = alert_quality(labels, episodes((495, 495, 500), (550, 550, 560), (800, 800, 801)), slack=10)
+    made = alert_quality(
+        labels, episodes((495, 495, 500), (550, 550, 560), (800, 800, 801)), slack=10
+    )
     assert (made.episodes, made.true, made.false, made.found, made.delays) == (3, 2, 1, 1, (-5,))
 
 
