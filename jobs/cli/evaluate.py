@@ -59,6 +59,9 @@ def evaluate(  # noqa: PLR0913 - one argument an option
         int | None,
         typer.Option(help="So many series, drawn in turn from each set, with --seed."),
     ] = None,
+    max_rows: Annotated[
+        int | None, typer.Option(help="Leave longer series out, before any are drawn.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
     columns: Columns = "",
     label: Annotated[
@@ -106,6 +109,7 @@ def evaluate(  # noqa: PLR0913 - one argument an option
             layout=layout,
             sets=listed(sets),
             sample=sample,
+            max_rows=max_rows,
             seed=seed,
             columns=listed(columns),
             label=label,

@@ -11,7 +11,13 @@ from typing import Any
 import orjson
 
 from jobs.console import bar, say
-from jobs.evaluate.layouts import Labelled, chosen, find_series, with_options
+from jobs.evaluate.layouts import (
+    Labelled,
+    chosen,
+    find_series,
+    no_longer_than,
+    with_options,
+)
 from jobs.evaluate.pool import run_all
 from jobs.evaluate.run import Spec, Task, missing_package, read_spec, tasks_of
 from jobs.evaluate.store import Store
@@ -37,6 +43,7 @@ class Asked:
     layout: str = "auto"
     sets: Sequence[str] = ()
     sample: int | None = None
+    max_rows: int | None = None
     seed: int = 0
     columns: Sequence[str] = ()
     label: str | None = None
@@ -89,7 +96,10 @@ def evaluate(asked: Asked) -> Summary:
 
 def _series(asked: Asked) -> tuple[str, list[Labelled]]:
     layout, series = find_series(asked.data, asked.layout)
-    series = chosen(series, sets=asked.sets, sample=asked.sample, seed=asked.seed)
+    series = chosen(series, sets=asked.sets)
+    if asked.max_rows is not None:
+        series = no_longer_than(series, asked.max_rows)
+    series = chosen(series, sample=asked.sample, seed=asked.seed)
     return layout, with_options(
         series,
         columns=asked.columns,

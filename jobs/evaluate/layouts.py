@@ -16,7 +16,7 @@ from connectors.files import BY_ROW, read_sheet
 from connectors.files.moments import read_moments
 from connectors.files.sheet import read_bytes
 from jobs.offline.tables import Table, read_table
-from streamad.errors import ConfigError
+from streamad.errors import ConfigError, StreamadError
 from streamad.windows.period import MAX_SHARE, MAX_SIZE, MIN_SIZE, period_of
 
 PROBATION, MOST_PROBATION = 0.15, 750
@@ -126,6 +126,28 @@ def chosen(
         ranked.append((turn, len(ranked), at))
     kept = {at for _, _, at in sorted(ranked)[:sample]}
     return [one for at, one in enumerate(every) if at in kept]
+
+
+def no_longer_than(series: Iterable[Labelled], max_rows: int) -> list[Labelled]:
+    """Return the series of at most so many rows; what cannot be read stays, and is reported later.
+
+    Raises
+    ------
+    ConfigError
+        where none is so short
+    """
+    kept = []
+    for one in series:
+        try:
+            short = read_sheet(one.path).frame.height <= max_rows
+        except StreamadError:
+            short = True
+        if short:
+            kept.append(one)
+    if not kept:
+        msg = f"--max-rows {max_rows}: every series is longer"
+        raise ConfigError(msg)
+    return kept
 
 
 def load(one: Labelled) -> Loaded:

@@ -10,7 +10,15 @@ import pytest
 
 from jobs.cli import main
 from jobs.evaluate.catalogue import DATASETS, LAYOUT_TEXTS
-from jobs.evaluate.layouts import LAYOUTS, Labelled, chosen, find_series, load, with_options
+from jobs.evaluate.layouts import (
+    LAYOUTS,
+    Labelled,
+    chosen,
+    find_series,
+    load,
+    no_longer_than,
+    with_options,
+)
 from streamad.errors import ConfigError
 from tests.unit.evaluate import folders
 
@@ -63,6 +71,10 @@ def test_options_reach_every_series_and_a_sample_is_spread_over_sets(tmp_path):
     drawn = chosen(many, sample=4, seed=1)
     assert sorted(one.set for one in drawn) == ["a", "a", "b", "b"]
     assert drawn == chosen(many, sample=4, seed=1) != chosen(many, sample=4, seed=2)
+    long = folders.plain_folder(tmp_path / "other") / "web-1.csv"
+    assert no_longer_than(series, folders.N) == series
+    with pytest.raises(ConfigError, match="every series is longer"):
+        no_longer_than([Labelled(path=long, set="a", name="b")], folders.N - 1)
     with pytest.raises(ConfigError, match="no set c; there are: a, b"):
         chosen(many, sets=["c"])
 
