@@ -95,7 +95,7 @@ def figures_by_key(
                 own,
                 begin=begin,
                 alerts=[one for one in scored.alerts if one.key == key],
-                newest=newest.get(str(key), np.empty(0)),
+                newest=newest.get(str(key)),
                 buffer=wide,
                 slack=slack_of(wide, len(own)) if slack is None else slack,
             ),
@@ -109,7 +109,7 @@ def _measure(  # noqa: PLR0913 - all but three by keyword
     *,
     begin: int,
     alerts: Sequence[Alert],
-    newest: NDArray[np.float64],
+    newest: pl.DataFrame | None,
     buffer: int,
     slack: int,
 ) -> tuple[Figures, Spans]:
@@ -125,7 +125,8 @@ def _measure(  # noqa: PLR0913 - all but three by keyword
     volumes = vus(labels, scores[begin:], window=buffer)
     windows, below = rarer_than_promised(p, labels, near=2 * slack)
     late = np.full(len(own), np.nan)
-    late[len(own) - min(len(newest), len(own)) :] = newest[-len(own) :] if len(newest) else newest
+    if newest is not None:
+        late[np.searchsorted(times, newest["end"].to_numpy())] = newest["p"].to_numpy()
     newest_windows, newest_below = rarer_than_promised(late[begin:], labels, near=2 * slack)
     dated = table.time is not None and table.dated
     figures = Figures(
@@ -153,20 +154,17 @@ def _by_point(table: Table, frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select("score", "p_value", "incomplete")[places]
 
 
-def _newest(scored: Scored) -> dict[str, NDArray[np.float64]]:
-    """Return the p-values of the looks at the newest samples by key, one per window, in order."""
+def _newest(scored: Scored) -> dict[str, pl.DataFrame]:
+    """Return ``end`` and ``p`` of the looks at the newest samples by key, one per window."""
     parts = [
-        pl.DataFrame({"key": one.keys, "p": one.newest_p}, schema_overrides={"p": pl.Float64})
+        pl.DataFrame({"key": one.keys, "end": one.end_ms, "p": one.newest_p})
         for one in scored.scores
         if len(one)
     ]
     if not parts:
         return {}
     whole = pl.concat(parts)
-    return {
-        str(key): part["p"].to_numpy()
-        for (key,), part in whole.group_by("key", maintain_order=True)
-    }
+    return {str(key): part for (key,), part in whole.group_by("key", maintain_order=True)}
 
 
 def _spans(alerts: Sequence[Alert], times: Rows) -> list[tuple[int, int, int]]:
