@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -120,7 +121,7 @@ def chosen(
         raise ConfigError(msg)
     drawn = np.random.default_rng(seed).permutation(len(every))
     turns: dict[str, int] = {}
-    ranked = []
+    ranked: list[tuple[int, int, int]] = []
     for at in drawn.tolist():
         turn = turns[every[at].set] = turns.get(every[at].set, 0) + 1
         ranked.append((turn, len(ranked), at))
@@ -311,7 +312,7 @@ def with_options(
     train_end: int | None = None,
 ) -> list[Labelled]:
     """Return series with what a caller set for all of them."""
-    given = {
+    given: dict[str, Any] = {
         "columns": tuple(columns) or None,
         "label": label,
         "time": time,
@@ -320,7 +321,7 @@ def with_options(
     changes = {name: value for name, value in given.items() if value is not None}
     if label is not None:
         changes["spans"] = None
-    return [replace(one, **changes) for one in series]  # type: ignore[arg-type]
+    return [replace(one, **changes) for one in series]
 
 
 def _files(folder: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from streamad.evaluation.alerts import (
     alert_quality,
     rarer_than_promised,
 )
-from streamad.evaluation.nab import nab_parts
+from streamad.evaluation.nab import NabParts, nab_parts
 from streamad.evaluation.vus import auc_pr, auc_roc, vus
 from streamad.records import Alert
 
@@ -48,7 +48,7 @@ class Figures:
     below: tuple[int, ...]
     newest_windows: int
     newest_below: tuple[int, ...]
-    nab: tuple[float, float, int, int]
+    nab: NabParts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +142,7 @@ def _measure(  # noqa: PLR0913 - all but three by keyword
         below=below,
         newest_windows=newest_windows,
         newest_below=newest_below,
-        nab=tuple(nab_parts(labels, episodes.opened)),
+        nab=nab_parts(labels, episodes.opened),
     )
     return figures, Spans(alerts=spans, scores=np.where(judged, scores, np.nan))
 
