@@ -23,6 +23,7 @@ from jobs.build import check_detector, check_params, detector_info
 from jobs.evaluate.layouts import Labelled, Loaded, load
 from jobs.evaluate.measure import Spans, as_record, figures_by_key
 from jobs.offline.score import pipeline_for, score_table
+from streamad import detectors
 from streamad.detectors import DETECTORS
 from streamad.errors import ConfigError, StreamadError
 from streamad.evaluation.baselines import BASELINES, NEEDS
@@ -32,6 +33,7 @@ PROTOCOL = 1
 BINS = 240
 """Columns in which a score is drawn."""
 SHADES = 99
+WEIGHTS = Path(detectors.__file__).parent / "weights"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,9 +192,9 @@ def _key(data: str, spec: Spec, size: int | None) -> str:
 
 @lru_cache
 def _code_of(name: str) -> str:
-    """Return a checksum of the code of a detector, comments and spaces apart.
+    """Return a checksum of a detector's code, comments and spaces apart, and of weights it ships.
 
-    Who changes it wants other figures; what it imports from elsewhere is not looked at.
+    Who changes them wants other figures; what it imports from elsewhere is not looked at.
     """
     with DETECTORS.beside(BASELINES):
         kind = DETECTORS.load(name)
@@ -201,6 +203,9 @@ def _code_of(name: str) -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(ast.dump(ast.parse(file.read_bytes())).encode())
+    for file in sorted((WEIGHTS / name).glob("*")):
+        if file.suffix in {".onnx", ".safetensors", ".json"}:
+            digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
