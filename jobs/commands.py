@@ -82,8 +82,9 @@ def score_file(  # noqa: PLR0913 - one argument an option, all by keyword
     ):
         if unfit:
             raise ConfigError(why.format(name))
+    label = None if asked is None else asked.label
     _score_series(
-        read_table(file, columns=columns, time=time, key=key, joint=joint),
+        read_table(file, columns=columns, time=time, key=key, joint=joint, label=label),
         file,
         out=out,
         detector=name,
@@ -123,6 +124,22 @@ def _score_series(  # noqa: PLR0913 - one argument an option, all but two by key
     if scored.n_errors:
         say(f"{scored.n_errors} windows could not be scored: the detector failed on them")
     scored.account.require(scored.operator)
+    if table.labelled is not None:
+        _show_figures(table, scored, train_end=train_end, name=file.name)
+
+
+def _show_figures(table: Table, scored: Scored, *, train_end: int | None, name: str) -> None:
+    """Print what the scores and alerts are worth against the labels of the file."""
+    from rich.console import Console
+
+    from jobs.evaluate.one_file import summary_of
+    from jobs.evaluate.table import print_summary
+
+    summary = summary_of(table, scored, train_end=train_end, name=name)
+    if summary is None or not summary.anomalies:
+        say(f"no row from row {train_end or 0} on is labelled an anomaly: there are no figures")
+        return
+    print_summary(summary, Console(stderr=True))
 
 
 def drawn(table: Table, scored: Scored, name: str, *, as_html: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -20,11 +21,21 @@ class Registry(Mapping[str, str]):
         self.kind, self.group = kind, group
         self._table = dict(table)
         self._others: dict[str, str] | None = None
+        self._guests: dict[str, str] = {}
+
+    @contextmanager
+    def beside(self, guests: Mapping[str, str]) -> Iterator[None]:
+        """Know more names while a block runs; the table's own come first."""
+        before, self._guests = self._guests, dict(guests)
+        try:
+            yield
+        finally:
+            self._guests = before
 
     def _all(self) -> dict[str, str]:
         if self._others is None:
             self._others = {e.name: e.value for e in entry_points(group=self.group)}
-        return {**self._others, **self._table}
+        return {**self._guests, **self._others, **self._table}
 
     def __getitem__(self, name: str) -> str:
         table = self._all()

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from jobs.cli import alerts, demo, files, flink, pipelines, topics, triage
+from jobs.cli import alerts, demo, evaluate, files, flink, pipelines, topics, triage
 from jobs.cli.options import examples
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app = typer.Typer(
 # In the order of the help.
 app.registered_commands = [
     *files.commands.registered_commands,
+    *evaluate.commands.registered_commands,
     *pipelines.commands.registered_commands,
     *demo.commands.registered_commands,
 ]

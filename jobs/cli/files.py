@@ -38,6 +38,7 @@ commands = typer.Typer()
         "streamad score hosts.csv --key host --time ts --artifact models/hosts -o scores.jsonl",
         "streamad score logins.csv --artifact models/logins -o scores.csv",
         "streamad score flows.csv --detector edge_stream --fields src,dst -o scores.csv",
+        "streamad score labelled.csv --label is_anomaly --train-end 2000 -o scores.csv",
     )
 )
 def score(  # noqa: PLR0913 - one argument an option
@@ -76,6 +77,9 @@ def score(  # noqa: PLR0913 - one argument an option
 
     No score uses the future: the score of row t uses no row after t + lag. The lag (at most one
     window; 'streamad detectors' lists it) is printed.
+
+    With a column of labels (--label, or one with a usual name) the figures of 'streamad evaluate'
+    are printed too: how well scores rank, and what the alerts found.
     """
     from jobs.commands import score_file
     from jobs.offline.item_files import Asked

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from connectors.codecs.fields import BAD_TIME
 from connectors.files import Roles, find_roles, label_of, points_of, read_sheet
+from connectors.files.sheet import require_column
 from streamad.errors import ConfigError
 from streamad.records import MAX_ABS_VALUE, SignalBatch
 from streamad.shown import safe_text
@@ -70,16 +71,20 @@ def read_table(
     time: str | None = None,
     key: Sequence[str] = (),
     joint: bool = False,
+    label: str | None = None,
 ) -> Table:
     """Read a file; by default every numeric column is a series, labels excepted.
 
     time : a column, or ``row`` for the row number; by default the one with a usual name or with
         times in it; key : columns that together name the series; by default those with a usual name
         or, where times repeat, those with texts; joint : take the columns for the variates of one
-        series
+        series; label : the column that marks anomalies, by default one with a usual name
     """
     sheet = read_sheet(path)
-    roles = find_roles(sheet, time=time, key=key, values=columns)
+    if label is not None:
+        require_column(sheet.frame, label, "--label")
+    taken = () if label is None else (label,)
+    roles = find_roles(sheet, time=time, key=key, values=columns, taken=taken)
     points = points_of(roles, one=SERIES, joint=joint)
     values = points.values.copy()
     bad = ~(np.abs(values) <= MAX_ABS_VALUE)
@@ -111,7 +116,7 @@ def read_table(
         key=(*roles.key, *((SERIES,) if points.separate else ())),
         n_rows=roles.frame.height,
         n_unreadable=int(bad.sum()),
-        labelled=_labelled(roles, points.row),
+        labelled=_labelled(roles, points.row, label),
         dated=roles.moments is not None and roles.moments.unit != "row",
         notes=(*sheet.notes, *points.notes),
         faults=tuple(_faults(roles)),
@@ -166,9 +171,12 @@ def example_of(column: pl.Series, chosen: pl.Series) -> str:
     return repr(safe_text(str(held[0]), MAX_CELL_CHARS)) if len(held) else ""
 
 
-def _labelled(roles: Roles, row: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+def _labelled(
+    roles: Roles, row: NDArray[np.int64], given: str | None = None
+) -> NDArray[np.bool_] | None:
     """Return which points a column of the file labels an anomaly, None where there is none."""
-    name = label_of(roles.frame, taken={*roles.values, *roles.key, roles.time})
+    taken = {*roles.values, *roles.key, roles.time}
+    name = given or label_of(roles.frame, taken=taken)
     if name is None:
         return None
     texts = roles.frame[name].cast(pl.String).str.to_lowercase().str.strip_chars()

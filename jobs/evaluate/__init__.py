@@ -1,0 +1,1 @@
+"""Detectors over many labelled series, beside the simple ones: ``streamad evaluate``."""
