@@ -101,9 +101,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.n_patches = n_patches
         self.into = nn.Linear(latent, n_patches * self.SEEDS)
-        self.lstm = nn.LSTM(
-            self.SEEDS, hidden, num_layers=2, batch_first=True, bidirectional=True
-        )
+        self.lstm = nn.LSTM(self.SEEDS, hidden, num_layers=2, batch_first=True, bidirectional=True)
         self.out = nn.Linear(2 * hidden, width)
 
     def forward(self, latents: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ and the epoch with the least error on held-out windows is kept.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -68,7 +69,9 @@ def fit_arrays(
     """
     how = HypADRecipe(steps=steps, critic_passes=critic_passes)
     if len(windows) < LEAST_WINDOWS:
-        msg = f"hypad trains on at least {LEAST_WINDOWS} windows, got {len(windows)}; give more rows"
+        msg = (
+            f"hypad trains on at least {LEAST_WINDOWS} windows, got {len(windows)}; give more rows"
+        )
         raise TrainingError(msg)
     n_threads = torch.get_num_threads()
     # Steps are small: threads would wait for each other, and reorder sums.
@@ -95,15 +98,7 @@ def _optimise(net: HypADNetwork, windows: Tensor, how: HypADRecipe) -> None:
     best, least = None, float("inf")
     for _ in range(n_epochs):
         net.train()
-        for _ in range(how.critic_passes):
-            for batch in _batches(training, how.batch):
-                _step(of_critics, critic_loss(net, batch))
-        for critic in critics:
-            critic.requires_grad_(requires_grad=False)
-        for batch in _batches(training, how.batch):
-            _step(of_coder, coder_loss(net, batch))
-        for critic in critics:
-            critic.requires_grad_(requires_grad=True)
+        _epoch(net, training, of_critics, of_coder, how)
         falling.step()
         error = error_of(net, held)
         if error < least:
@@ -114,6 +109,25 @@ def _optimise(net: HypADNetwork, windows: Tensor, how: HypADRecipe) -> None:
         raise TrainingError(msg)
     net.load_state_dict(best)
     net.eval()
+
+
+def _epoch(
+    net: HypADNetwork,
+    windows: Tensor,
+    of_critics: torch.optim.Adam,
+    of_coder: torch.optim.Adam,
+    how: HypADRecipe,
+) -> None:
+    critics = (net.of_windows, net.of_latents)
+    for _ in range(how.critic_passes):
+        for batch in _batches(windows, how.batch):
+            _step(of_critics, critic_loss(net, batch))
+    for critic in critics:
+        critic.requires_grad_(requires_grad=False)
+    for batch in _batches(windows, how.batch):
+        _step(of_coder, coder_loss(net, batch))
+    for critic in critics:
+        critic.requires_grad_(requires_grad=True)
 
 
 def critic_loss(net: HypADNetwork, windows: Tensor) -> Tensor:
@@ -161,7 +175,7 @@ def error_of(net: HypADNetwork, windows: Tensor) -> float:
     return float(error)
 
 
-def _adam(parts: list[nn.Module], rate: float) -> torch.optim.Adam:
+def _adam(parts: Sequence[nn.Module], rate: float) -> torch.optim.Adam:
     return torch.optim.Adam([p for part in parts for p in part.parameters()], lr=rate)
 
 

@@ -38,8 +38,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from jobs.offline.score import pipeline_for, score_table
 from connectors.files import BY_ROW
+from jobs.offline.score import pipeline_for, score_table
 from jobs.offline.tables import read_table
 from streamad.detectors import DETECTORS
 from streamad.detectors.base import Detector

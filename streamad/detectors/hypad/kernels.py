@@ -32,18 +32,18 @@ def add_product(row: Floats, matrix: Floats, out: Floats) -> None:
 
 
 @compiled
-def run_lstm(  # noqa: PLR0913, PLR0917 the arrays of one direction
+def run_lstm(
     steps: Floats,
     into: Floats,
     again: Floats,
     bias: Floats,
-    backward: bool,
+    backward: int,
     out: Floats,
 ) -> None:
     """Write the outputs of one direction of an LSTM into ``out`` ``(n_steps, hidden)``.
 
     into, again, bias : ``(inputs, 4 hidden)``, ``(hidden, 4 hidden)``, ``(4 hidden,)``; gates in
-        torch's order: input, forget, cell, output
+        torch's order: input, forget, cell, output; backward : 1 from the newest step to the oldest
     """
     n_steps, hidden = out.shape
     gates = np.empty(4 * hidden, np.float32)
@@ -51,7 +51,7 @@ def run_lstm(  # noqa: PLR0913, PLR0917 the arrays of one direction
     state = np.zeros(hidden, np.float32)
     one = np.float32(1)
     for s in range(n_steps):
-        t = n_steps - 1 - s if backward else s
+        t = n_steps - 1 - s if backward == 1 else s
         gates[:] = bias
         add_product(steps[t], into, gates)
         if s > 0:
@@ -66,7 +66,7 @@ def run_lstm(  # noqa: PLR0913, PLR0917 the arrays of one direction
 
 
 @compiled
-def _both_ways(  # noqa: PLR0913, PLR0917 the arrays of both directions
+def _both_ways(
     steps: Floats,
     into: Floats,
     again: Floats,
@@ -79,9 +79,9 @@ def _both_ways(  # noqa: PLR0913, PLR0917 the arrays of both directions
     n_steps, hidden = len(steps), len(again)
     made = np.empty((n_steps, 2 * hidden), np.float32)
     one = np.empty((n_steps, hidden), np.float32)
-    run_lstm(steps, into, again, bias, False, one)
+    run_lstm(steps, into, again, bias, 0, one)
     made[:, :hidden] = one
-    run_lstm(steps, into_back, again_back, bias_back, True, one)
+    run_lstm(steps, into_back, again_back, bias_back, 1, one)
     made[:, hidden:] = one
     return made
 
@@ -137,7 +137,7 @@ def _distance(left: Floats, right: Floats) -> float:
 
 
 @compiled
-def reconstruct(  # noqa: PLR0913, PLR0917 the arrays of the network
+def reconstruct(
     window: Floats,
     n_patches: int,
     encode_into: Floats,
@@ -215,7 +215,7 @@ def reconstruct(  # noqa: PLR0913, PLR0917 the arrays of the network
 
 
 @compiled
-def criticise(  # noqa: PLR0913, PLR0917 the arrays of the critic
+def criticise(
     window: Floats,
     first: Floats,
     first_bias: Floats,
@@ -250,7 +250,7 @@ def _leak(row: Floats) -> None:
 
 
 @compiled
-def run_windows(  # noqa: PLR0913, PLR0917 the arrays of the network
+def run_windows(
     windows: Floats,
     judged: int,
     n_patches: int,
@@ -287,7 +287,7 @@ def run_windows(  # noqa: PLR0913, PLR0917 the arrays of the network
     critic_last: Floats,
     critic_last_bias: Floats,
 ) -> tuple[Floats, Doubles, Doubles, Doubles, Doubles]:
-    """Return what the network makes of windows: the fields of `streamad.detectors.hypad.network.Read`.
+    """Return what the network makes of windows: the fields of `Read` beside this module.
 
     Local is the distance between the window's point and that of the window in which the samples
     around the judged one are as reconstructed.

@@ -88,7 +88,11 @@ def _shapes(
         return {}
     n_patches = -(-size // (width // n_variates))
     made: dict[str, tuple[int, ...]] = {}
-    inputs = {"encode": (width, encoder), "first": (seeds, decoder), "second": (2 * decoder, decoder)}
+    inputs = {
+        "encode": (width, encoder),
+        "first": (seeds, decoder),
+        "second": (2 * decoder, decoder),
+    }
     for name, (n_in, hidden) in inputs.items():
         for back in ("", "_back"):
             made[f"{name}_into{back}"] = (n_in, 4 * hidden)
