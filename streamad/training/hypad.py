@@ -147,7 +147,7 @@ def critic_loss(net: HypADNetwork, windows: Tensor) -> Tensor:
 def gradient_penalty(critic: nn.Module, real: Tensor, made: Tensor) -> Tensor:
     """Return the mean squared distance from 1 of each sample's gradient, between two sets."""
     share = torch.rand(len(real), 1)
-    between = (share * real + (1 - share) * made).requires_grad_(requires_grad=True)
+    between = (share * real + (1 - share) * made).requires_grad_()
     (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     penalty: Tensor = ((slope.norm(dim=1) - 1) ** 2).mean()
     return penalty

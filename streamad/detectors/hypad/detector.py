@@ -41,8 +41,9 @@ class HypAD(WindowModel):
     - p : the largest error of a sample of the window is;
     - c : the critic's value is from its median, to either side;
 
-    and of certainty, the norm of the reconstruction's point, 0 to 1: a large error of a model that
-    did not know what to expect counts less.
+    and of certainty, the norm of the reconstruction's point, 0 to 1, as a share of what it is on
+    training windows (at most 1): a large error of a model that knows less than usual what to expect
+    counts less.
 
     It is fitted for the series it judges, or a group of alike ones, each in its own scale; about
     two minutes of one core for 10,000 rows. A score costs about a millisecond.
@@ -62,7 +63,7 @@ class HypAD(WindowModel):
     Source: Flaborea et al., Are we certain it's anomalous?, CVPR-W VAND 2023 (arXiv 2211.09224).
     """
 
-    finite: ClassVar[tuple[str, ...]] = (*NAMES, "bounds", "usual")
+    finite: ClassVar[tuple[str, ...]] = (*NAMES, "bounds", "usual", "certain")
     info: ClassVar[DetectorInfo] = DetectorInfo(
         name="hypad",
         summary="reconstruction by a recurrent network that knows how certain it is",
@@ -102,6 +103,7 @@ class HypAD(WindowModel):
         self._network: Network | None = None
         self._bounds = np.zeros((2, 0), np.float32)
         self._spans = np.zeros((len(PARTS), 2))
+        self._certain = np.ones(1)
 
     def looks(
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
@@ -139,7 +141,12 @@ class HypAD(WindowModel):
         """Return the network, the bounds it was scaled by, and statistics of training windows."""
         if self._network is None:
             return {}
-        made: Arrays = {**self._arrays, "bounds": self._bounds, "usual": self._spans}
+        made: Arrays = {
+            **self._arrays,
+            "bounds": self._bounds,
+            "usual": self._spans,
+            "certain": self._certain,
+        }
         return {**made, "loc": self._loc, "scale": self._scale}
 
     def load(self, state: Arrays) -> Self:
@@ -153,6 +160,7 @@ class HypAD(WindowModel):
             raise ArtifactError(msg)
         self._bounds = state["bounds"].astype(np.float32)
         self._spans = state["usual"].astype(np.float64)
+        self._certain = state["certain"].astype(np.float64)[:1]
         self._arrays = {name: state[name].copy() for name in NAMES}
         self._network = Network(self._arrays, size=self.size, n_variates=n_variates)
         self._bank = np.zeros((1, self.size * n_variates), np.float32)
@@ -178,7 +186,8 @@ class HypAD(WindowModel):
         )
         self._arrays = arrays
         self._network = Network(arrays, size=self.size, n_variates=n_variates)
-        parts = _parts(self._read(windows), windows)
+        read = self._read(windows)
+        parts = _parts(read, windows)
         middle = np.median(parts, axis=1)
         parts[-1] = np.abs(parts[-1] - middle[-1])
         far = np.quantile(parts, 0.95, axis=1)
@@ -187,6 +196,7 @@ class HypAD(WindowModel):
         self._spans = np.stack(
             [middle, np.maximum(far, 1e-3 * np.abs(middle) + LEAST_SPREAD)], axis=1
         )
+        self._certain = np.median(read.certainty.mean(axis=1))[None]
 
     def _scores(self, rows: Floats) -> Floats:
         """Return a score a row; each is run alone, so that none is filled up."""
@@ -205,8 +215,9 @@ class HypAD(WindowModel):
             logs = np.log1p(np.maximum(beyond, 0))
             found = logs[0] + logs[1] + logs[2] + logs[3] / 2
             if self.combination == "certain":
-                found *= certainty
-        return np.clip(np.nan_to_num(found, nan=MOST), 0, MOST).astype(np.float32)
+                found *= np.minimum(certainty / max(self._certain[0], LEAST_SPREAD), 1)
+        made: Floats = np.clip(np.nan_to_num(found, nan=MOST), 0, MOST).astype(np.float32)
+        return made
 
     def _judge(self, rows: Rows) -> Rows:
         return self._scores(rows.astype(np.float32)).astype(np.float64)
@@ -226,7 +237,8 @@ class HypAD(WindowModel):
         low, high = self._bounds
         windows = rows.reshape(len(rows), self.size, self._loc.shape[1])
         scaled = (windows - low) / (high - low) * np.float32(2) - np.float32(1)
-        return np.ascontiguousarray(np.clip(scaled, -CLIP, CLIP), np.float32)
+        made: Floats = np.ascontiguousarray(np.clip(scaled, -CLIP, CLIP), np.float32)
+        return made
 
     def _read(self, windows: Floats) -> Read:
         if self._network is None:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from streamad.detectors.base import Arrays, Floats
-from streamad.detectors.hypad.kernels import run_windows
+from streamad.detectors.hypad.kernels import Doubles, run_windows
 from streamad.errors import ArtifactError
 
 SIDES: Final = ("into", "again", "bias", "into_back", "again_back", "bias_back")
@@ -39,10 +39,10 @@ class Read(NamedTuple):
     """
 
     usual: Floats
-    apart: Floats
-    local: Floats
-    certainty: Floats
-    critic: Floats
+    apart: Doubles
+    local: Doubles
+    certainty: Doubles
+    critic: Doubles
 
 
 class Network:
@@ -70,7 +70,8 @@ class Network:
 
         judged : the sample that a score is of
         """
-        return Read(*run_windows(windows, judged, self._n_patches, *self._arrays))
+        made: Read = Read._make(run_windows(windows, judged, self._n_patches, *self._arrays))
+        return made
 
 
 def _shapes(
