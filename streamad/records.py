@@ -146,7 +146,8 @@ class Explanation:
     ``variates`` maps each part (variate, field, pair of fields, edge) to its share of the score
     (shares sum to 1); ``observed`` and ``expected`` are the values at one sample inside the event:
     text where a part is no number, absent where nothing is known; ``time_ms`` is its time;
-    ``text`` is the reason in words; ``entities`` are those it implicates besides the key.
+    ``text`` is the reason in words, in place of the values; ``note`` is what the detector adds to
+    it, such as how certain it is; ``entities`` are those it implicates besides the key.
     """
 
     observed: dict[str, Part]
@@ -155,6 +156,7 @@ class Explanation:
     time_ms: int
     text: str = ""
     entities: tuple[str, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,7 +264,8 @@ class ScoreBatch:
     ordinal : int64 ``(n,)``, the window's number among those of its key, from 0 where the key's
     state began; score, p_value, level : float32 ``(n,)``; newest, newest_p, newest_level : the same
     of the look at the newest samples, NaN where the detector has none; severity : float32, 1.0 at
-    the alert level; flags : uint8 ``(n,)``, a sum of ``FLAG_*``.
+    the alert level; flags : uint8 ``(n,)``, a sum of ``FLAG_*``; certainty : float32 ``(n,)``, 0 to
+    1, how certain the detector is of what it expected (None: it does not tell).
     """
 
     keys: pl.Series
@@ -276,6 +279,7 @@ class ScoreBatch:
     newest_level: NDArray[np.float32]
     severity: NDArray[np.float32]
     flags: NDArray[np.uint8]
+    certainty: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.end_ms)

@@ -76,9 +76,10 @@ def summarise(finding: Finding, event: Event, *, resolved: bool) -> str:
         since = _since(event, finding.window_end_ms)
         text = f"{not_sent(finding.key, event.n_errors)} {since}{_because(finding)}"
     elif resolved:
-        text = f"{_ended(finding, event)}; peak severity {event.peak_severity:.1f}"
+        text = f"{_ended(finding, event)}{_note(event)}; peak severity {event.peak_severity:.1f}"
     else:
-        text = f"{_open(finding, event)}; severity {event.peak_severity:.1f}{_because(finding)}"
+        text = f"{_open(finding, event)}{_note(event)}; severity {event.peak_severity:.1f}"
+        text += _because(finding)
     if finding.degraded:
         text += f" [degraded: {finding.degraded}]"
     # Keys and reasons are what producers sent; this line is read on terminals.
@@ -192,6 +193,11 @@ def _ended(finding: Finding, event: Event) -> str:
     if single and values:
         return f"{text}: {named}, {_when(event)}"
     return f"{text}{lasted} ({_when(event)})" + (f": {named}" if values else "")
+
+
+def _note(event: Event) -> str:
+    """Return what the detector adds of itself, as one that knows how certain it is."""
+    return f"; {one_line(event.shown.note)}" if event.shown and event.shown.note else ""
 
 
 def _because(finding: Finding) -> str:

@@ -114,6 +114,7 @@ def _explanation(why: Explanation) -> Explanation:
         time_ms=why.time_ms,
         text=_short(why.text),
         entities=tuple(name[:MAX_NAME_CHARS] for name in why.entities[:MAX_ENTITIES]),
+        note=_short(why.note),
     )
 
 

@@ -237,4 +237,16 @@ def _joined(batches: Sequence[ScoreBatch]) -> ScoreBatch:
         newest_level=np.concatenate([batch.newest_level for batch in batches]),
         severity=np.concatenate([batch.severity for batch in batches]),
         flags=np.concatenate([batch.flags for batch in batches]),
+        certainty=_certainty(batches),
     )
+
+
+def _certainty(batches: Sequence[ScoreBatch]) -> NDArray[np.float32] | None:
+    """Return the certainties of all batches, NaN where one has none; None where none has."""
+    if all(batch.certainty is None for batch in batches):
+        return None
+    parts = (
+        np.full(len(batch), np.nan, np.float32) if batch.certainty is None else batch.certainty
+        for batch in batches
+    )
+    return np.concatenate(list(parts))

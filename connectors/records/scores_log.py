@@ -44,6 +44,8 @@ SCHEMA = pa.schema(
         pa.field("flags", pa.uint8(), nullable=False),
     ]
 )
+CERTAIN = SCHEMA.append(pa.field("certainty", pa.float32(), nullable=False))
+"""Of a detector that tells how certain it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,9 @@ def encode(
 
 
 def _record_batch(scores: ScoreBatch) -> pa.RecordBatch:
+    schema, more = SCHEMA, []
+    if scores.certainty is not None:
+        schema, more = CERTAIN, [_column(scores.certainty, pa.float32())]
     return pa.record_batch(
         [
             scores.keys.to_arrow(),
@@ -102,8 +107,9 @@ def _record_batch(scores: ScoreBatch) -> pa.RecordBatch:
             _column(scores.newest_level, pa.float32()),
             _column(scores.severity, pa.float32()),
             _column(scores.flags, pa.uint8()),
+            *more,
         ],
-        names=SCHEMA.names,
+        names=schema.names,
     )
 
 
@@ -121,7 +127,8 @@ def _write(rows: pa.RecordBatch, origin: ScoresOrigin, *, part: int, parts: int)
         "parts": parts,
         "notes": origin.notes,
     }
-    schema = SCHEMA.with_metadata({METADATA_KEY: orjson.dumps(about)})
+    kind = SCHEMA if rows.num_columns == len(SCHEMA) else CERTAIN
+    schema = kind.with_metadata({METADATA_KEY: orjson.dumps(about)})
     columns = [rows.column(0).cast(pa.string()), *rows.columns[1:]]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema, options=OPTIONS) as writer:
@@ -151,7 +158,7 @@ def decode(value: bytes | None, *, message: int = 0) -> tuple[ScoresOrigin, Scor
         return Rejected(message=message, reason="null_payload", detail="the message has no value")
     try:
         with pa.ipc.open_stream(value, options=READ_OPTIONS) as reader:
-            if not reader.schema.equals(SCHEMA):
+            if not (reader.schema.equals(SCHEMA) or reader.schema.equals(CERTAIN)):
                 return _refuse(message, value, f"not {FORMAT}: {reader.schema.names}")
             origin = _origin(reader.schema.metadata)
             table = reader.read_all().combine_chunks()
@@ -192,6 +199,9 @@ def _scores(table: pa.Table) -> ScoreBatch:
         newest_level=_numbers(table, "newest_level", np.dtype(np.float32)),
         severity=_numbers(table, "severity", np.dtype(np.float32)),
         flags=_numbers(table, "flags", np.dtype(np.uint8)),
+        certainty=_numbers(table, "certainty", np.dtype(np.float32))
+        if "certainty" in table.column_names
+        else None,
     )
 
 

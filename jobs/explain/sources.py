@@ -104,10 +104,13 @@ def read_scores(path: Path) -> ScoreBatch:
 def scores_frame(batches: Sequence[ScoreBatch]) -> pl.DataFrame:
     """Return scores as a table that `read_scores` reads."""
     every = [*batches, _names_only(set())]  # for the types, where there are none
-    return pl.concat(
-        pl.DataFrame({"key": batch.keys, **{name: getattr(batch, name) for name in COLUMNS}})
-        for batch in every
-    )
+    frames = []
+    for batch in every:
+        columns = {name: getattr(batch, name) for name in COLUMNS}
+        if batch.certainty is not None:
+            columns["certainty"] = batch.certainty
+        frames.append(pl.DataFrame({"key": batch.keys, **columns}))
+    return pl.concat(frames, how="diagonal")
 
 
 def _reader(path: Path) -> Callable[[Path], pl.DataFrame]:

@@ -293,7 +293,9 @@ def _judged_rows(
                 "score": s.score,
                 "p_value": s.p_value,
                 "severity": s.severity,
-            }
+                "certainty": s.certainty,
+            },
+            schema_overrides={"certainty": pl.Float32},
         ).filter(pl.col("score").is_finite())
         for s in scores
     ]
@@ -304,6 +306,7 @@ def _judged_rows(
             "score": pl.Float32,
             "p_value": pl.Float32,
             "severity": pl.Float32,
+            "certainty": pl.Float32,
         }
         parts = [pl.DataFrame(schema=empty)]
     return pl.concat(parts).join(rows, on=["key", "end_ms"], how="inner").drop_nulls("point")
@@ -314,7 +317,7 @@ def _frame(table: Table, judged: pl.DataFrame, alerts: list[Alert]) -> pl.DataFr
     judged = judged.with_columns(
         pl.col("severity").cast(pl.Float64),
         alert=pl.Series(_in_alert(judged, alerts), dtype=pl.Int8),
-    ).select("point", "score", "p_value", "severity", "alert")
+    ).select("point", *_JUDGED)
     names = _names(table)
     columns = [table.frame[name].alias(shown) for name, shown in names.items()]
     if table.time is None:
@@ -322,10 +325,8 @@ def _frame(table: Table, judged: pl.DataFrame, alerts: list[Alert]) -> pl.DataFr
     row = pl.Series("row", table.row, dtype=pl.Int64)
     head = [pl.Series("_point", np.arange(n, dtype=np.int64)), row, *columns]
     frame = pl.DataFrame(head).with_columns(_key=table.batch.keys)
-    carried = [
-        pl.col(c).forward_fill().over("_key") for c in ("score", "p_value", "severity", "alert")
-    ]
-    return (
+    carried = [pl.col(c).forward_fill().over("_key") for c in _JUDGED]
+    made = (
         frame.join(judged, left_on="_point", right_on="point", how="left", maintain_order="left")
         .with_columns(incomplete=pl.col("score").is_null().cast(pl.Int8))
         .with_columns(carried)
@@ -337,9 +338,12 @@ def _frame(table: Table, judged: pl.DataFrame, alerts: list[Alert]) -> pl.DataFr
         )
         .drop("_key", "_point")
     )
+    # Most detectors do not tell how certain they are.
+    return made if made["certainty"].count() else made.drop("certainty")
 
 
-_OURS = ("row", "score", "p_value", "severity", "alert", "incomplete")
+_JUDGED = ("score", "p_value", "severity", "alert", "certainty")
+_OURS = ("row", *_JUDGED, "incomplete")
 
 
 def _names(table: Table) -> dict[str, str]:

@@ -365,6 +365,7 @@ def finite(why: Explanation | None) -> Explanation | None:
         time_ms=why.time_ms,
         text=why.text,
         entities=why.entities,
+        note=why.note,
     )
 
 

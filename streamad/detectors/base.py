@@ -49,6 +49,7 @@ class WindowExplanations:
     position : int32 ``(n_windows,)``, index of the told sample inside its window
     first, last : int32 ``(n_windows,)``, first and last sample of the event inside the window, -1
         where no sample stands out (None: the told sample alone)
+    note : for each window what else the detector says of it, in words (None: nothing)
     """
 
     observed: Floats
@@ -57,6 +58,7 @@ class WindowExplanations:
     position: Ints
     first: Ints | None = None
     last: Ints | None = None
+    note: list[str] | None = None
 
 
 class Detector(ItemDetector[Floats]):

@@ -39,6 +39,8 @@ class DetectorInfo:
         kinds are numbers too, not codes of something.
     dull : scores below never matter, whatever a key's history; windows that score less are not
         asked for their explanation where ``direction`` or ``min_effect`` need one.
+    certain : its looks have one more column: how certain it is of what it expected, 0 to 1, which
+        is kept beside the score and decides nothing by itself.
     learn_every, delay : `learn` takes effect at multiples of ``learn_every`` windows of the key,
         and only for windows older than ``delay`` windows.
     """
@@ -59,6 +61,7 @@ class DetectorInfo:
     nan_ok: float = 0.0
     cost: Cost = "cheap"
     n_looks: int = 1
+    certain: bool = False
     dull: float = 0.0
     tail: tuple[float, float, float, float] = (1.0, 2.0, 3.0, 4.0)
     paper: str = ""
@@ -187,7 +190,10 @@ class ItemDetector(ABC, Generic[Items]):
     def looks(
         self, items: Items, /, *, memory: Memory | None = None, slots: Ints | None = None
     ) -> Floats:
-        """Return all looks at an item, ``(n, n_looks)``: the score, then the newest."""
+        """Return all looks at an item, ``(n, n_looks)``: the score, then the newest.
+
+        One column more where ``info.certain``.
+        """
         return self.score(items, memory=memory, slots=slots)[:, None]
 
     @abstractmethod

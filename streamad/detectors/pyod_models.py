@@ -132,7 +132,7 @@ class WindowModel(Detector):
         n_kept = min(len(windows), self.max_windows)
         kept = np.linspace(0, len(windows) - 1, n_kept).astype(np.int64)
         of_kept = of_group[kept]
-        self._bank = _rows(windows[kept], self._loc[of_kept], self._scale[of_kept])
+        self._bank = scaled_rows(windows[kept], self._loc[of_kept], self._scale[of_kept])
         self._train(self._bank.astype(np.float64))
         return self
 
@@ -141,14 +141,14 @@ class WindowModel(Detector):
     ) -> Floats:
         """Return the model's score of each window, float32 ``(n_windows,)``."""
         loc, scale = self._scales(windows, memory, slots)
-        return self._scores(_rows(windows, loc, scale))
+        return self._scores(scaled_rows(windows, loc, scale))
 
     def explain(
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
     ) -> WindowExplanations:
         """Return the judged sample, its usual value, and shares of the squared difference."""
         loc, scale = self._scales(windows, memory, slots)
-        rows = _rows(windows, loc, scale).astype(np.float64)
+        rows = scaled_rows(windows, loc, scale).astype(np.float64)
         usual = self._usual(rows).reshape(windows.shape)
         apart = ((rows.reshape(windows.shape) - usual) ** 2).sum(axis=1)
         total = apart.sum(axis=1, keepdims=True)
@@ -408,7 +408,7 @@ def _own(memory: Memory) -> ScaleMemory:
     return memory
 
 
-def _rows(windows: Floats, loc: Floats, scale: Floats) -> Floats:
+def scaled_rows(windows: Floats, loc: Floats, scale: Floats) -> Floats:
     """Return windows scaled and flattened, float32 ``(n_windows, size * n_variates)``."""
     n_windows, size, n_variates = windows.shape
     scaled = in_scales(windows, loc[:, None], scale[:, None])

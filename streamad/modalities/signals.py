@@ -120,6 +120,7 @@ class Signals(Modality):
             expected=expected,
             variates=share,
             time_ms=sample_time(item, int(why.position[i])),
+            note=why.note[i] if why.note is not None else "",
         )
 
     def span(self, why: WindowExplanations | None, i: int, item: Item) -> Span:

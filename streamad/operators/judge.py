@@ -99,7 +99,8 @@ class Trial:
         except Exception as error:  # noqa: BLE001 - a plug-in may fail in any way
             self.result = f"it fails on what comes: {type(error).__name__}: {error}"
             return
-        expected = (len(slots[few]), self._detector.info.n_looks)
+        info = self._detector.info
+        expected = (len(slots[few]), info.n_looks + info.certain)
         if looks.shape != expected:
             self.result = f"its scores have the shape {looks.shape}, expected {expected}"
         elif not np.isfinite(looks).all():
@@ -140,6 +141,7 @@ class WindowJudge:
             newest_level=np.full(n, np.nan, np.float32),
             severity=np.full(n, np.nan, np.float32),
             flags=np.zeros(n, np.uint8),
+            certainty=np.full(n, np.nan, np.float32) if self._info.certain else None,
         )
         if call.recorded is not None:
             logged = call.recorded.lookup(log.keys, log.end_ms, ordinal)
@@ -249,7 +251,7 @@ class WindowJudge:
         looks = looks[:, : self._info.n_looks]
         looks[~part.ready] = np.nan
         final = ~np.isnan(looks).any(axis=1)
-        self._tell_failures(call, part, self._fill_looks(call, part, looks))
+        self._tell_failures(call, part, self._fill_looks(call, part, looks, log.certainty))
         failed = np.isnan(looks).any(axis=1)
         part.flags[part.ready & failed] |= FLAG_ERROR
         part.ready &= ~failed
@@ -298,7 +300,13 @@ class WindowJudge:
 
     # ------------------------------------------------------------------ scores
 
-    def _fill_looks(self, call: Call, part: _Round, looks: NDArray[np.float32]) -> dict[int, str]:
+    def _fill_looks(
+        self,
+        call: Call,
+        part: _Round,
+        looks: NDArray[np.float32],
+        certainty: NDArray[np.float32] | None,
+    ) -> dict[int, str]:
         """Score what is ready and not in the log; what the detector fails on stays NaN.
 
         Returns the reason of each failure, by the window's place in the round, in order.
@@ -312,11 +320,12 @@ class WindowJudge:
             looks[bad] = np.nan
             why = part.seen.reason if isinstance(part.seen, _Failed) else NOT_FINITE
             return dict.fromkeys(bad.tolist(), why)
-        if ask.all():
-            looks[:], failed = self._look(call, part.values, part.codes)
-            return failed
         places = np.flatnonzero(ask)
-        looks[places], failed = self._look(call, part.values[places], part.codes[places])
+        values = part.values if ask.all() else part.values[places]
+        made, failed = self._look(call, values, part.codes[places])
+        looks[places] = made[:, : looks.shape[1]]
+        if certainty is not None:
+            certainty[part.rows[places]] = made[:, -1]
         return {int(places[i]): reason for i, reason in failed.items()}
 
     def _look(
@@ -327,7 +336,8 @@ class WindowJudge:
             looks = self._detector.looks(values, memory=memory, slots=codes)
             bad = np.flatnonzero(~np.isfinite(looks).all(axis=1))
         except Exception:  # noqa: BLE001 - a plug-in may fail in any way; told window by window below
-            looks = np.full((len(codes), self._info.n_looks), np.nan, np.float32)
+            n_columns = self._info.n_looks + self._info.certain
+            looks = np.full((len(codes), n_columns), np.nan, np.float32)
             bad = np.arange(len(codes))
         for i in bad.tolist():
             one = slice(i, i + 1)

@@ -62,6 +62,15 @@ def config_of(name: str) -> PipelineConfig:
     )
 
 
+QUICK: dict[str, dict[str, Any]] = {
+    "rqgnn": {"epochs": 8},
+    "ape": {"steps": 60},
+    "clan": {"steps": 60},
+    "hypad": {"steps": 24, "critic_passes": 1},
+}
+"""Settings with which a detector trains quickly."""
+
+
 @cache
 def payloads_of(name: str) -> tuple[bytes, ...]:
     """Return the messages of a stream."""
@@ -97,8 +106,7 @@ def fitted(name: str) -> dict[str, np.ndarray]:
 
 def new(name: str) -> ItemDetector[Any]:
     """Return a detector, not fitted, that trains quickly."""
-    quick = {"rqgnn": {"epochs": 8}, "ape": {"steps": 60}, "clan": {"steps": 60}}
-    return make(name, size=size_of(name), params=quick.get(name))
+    return make(name, size=size_of(name), params=QUICK.get(name))
 
 
 # ---------------------------------------------------------------------- signals
