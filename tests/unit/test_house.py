@@ -272,3 +272,37 @@ def test_asking_the_command_for_help_loads_neither_models_nor_kafka():
         [sys.executable, "-c", script], check=False, capture_output=True, text=True, cwd=ROOT
     )
     assert ended.returncode == 0, ended.stderr
+
+
+def _names_of(module: str) -> set[str] | None:
+    """Return what a module of ours has at its top, None where there is no such module."""
+    place = ROOT.joinpath(*module.split("."))
+    package = place / "__init__.py"
+    file = package if package.exists() else place.with_suffix(".py")
+    if not file.exists():
+        # A folder of scripts without an `__init__.py` is a package too.
+        return {one.stem for one in place.glob("*.py")} if place.is_dir() else None
+    names = {one.stem for one in place.iterdir()} if package.exists() else set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(one.asname or one.name).partition(".")[0] for one in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
+
+
+def test_scripts_that_no_test_runs_import_what_is_there():
+    """Benchmarks take hours and are run by people: a name that moved would be seen too late."""
+    missing = []
+    for script in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(script.read_text())):
+            if not isinstance(node, ast.ImportFrom) or node.level or node.module is None:
+                continue
+            if node.module.partition(".")[0] not in {"streamad", "connectors", "jobs", "tests"}:
+                continue
+            names = _names_of(node.module)
+            lacking = [one.name for one in node.names if names is None or one.name not in names]
+            missing += [f"{script.relative_to(ROOT)}: {node.module}.{one}" for one in lacking]
+    assert not missing
