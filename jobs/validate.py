@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from jobs.build import build_detect, check_detector, require_trained
 from jobs.console import say
 from jobs.desk.severities import scale_of
 from jobs.logs import redacted, secrets_of
+from jobs.offline.judged import Account, NothingJudgedError
 from jobs.offline.readiness import beyond_memory, readiness, samples
-from jobs.offline.replay import codec_of
+from jobs.offline.replay import Part, codec_of, is_file, read_file, spans_of
 from jobs.plain.topics import Config, output_topics
 from jobs.settings import environment, kafka_settings
 from streamad.alerting.config import AlertingConfig, load_alerting
@@ -26,9 +28,12 @@ from streamad.config_values import format_size
 from streamad.errors import ConfigError
 from streamad.operators.detect import DetectOperator
 from streamad.operators.newcomers import full_keys
+from streamad.runtime.decoding import decode
 from streamad.shown import safe_lines
 
 MEBIBYTE, GIBIBYTE = 2**20, 2**30
+MOST_MESSAGES = 20_000
+"""Messages of a topic that are read to see what of them can be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +47,15 @@ class Told:
     memory: dict[str, Any]
 
 
-def validate_pipeline(path: Path, *, online: bool) -> None:
-    """Check a pipeline or an alerting file and print what would run, as YAML."""
+def validate_pipeline(path: Path, *, online: bool, source: str | None = None) -> None:
+    """Check a pipeline or an alerting file and print what would run, as YAML.
+
+    source : a file or a topic of which is reported what the pipeline can use
+    """
     if is_alerting(path):
+        if source is not None:
+            msg = f"--input is for pipelines; {path} is an alerting file, which reads findings"
+            raise ConfigError(msg)
         validate_alerting(path, online=online)
         return
     config = load_pipeline(path, environment=environment())
@@ -61,7 +72,53 @@ def validate_pipeline(path: Path, *, online: bool) -> None:
     sys.stdout.write(safe_lines(text))
     if online:
         _ask_broker(path, config)
+    if source is not None:
+        for line in read_input(config, source):
+            say(line)
     say(f"{path}: valid" + (f", but {operator.degraded}" if operator.degraded else ""))
+
+
+def read_input(config: PipelineConfig, source: str) -> list[str]:
+    """Return what a pipeline can use of a file, or of the newest messages of a topic.
+
+    Raises
+    ------
+    NothingJudgedError
+        where it is not one row
+    """
+    notes: list[str] = []
+    account, keys = Account(), set[str]()
+    for part in _parts(config, source, notes):
+        account.reject(part.decoded.rejected)
+        account.rows += len(part.decoded.batch)
+        keys.update(part.decoded.batch.keys.unique().to_list())
+    said = [*notes, *([account.rejections()] if account.rejected else [])]
+    if account.passed:
+        others = ", ".join(f"{number:,} {reason}" for reason, number in account.passed.items())
+        said.append(f"rows that the pipeline does not ask for: {others}")
+    if not account.rows:
+        msg = f"{source}: not one row can be used: {'; '.join(said) or 'there are none'}"
+        raise NothingJudgedError(msg)
+    of = f"{len(keys):,} key{'' if len(keys) == 1 else 's'}"
+    return [f"{source}: {account.rows:,} rows of {of} can be used", *said]
+
+
+def _parts(config: PipelineConfig, source: str, notes: list[str]) -> Iterator[Part]:
+    if is_file(source):
+        yield from read_file(Path(source), config, notes=notes)
+        return
+    from connectors.kafka.log import KafkaLog
+
+    log = KafkaLog(kafka_settings(environment()), group=f"streamad.{config.name}.validate")
+    try:
+        spans = spans_of(log, source, config, begin_ms=None)
+        most = max(1, MOST_MESSAGES // len(spans))
+        codec = codec_of(config)
+        for place, (start, stop) in spans.items():
+            for messages in log.read(place, max(start, stop - most), stop):
+                yield Part(source=place, decoded=decode(codec, messages, pipeline=config.name))
+    finally:
+        log.close()
 
 
 def is_alerting(path: Path) -> bool:

@@ -65,6 +65,15 @@ def validate(
         bool,
         typer.Option("--online", help="Also check the topics on the broker: sizes, retention."),
     ] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            help="Also read this file, or the newest messages of this topic: how many rows can be "
+            "used, and why others cannot, by field.",
+            metavar="SOURCE",
+        ),
+    ] = None,
 ) -> None:
     """Check a pipeline file, and print its settings, topics, memory and detector.
 
@@ -73,7 +82,7 @@ def validate(
     """
     from jobs.validate import validate_pipeline
 
-    validate_pipeline(pipeline, online=online)
+    validate_pipeline(pipeline, online=online, source=source)
 
 
 @commands.command(

@@ -176,3 +176,19 @@ def test_a_backtest_counts_the_rows_of_a_table_by_field(tmp_path):
     assert {r: dict(c) for r, c in made.account.columns.items()} == {
         "wrong_type": {"ts": 1}, "missing_field": {"value": 1, "key": 1},
     }  # fmt: skip
+
+
+def test_validate_reports_what_of_a_file_can_be_used(tmp_path, capsys):
+    (tmp_path / "p.yaml").write_text("{name: t, windows: {size: 16}, detector: robust_z}")
+    lines = [b'{"key":"a","ts":%d,"value":1}' % (T0 + i * STEP) for i in range(30)]
+    lines[3:5] = [b'{"key":"a","ts":"noon","value":1}', b'{"key":"a","ts":1,"value":"x"}']
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    words = ["validate", str(tmp_path / "p.yaml"), "--input", str(path)]
+    assert cli.main(words) == 0
+    said = capsys.readouterr().err
+    assert f"{path}: 28 rows of 1 key can be used\n2 rows are not used: " in said
+    assert "2 wrong_type in ts 1, value 1 (ts: expected a number (ms), got" in said
+    path.write_bytes(b"\n".join(lines[3:5]))
+    assert cli.main(words) == 1
+    assert "not one row can be used: 2 rows are not used: 2 wrong_type" in capsys.readouterr().err
