@@ -70,7 +70,7 @@ def test_killed_around_each_swap_it_ends_as_calm_handovers_do(pipeline, tmp_path
         ids.append(die(job, death, rows[life * 500 : (life + 1) * 500], 7 + life))
     process = job.start(role="detect")
     job.send(rows[1000:])
-    job.until(lambda: job.done("detect"), what="the last life ends the work")
+    job.until(lambda: job.done("detect"), timeout_s=120, what="the last life ends the work")
     process.terminate()
     process.join(20)
     assert process.exitcode == 0
@@ -92,9 +92,9 @@ def die(job: Pipeline, death: str, rows: Rows, seed: int) -> str:
     """Let a process take over a new artifact and die of it; return the artifact's id."""
     process = job.start(role="detect", kill_at=death)
     job.send(rows[:200])
-    job.until(lambda: job.done("detect"), what="the old artifact judges")
+    job.until(lambda: job.done("detect"), timeout_s=120, what="the old artifact judges")
     new = fit(job.config, seed, KEYS[seed - 7 :])
-    deadline, at = time.monotonic() + 60, 200
+    deadline, at = time.monotonic() + 120, 200
     while process.is_alive():
         assert time.monotonic() < deadline, f"{death} was never passed"
         if at < len(rows):  # a new artifact is tried on what comes
