@@ -220,13 +220,14 @@ def messages_of(source: Source, records: Sequence[Any]) -> Messages:
         reason = unreadable(record) if record.value is None else None
         if reason is not None:
             why[record.offset] = reason
+    sizes = np.array([len(part) for part in columns], np.int64)
     whole = np.concatenate([np.empty((0, N_COLUMNS), np.int64), *columns])
     return Messages(
         source=source,
         payloads=payloads,
         offsets=np.ascontiguousarray(whole[:, OFFSET]),
         broker_ms=np.ascontiguousarray(whole[:, TIME]),
-        raw=BlockRecords(data, np.repeat(blocks, list(map(len, columns))), whole, apart),
+        raw=BlockRecords(data, np.repeat(np.array(blocks, np.int64), sizes), whole, apart),
         unreadable=why,
     )
 
