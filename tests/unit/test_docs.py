@@ -24,6 +24,7 @@ from jobs.cli import app, main
 from jobs.flink import run as flink_run
 from jobs.plain.loops import group_of
 from jobs.plain.topics import output_topics
+from streamad.alerting.assets import Assets
 from streamad.alerting.config import AlertingConfig
 from streamad.artifact_files import PROTOCOLS
 from streamad.config import PipelineConfig, parse_config, parse_pipeline
@@ -141,6 +142,15 @@ def test_the_page_on_budgets_shows_a_file_that_is_valid():
     (text,) = blocks(page, "yaml")
     config = parse_config(text, AlertingConfig, name=page.name)
     assert (config.budget.of("web"), config.budget.of("payments")) == (10.0, 3.0)
+
+
+def test_the_page_on_alerts_shows_assets_that_weigh_as_it_reads():
+    page = ROOT / "docs" / "alerts.md"
+    (text,) = blocks(page, "yaml")
+    config = parse_config(text, AlertingConfig, name=page.name)
+    assets = Assets(config.assets)
+    known = [{"service": "checkout", "key": "a"}, {"key": "test-1"}, {"key": "prod-1"}]
+    assert [assets.weight_of(one) for one in known] == [4.0, 0.1, 1.0]
 
 
 def test_the_readme_is_short_and_opens_with_what_it_is():
