@@ -143,7 +143,7 @@ def decisions(alerts, incidents):
     """Return what was decided, whatever the order in which two topics were read."""
     last = {one.id: one for one in incidents}
     opened = Counter(one.id for one in incidents if one.state == "opened")
-    assert opened == Counter(last)
+    assert opened == Counter(last.keys())
     return {
         "alerts": Counter((one.id, one.state) for one in alerts if one.state != "updated"),
         "incidents": {
