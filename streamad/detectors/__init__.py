@@ -12,6 +12,7 @@ DETECTORS = Registry(
         "lof": "streamad.detectors.pyod_models:LOF",
         "pca": "streamad.detectors.pyod_models:PCA",
         "themis": "streamad.detectors.themis:Themis",
+        "timercd": "streamad.detectors.timercd:TimeRcd",
         "rare_events": "streamad.detectors.events.rare:RareEvents",
         "ape": "streamad.detectors.events.ape:Ape",
         "clan": "streamad.detectors.events.clan:Clan",

@@ -208,12 +208,13 @@ class TimeRCD(nn.Module):
             tokens = self.embedding_layer(patches * (1.0 - gone) + noise * gone)
             seen = seen * (1.0 - hidden)
         tokens = tokens.reshape(n, n_variates * n_patches, self.config.d_model)
-        variate = torch.arange(n_variates, device=patches.device).repeat_interleave(n_patches)
+        token = torch.arange(n_variates * n_patches, device=patches.device)
+        variate = token // n_patches
         same = (variate[:, None] == variate[None, :]).to(tokens.dtype)
         mask = torch.log(seen.reshape(n, 1, 1, n_variates * n_patches))
         # A series without a single patch to attend to would be NaN; it attends to nothing much.
         mask = mask.clamp(min=-1e9)
-        turn = self._rotation(n_variates, n_patches, tokens)
+        turn = self._rotation(token % n_patches if self.config.positions == "variate" else token)
         for block in self.layers:
             tokens = block(tokens, turn, mask, same)
         steps: Tensor = self.projection_layer(tokens)
@@ -224,18 +225,14 @@ class TimeRCD(nn.Module):
         two: Tensor = self.anomaly_head(steps)
         return two[..., 1] - two[..., 0]
 
-    def _rotation(self, n_variates: int, n_patches: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return cosine and sine of each token's angles, ``(L, pairs)``."""
+    def _rotation(self, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Return cosine and sine of the angles of tokens at ``place (L,)``, ``(L, pairs)``."""
         config = self.config
         width = config.d_model if config.rope == "whole" else config.d_model // config.n_heads
-        pair = torch.arange(0, width, 2, device=like.device, dtype=torch.float32)
+        pair = torch.arange(0, width, 2, device=place.device, dtype=torch.float32)
         pace = torch.exp(-math.log(10_000.0) * pair / width)
-        if config.positions == "variate":
-            place = torch.arange(n_patches, device=like.device).repeat(n_variates)
-        else:
-            place = torch.arange(n_variates * n_patches, device=like.device)
         angle = place[:, None].to(torch.float32) * pace[None, :]
-        return torch.cos(angle).to(like.dtype), torch.sin(angle).to(like.dtype)
+        return torch.cos(angle), torch.sin(angle)
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -39,12 +39,12 @@ class BatchPlan:
     """
 
     seed: int = 0
-    samples: int = 32_768
-    length: int = 512
+    samples: int = 16_384
+    length: int = 1024
     patch: int = 16
     widths: tuple[int, ...] = (1, 2, 3, 5)
     width_share: tuple[float, ...] = (0.7, 0.1, 0.1, 0.1)
-    full: float = 0.6
+    full: float = 0.4
     another: float = 0.2
     gaps: float = 0.15
     corpus: CorpusConfig = field(default_factory=CorpusConfig)

@@ -52,13 +52,15 @@ def _outlier(rng: np.random.Generator, clean: Series, size: float) -> Change:
 
 
 def _spikes(sign: float) -> Maker:
-    """Three to eight spikes, one after the other."""
+    """Three or more spikes, one after the other."""
 
     def make(rng: np.random.Generator, clean: Series, size: float) -> Change:
         n = max(len(clean), 8)
         delta = np.zeros(n)
-        inner = rng.integers(0, n, size=int(rng.integers(1, 7)))
-        at = np.unique(np.concatenate([[0, n - 1], inner]))
+        # Close enough for all of it to be one event: a spike in every three to ten samples.
+        at = np.arange(0, n, int(rng.integers(3, min(n // 2, 10) + 1)))
+        at[1:] += rng.integers(-1, 2, size=at.size - 1)
+        at = np.unique(np.append(np.minimum(at, n - 1), n - 1))
         delta[at] = sign * size * rng.uniform(0.6, 1.0, size=at.size)
         return Change(delta=delta)
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from streamad.networks.timercd import TimeRCDConfig
-from streamad.training.corpus import Batches, BatchPlan
+from streamad.training.corpus import Batches, BatchPlan, CorpusConfig
 from streamad.training.timercd.check import HeldOut, held_out, validate
 from streamad.training.timercd.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from streamad.training.timercd.recipe import Recipe, Run, learning_rate, start_run, train_step
@@ -22,6 +22,10 @@ REPORT_EVERY: Final = 50
 """Steps averaged in one row of the loss curve."""
 TIMES: Final = ("steps", "minutes", "half")
 """Settings of a recipe that may change when a training resumes: they bend the rate alone."""
+
+
+CORPUS: Final = CorpusConfig(local_window=(3, 160), seasonal_window=(8, 200))
+"""What the shipped weights are trained on: contexts of 1024 hold longer anomalies than 80."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
