@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streamad.training.corpus import LOCAL, CorpusConfig, Sample, draw_sample
+from streamad.training.corpus import KINDS, LOCAL, CorpusConfig, Sample, draw_sample
 
 WIDTH, HEIGHT, PAD = 400, 110, 6
 LINE: Final = 84
@@ -28,7 +28,7 @@ def corpus_page(
 ) -> str:
     """Return a page of HTML with ``n_samples`` series per kind, and some of several variates."""
     groups = []
-    for number, kind in enumerate(all_kinds()):
+    for number, kind in enumerate(KINDS):
         drawings = []
         for sample in _samples_with(config, kind, n_samples, length, seed, number):
             drawings.append(drawing(sample))
@@ -48,13 +48,6 @@ def corpus_page(
         f'<h2>Several variates, drawn at random</h2><div class="row">{"".join(systems)}</div>'
         "</html>\n"
     )
-
-
-def all_kinds() -> tuple[str, ...]:
-    """Return the kinds in the order of the page."""
-    from streamad.training.corpus import KINDS
-
-    return KINDS
 
 
 def _samples_with(  # noqa: PLR0913, PLR0917 a draw is named by all of these

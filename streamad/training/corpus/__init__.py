@@ -8,7 +8,7 @@ seeds alone.
 """
 
 from streamad.training.corpus.batches import Batch, Batches, BatchPlan, make_batch
-from streamad.training.corpus.config import CorpusConfig
+from streamad.training.corpus.config import TELEMETRY, CorpusConfig
 from streamad.training.corpus.local import LOCAL
 from streamad.training.corpus.sample import KINDS, Event, Sample, draw_sample
 from streamad.training.corpus.seasonal import SEASONAL
@@ -17,6 +17,7 @@ __all__ = [
     "KINDS",
     "LOCAL",
     "SEASONAL",
+    "TELEMETRY",
     "Batch",
     "BatchPlan",
     "Batches",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,3 +43,7 @@ class CorpusConfig:
     edge_gain: tuple[float, float] = (0.4, 0.35)
     max_lag: int = 12
     visible: float = 0.15
+
+
+TELEMETRY: Final = CorpusConfig(local_window=(3, 160), seasonal_window=(8, 200))
+"""What the shipped weights are trained on: contexts of 1024 hold longer anomalies than 80."""

@@ -19,6 +19,8 @@ KINDS: Final = (*LOCAL, *SEASONAL)
 """All kinds of anomalies, local ones first."""
 TRIES: Final = 6
 """How often an anomaly that cannot be seen, or finds no room, is drawn again."""
+EDGE: Final = 0.05
+"""A change and its label begin and end at this share of its height."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +109,13 @@ class _Making:
         for _ in range(TRIES):
             start, delta, after = self._draw(kind, variate, atom)
             stop = start + len(delta)
-            if after:
+            if not after:
+                # A label ends where the change does: a wavelet may fill little of its window.
+                large = np.flatnonzero(np.abs(delta) >= EDGE * np.abs(delta).max(initial=0.0))
+                delta = delta[large[0] : large[-1] + 1] if len(large) else delta
+                start += int(large[0]) if len(large) else 0
+                stop = start + len(delta)
+            else:
                 delta = np.concatenate([delta, np.full(len(self.clean) - stop, after)])
                 stop = len(self.clean)
             seen = float(np.sqrt(np.mean(delta * delta))) / self.scales[variate]

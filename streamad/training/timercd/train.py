@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 
-from streamad.networks.timercd import TimeRCDConfig
-from streamad.training.corpus import Batches, BatchPlan, CorpusConfig
+from streamad.errors import ConfigError
+from streamad.networks.timercd import TimeRCDConfig, paper
+from streamad.training.corpus import Batches, BatchPlan
 from streamad.training.timercd.check import HeldOut, held_out, validate
 from streamad.training.timercd.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from streamad.training.timercd.recipe import Recipe, Run, learning_rate, start_run, train_step
@@ -22,10 +23,6 @@ REPORT_EVERY: Final = 50
 """Steps averaged in one row of the loss curve."""
 TIMES: Final = ("steps", "minutes", "half")
 """Settings of a recipe that may change when a training resumes: they bend the rate alone."""
-
-
-CORPUS: Final = CorpusConfig(local_window=(3, 160), seasonal_window=(8, 200))
-"""What the shipped weights are trained on: contexts of 1024 hold longer anomalies than 80."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +59,10 @@ def pretrain(
 
     ``on_step`` is called after every step with the run and its latest mean loss. Every report and
     validation is also a line of ``log.jsonl`` in ``out``. An interrupt saves a checkpoint first.
+    Raises ArtifactError where ``out`` holds a checkpoint of other settings, ConfigError where torch
+    has no such device.
     """
+    _require_device(pace.device)
     torch.set_num_threads(pace.threads)
     out.mkdir(parents=True, exist_ok=True)
     settings = settings_of(config, recipe, plan)
@@ -128,3 +128,23 @@ def _train(  # noqa: PLR0913, PLR0917 what one loop needs
             save_checkpoint(run, reports.checkpoint, settings=reports.settings)
             saved = now
         on_step(run, latest)
+
+
+def network_config(size: str = "small", **sizes: int) -> TimeRCDConfig:
+    """Return a configuration by name, ``"small"`` or ``"paper"``, with some sizes replaced."""
+    named = {"small": TimeRCDConfig(), "paper": paper(multivariate=True)}
+    if size not in named:
+        msg = f"size must be one of {sorted(named)}, got {size!r}"
+        raise ConfigError(msg)
+    try:
+        return replace(named[size], **sizes)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _require_device(device: str) -> None:
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        msg = f"torch has no device {device!r} here: {str(error).splitlines()[0]}; try --device cpu"
+        raise ConfigError(msg) from error
