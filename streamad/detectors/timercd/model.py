@@ -97,7 +97,7 @@ class PretrainedRcd:
             return made
 
         made = in_batches(whole, run, _shapes(given))
-        return made.reshape(*made.shape[:2], -1)
+        return _joined(made)
 
     def combined(self, log_odds: Floats) -> Floats:
         """Return log odds of ``(n, n_variates, ...)`` over variates, ``(n, ...)``."""
@@ -111,7 +111,6 @@ class PretrainedRcd:
         hidden : ``(n, n_patches)``, the patches that are not shown; ``(n, n_variates, samples)``
         """
         session = _explainer(self._directory)
-        n, n_variates = given.seen.shape[:2]
         shown = np.broadcast_to(hidden[:, None, :], given.seen.shape).astype(np.float32)
         extra = np.stack([given.seen, shown], axis=-1)
         whole = np.concatenate([given.patches, extra], axis=-1)
@@ -123,8 +122,14 @@ class PretrainedRcd:
             )[0]
             return made
 
-        made = in_batches(whole, run, _shapes(given)).reshape(n, n_variates, -1)
+        made = _joined(in_batches(whole, run, _shapes(given)))
         return np.asarray(made * given.scale[..., None] + given.loc[..., None], dtype=np.float32)
+
+
+def _joined(patches: Floats) -> Floats:
+    """Return patches ``(n, n_variates, n_patches, patch)`` as series."""
+    n, n_variates, n_patches, patch = patches.shape
+    return patches.reshape(n, n_variates, n_patches * patch)
 
 
 def _shapes(given: Normalised) -> tuple[int, ...]:
