@@ -34,9 +34,10 @@ def pretrain_timercd(out: Path, asked: Asked) -> None:
     """Train, or resume what ``out`` holds, and write what serves into it."""
     _require_torch()
     from streamad.training.corpus import TELEMETRY, BatchPlan
+    from streamad.training.timercd.checkpoint import CHECKPOINT
     from streamad.training.timercd.export import network_of, save_network
     from streamad.training.timercd.recipe import Recipe
-    from streamad.training.timercd.train import CHECKPOINT, Pace, network_config, pretrain
+    from streamad.training.timercd.train import Pace, network_config, pretrain
 
     config = network_config(asked.size)
     _within("--steps", asked.steps, 1, 10_000_000)

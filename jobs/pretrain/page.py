@@ -29,9 +29,8 @@ def corpus_page(
     """Return a page of HTML with ``n_samples`` series per kind, and some of several variates."""
     groups = []
     for number, kind in enumerate(KINDS):
-        drawings = []
-        for sample in _samples_with(config, kind, n_samples, length, seed, number):
-            drawings.append(drawing(sample))
+        samples = _samples_with(config, kind, n_samples, length, seed, number)
+        drawings = [drawing(sample) for sample in samples]
         name = kind.replace("_", " ")
         what = "local" if kind in LOCAL else "seasonal"
         groups.append(f'<h2>{escape(name)} ({what})</h2><div class="row">{"".join(drawings)}</div>')
@@ -50,7 +49,7 @@ def corpus_page(
     )
 
 
-def _samples_with(  # noqa: PLR0913, PLR0917 a draw is named by all of these
+def _samples_with(
     config: CorpusConfig, kind: str, n: int, length: int, seed: int, number: int
 ) -> Iterator[Sample]:
     """Yield samples that hold the kind: a draw that found no place for it is passed over."""

@@ -99,6 +99,19 @@ class _RMSNorm(nn.Module):
         return self.scale * (x * torch.rsqrt(size + 1e-5))
 
 
+class _VariateBias(nn.Module):
+    """One learned value per head for keys of another variate, and one for those of the same."""
+
+    def __init__(self, n_heads: int) -> None:
+        super().__init__()
+        self.emd = nn.Embedding(2, n_heads)
+
+    def forward(self, same: Tensor) -> Tensor:
+        """Return the bias ``(n_heads, L, L)``; ``same (L, L)``: 1 where variates are the same."""
+        other, own = self.emd.weight[:, :, None, None]
+        return other + same * (own - other)
+
+
 class _Attention(nn.Module):
     def __init__(self, config: TimeRCDConfig) -> None:
         super().__init__()
@@ -108,8 +121,7 @@ class _Attention(nn.Module):
         self.k_proj = nn.Linear(d, d, bias=False)
         self.v_proj = nn.Linear(d, d, bias=False)
         self.out_proj = nn.Linear(d, d, bias=False)
-        if config.variate_bias:
-            self.binary_attention_bias = nn.ModuleDict({"emd": nn.Embedding(2, config.n_heads)})
+        self.binary_attention_bias = _VariateBias(config.n_heads) if config.variate_bias else None
 
     def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor, same: Tensor) -> Tensor:
         """Attend; ``same (L, L)``: 1 where query and key are of one variate.
@@ -124,9 +136,8 @@ class _Attention(nn.Module):
         q, k, v = (part.reshape(heads).transpose(1, 2) for part in (q, k, v))
         if self.rope == "head":
             q, k = _turned(q, *turn), _turned(k, *turn)
-        if hasattr(self, "binary_attention_bias"):
-            other, own = self.binary_attention_bias["emd"].weight[:, :, None, None]
-            mask = mask + other + same * (own - other)
+        if self.binary_attention_bias is not None:
+            mask = mask + self.binary_attention_bias(same)
         mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         mixed = mixed.transpose(1, 2).reshape(n, length, d)
         out: Tensor = self.out_proj(mixed)

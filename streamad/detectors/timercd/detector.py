@@ -100,6 +100,11 @@ class TimeRcd(Detector):
         """Samples by which the judged sample trails the newest."""
         return self._lag
 
+    @property
+    def step(self) -> int:
+        """Samples per patch: `score_samples` decides a series in steps of them."""
+        return self._rcd.patch
+
     def fit(self, windows: Floats, *, groups: Ints | None = None) -> Self:
         """Check the windows; there is nothing to learn from them."""
         return super().fit(windows, groups=groups)
@@ -111,6 +116,17 @@ class TimeRcd(Detector):
         _, log_odds = self._judge(windows)
         judged = self._rcd.combined(log_odds[:, :, self._length - 1 - self._lag])
         return _surprise(judged)
+
+    def score_samples(self, windows: Floats) -> Floats:
+        """Return the score of every sample of each window, float32 ``(n_windows, size)``.
+
+        One call decides a whole file in steps of a patch; the newest samples know the least of what
+        comes after them. The oldest ``size % 16`` have no score, they are 0.
+        """
+        _, log_odds = self._judge(windows)
+        out = np.zeros(windows.shape[:2], dtype=np.float32)
+        out[:, self.size - self._length :] = _surprise(self._rcd.combined(log_odds))
+        return out
 
     def explain(
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
@@ -132,8 +148,8 @@ class TimeRcd(Detector):
         expected = self._rcd.expected(given, (place >= begin) & (place <= end) & near)[:, :, at]
         offset = self.size - self._length
         observed = windows[:, offset + at]
-        # A missing sample is neither strange nor observed: what was expected stands for it.
-        weights = np.where(np.isnan(observed), 0, _surprise(log_odds[:, :, at])) + np.float32(1e-9)
+        judged = np.nan_to_num(log_odds[:, :, at], nan=-np.inf)
+        weights = _surprise(judged) + np.float32(1e-9)
         moved = np.where(first < 0, -1, first + offset).astype(np.int32)
         return WindowExplanations(
             observed=observed.copy(),
@@ -149,16 +165,15 @@ class TimeRcd(Detector):
         return {}
 
     def _judge(self, windows: Floats) -> tuple[Normalised, Floats]:
-        """Return windows as the network reads them, and log odds ``(n, n_variates, length)``."""
+        """Return windows as the network reads them, and log odds ``(n, n_variates, length)``.
+
+        Log odds are NaN where a sample is missing.
+        """
         require_windows(windows, size=self.size, nan_ok=self.info.nan_ok)
         given = normalised(windows, patch=self._rcd.patch)
         log_odds = self._rcd.log_odds(given)
         missing = np.isnan(windows[:, self.size - self._length :]).transpose(0, 2, 1)
-        return given, np.where(missing, np.float32(-CERTAIN), log_odds)
-
-
-CERTAIN: Final = 30.0
-"""Log odds beyond which float32 has a probability as 0 or 1."""
+        return given, np.where(missing, np.float32(np.nan), log_odds)
 
 
 def _surprise(log_odds: Floats) -> Floats:
@@ -183,7 +198,7 @@ def _runs(strange: NDArray[np.bool_], at: int) -> tuple[Ints, Ints]:
     >>> a.tolist(), b.tolist()
     ([1, -1], [3, -1])
     """
-    n, length = strange.shape
+    length = strange.shape[1]
     before, after = ~strange[:, : at + 1][:, ::-1], ~strange[:, at:]
     back = np.where(before.any(axis=1), before.argmax(axis=1), at + 1)
     ahead = np.where(after.any(axis=1), after.argmax(axis=1), length - at)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from streamad.detectors.base import Floats
@@ -23,6 +24,7 @@ CLIP: Final = 30.0
 """Normalised samples end here, as in training (`streamad.training.corpus.batches`)."""
 FLAT: Final = 1e-4
 """Share added to every deviation, as in training."""
+MOST_PATCH: Final = 4_096
 MOST_PAIRS: Final = 64 * 64 * 64
 """Windows times tokens squared in one call: attention over many variates is bounded by memory."""
 
@@ -81,8 +83,7 @@ class PretrainedRcd:
     """
 
     def __init__(self, directory: str) -> None:
-        about = _read_config(Path(directory) / CONFIG)
-        self.patch, self.combine = int(about["patch"]), str(about["combine"])
+        self.patch, self.combine = _read_config(Path(directory) / CONFIG)
         self._directory = directory
         self._model = open_session(str(Path(directory) / MODEL), what="TimeRCD model")
 
@@ -100,10 +101,17 @@ class PretrainedRcd:
         return _joined(made)
 
     def combined(self, log_odds: Floats) -> Floats:
-        """Return log odds of ``(n, n_variates, ...)`` over variates, ``(n, ...)``."""
-        if self.combine == "mean":
-            return np.asarray(log_odds.mean(axis=1), dtype=np.float32)
-        return np.asarray(log_odds.max(axis=1), dtype=np.float32)
+        """Return log odds of ``(n, n_variates, ...)`` over variates, ``(n, ...)``.
+
+        NaN stands for a missing sample, minus infinity is returned where all are.
+        """
+        present = ~np.isnan(log_odds)
+        if self.combine == "max":
+            return np.where(present, log_odds, np.float32(-np.inf)).max(axis=1)
+        n_present = present.sum(axis=1)
+        total = np.where(present, log_odds, np.float32(0)).sum(axis=1)
+        mean = total / np.maximum(n_present, 1).astype(np.float32)
+        return np.where(n_present > 0, mean, np.float32(-np.inf))
 
     def expected(self, given: Normalised, hidden: NDArray[np.bool_]) -> Floats:
         """Return samples as the rest of the window has them expected, in units of the input.
@@ -138,7 +146,8 @@ def _shapes(given: Normalised) -> tuple[int, ...]:
     return tuple(b for b in BATCHES if b * tokens * tokens <= MOST_PAIRS) or (1,)
 
 
-def _read_config(path: Path) -> dict[str, object]:
+def _read_config(path: Path) -> tuple[int, str]:
+    """Return patch size and how variates are combined; raises ArtifactError."""
     if not path.is_file():
         msg = (
             f"no TimeRCD at {path.parent}: {path.name} is missing; name a directory that "
@@ -147,17 +156,17 @@ def _read_config(path: Path) -> dict[str, object]:
         raise ArtifactError(msg)
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-        fits = 1 <= about["patch"] <= 4096 and about["combine"] in {"max", "mean"}
+        patch, combine = int(about["patch"]), str(about["combine"])
     except (ValueError, KeyError, TypeError) as error:
         msg = f"{path} is no configuration of TimeRCD: {type(error).__name__}: {error}"
         raise ArtifactError(msg) from error
-    if not fits:
+    if not 1 <= patch <= MOST_PATCH or combine not in {"max", "mean"}:
         msg = (
-            f"{path} has patch = {about['patch']!r} and combine = {about['combine']!r}; expected a "
-            "patch of 1 to 4096 samples and 'max' or 'mean'"
+            f"{path} has patch = {patch} and combine = {combine!r}; expected a patch of 1 to "
+            f"{MOST_PATCH} samples and 'max' or 'mean'"
         )
         raise ArtifactError(msg)
-    return dict(about)
+    return patch, combine
 
 
 def directory_of(model: str) -> str:
@@ -174,6 +183,6 @@ def load_rcd(model: str) -> PretrainedRcd:
 
 
 @lru_cache(maxsize=4)
-def _explainer(directory: str):  # type: ignore[no-untyped-def] # noqa: ANN202
+def _explainer(directory: str) -> onnxruntime.InferenceSession:
     """Return the session that explains: loaded when the first explanation is asked for."""
     return open_session(str(Path(directory) / EXPECTED), what="TimeRCD explainer")

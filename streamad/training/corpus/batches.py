@@ -1,7 +1,7 @@
 """Training batches: normalised series of one width, made by workers while the network learns.
 
-Batch ``i`` of a plan is a function of the plan and ``i`` alone, whoever makes it: a resumed training
-sees what an unbroken one would have seen, and more workers change nothing but the speed.
+Batch ``i`` of a plan is a function of the plan and ``i`` alone, whoever makes it: a resumed
+training sees what an unbroken one would have seen, and more workers change the speed alone.
 """
 
 from __future__ import annotations

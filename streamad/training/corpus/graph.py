@@ -33,9 +33,7 @@ class Graph:
 
         It is linear: the effects of an anomaly are those of its change alone.
         """
-        return _propagate(
-            own, self.source, self.target, self.lag, self.gain, self.keep, self.share
-        )
+        return _propagate(own, self.source, self.target, self.lag, self.gain, self.keep, self.share)
 
 
 def draw_graph(config: CorpusConfig, rng: np.random.Generator, n_variates: int) -> Graph:

@@ -103,7 +103,7 @@ def _sudden(sign: float) -> Maker:
 
 
 def _hump(sign: float) -> Maker:
-    """A rounded hump (convex: up, concave: down) with a flat middle."""
+    """Draw a rounded hump (convex: up, concave: down) with a flat middle."""
 
     def make(rng: np.random.Generator, clean: Series, size: float) -> Change:
         x = (np.arange(len(clean)) + 1) / (len(clean) + 1)
@@ -131,7 +131,7 @@ def _asymmetric(sign: float, *, fast_first: bool) -> Maker:
 
 
 def _shift_after(spike: float, shift: float) -> Maker:
-    """A spike, and after it another level for good."""
+    """Spike, and keep another level for good."""
 
     def make(rng: np.random.Generator, clean: Series, size: float) -> Change:
         level = shift * size * rng.uniform(0.5, 1.2)
@@ -143,7 +143,7 @@ def _shift_after(spike: float, shift: float) -> Maker:
 
 
 def _shake(rng: np.random.Generator, clean: Series, size: float) -> Change:
-    """A fast oscillation of .1-.35 cycles per sample that swells and fades."""
+    """Oscillate fast, .1-.35 cycles per sample, swelling and fading."""
     n = max(len(clean), 8)
     t = np.arange(n)
     envelope = np.clip(3.0 * np.sin(np.pi * (t + 1) / (n + 1)), 0.0, 1.0)
@@ -152,7 +152,7 @@ def _shake(rng: np.random.Generator, clean: Series, size: float) -> Change:
 
 
 def _plateau(rng: np.random.Generator, clean: Series, size: float) -> Change:
-    """The value stands still, as that of a stuck sensor; now and then at its limit."""
+    """Stand still, as a stuck sensor does; now and then at its limit."""
     stuck = clean[0] if rng.random() < 0.7 else clean.mean() + rng.choice([-1.0, 1.0]) * size
     return Change(delta=stuck - clean)
 
@@ -173,9 +173,7 @@ LOCAL: Final[dict[str, LocalKind]] = {
     "slow_rise_rapid_decline": LocalKind(weight=0.5, make=_asymmetric(1.0, fast_first=False)),
     "rapid_decline_slow_rise": LocalKind(weight=0.5, make=_asymmetric(-1.0, fast_first=True)),
     "slow_decline_rapid_rise": LocalKind(weight=0.5, make=_asymmetric(-1.0, fast_first=False)),
-    "increase_after_upward_spike": LocalKind(
-        weight=0.4, make=_shift_after(1.0, 1.0), lasting=True
-    ),
+    "increase_after_upward_spike": LocalKind(weight=0.4, make=_shift_after(1.0, 1.0), lasting=True),
     "decrease_after_upward_spike": LocalKind(
         weight=0.4, make=_shift_after(1.0, -1.0), lasting=True
     ),

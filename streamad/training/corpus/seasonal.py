@@ -25,22 +25,22 @@ class SeasonalKind:
     family : the atom's family must be this (None: any)
     needs : makes an atom of that family one the kind can act on, before the clean twin is drawn
     change : returns the atom as it is during the anomaly, given (atom, rng, first sample)
-    extra : adds something that is no change of the atom: (rng, atom, start, stop) -> ``(n,)``
+    adds : adds something that is no change of the atom: (rng, atom, start, stop) -> ``(n,)``
     """
 
     weight: float
     family: str | None = None
     needs: Turn = _as_it_is
     change: Callable[[Atom, np.random.Generator, int], Atom] | None = None
-    extra: Callable[[np.random.Generator, Atom, int, int], Series] | None = None
+    adds: Callable[[np.random.Generator, Atom, int, int], Series] | None = None
 
     def delta(self, atom: Atom, rng: np.random.Generator, start: int, stop: int) -> Series:
         """Return what the anomaly adds to samples ``start .. stop-1``."""
         out = np.zeros(stop - start)
         if self.change is not None:
             out += render(self.change(atom, rng, start), start, stop) - render(atom, start, stop)
-        if self.extra is not None:
-            out += self.extra(rng, atom, start, stop)
+        if self.adds is not None:
+            out += self.adds(rng, atom, start, stop)
         return out
 
 
@@ -156,15 +156,21 @@ def _one_wavelet_more(rng: np.random.Generator, atom: Atom, start: int, stop: in
     return render(more, start, stop)
 
 
-def _wavelet(weight: float, change: Callable[[Atom, np.random.Generator, int], Atom]) -> SeasonalKind:
+def _wavelet(
+    weight: float, change: Callable[[Atom, np.random.Generator, int], Atom]
+) -> SeasonalKind:
     return SeasonalKind(weight=weight, family="wavelet", change=change)
 
 
-def _overtone(weight: float, change: Callable[[Atom, np.random.Generator, int], Atom]) -> SeasonalKind:
+def _overtone(
+    weight: float, change: Callable[[Atom, np.random.Generator, int], Atom]
+) -> SeasonalKind:
     return SeasonalKind(weight=weight, family="sine", needs=_with_overtones, change=change)
 
 
-def _beating(weight: float, change: Callable[[Atom, np.random.Generator, int], Atom]) -> SeasonalKind:
+def _beating(
+    weight: float, change: Callable[[Atom, np.random.Generator, int], Atom]
+) -> SeasonalKind:
     return SeasonalKind(weight=weight, needs=_modulated, change=change)
 
 
@@ -177,7 +183,7 @@ SEASONAL: Final[dict[str, SeasonalKind]] = {
     "wavelet_shift": _wavelet(0.6, _other_place),
     "wavelet_amplitude": _wavelet(0.6, _scaled),
     "wavelet_family": _wavelet(0.4, _other_wavelet),
-    "noise_injection": SeasonalKind(weight=0.5, extra=_more_noise),
+    "noise_injection": SeasonalKind(weight=0.5, adds=_more_noise),
     "add_harmonic": SeasonalKind(weight=0.5, family="sine", change=_one_overtone_more),
     "remove_harmonic": _overtone(0.4, _one_overtone_less),
     "harmonic_phase": _overtone(0.6, _overtones_shifted),
@@ -187,8 +193,8 @@ SEASONAL: Final[dict[str, SeasonalKind]] = {
     "waveform_change": SeasonalKind(weight=0.4, change=_other_family),
     "pulse_shift": SeasonalKind(weight=0.4, family="square", change=_pulse_shifted),
     "pulse_width": SeasonalKind(weight=0.5, family="square", change=_other_duty),
-    "add_wavelet": SeasonalKind(weight=0.3, extra=_one_wavelet_more),
+    "add_wavelet": SeasonalKind(weight=0.3, adds=_one_wavelet_more),
     "remove_wavelet": _wavelet(0.3, _gone),
 }
 """Names, weights and ranges of the published corpus; factors close to 1 are left out, which would
-be labelled and not seen. A published window may end within half a cycle, here it lasts .6 of one."""
+be labelled and not seen. A published window may end within half a cycle, here it has .6 of one."""

@@ -1,1 +1,1 @@
-"""Pretrain TimeRCD on the synthetic corpus, export it for serving, read the authors' checkpoints."""
+"""Pretrain TimeRCD on the synthetic corpus, export it, and read the authors' checkpoints."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -28,20 +29,19 @@ class HeldOut:
     batches: tuple[Batch, ...]
 
 
-def held_out(plan: BatchPlan, *, n_batches: int = 3) -> list[HeldOut]:
+@lru_cache(maxsize=2)
+def held_out(plan: BatchPlan, *, n_batches: int = 3) -> tuple[HeldOut, ...]:
     """Return one held-out set of univariate and one of multivariate series."""
     sets = []
     for name, widths in (("univariate", (1,)), ("multivariate", (3,))):
-        whole = replace(
-            plan, full=1.0, another=0.0, gaps=0.0, widths=widths, width_share=(1.0,)
-        )
+        whole = replace(plan, full=1.0, another=0.0, gaps=0.0, widths=widths, width_share=(1.0,))
         batches = tuple(make_batch(whole, HELD_OUT + i) for i in range(n_batches))
         sets.append(HeldOut(name=name, batches=batches))
-    return sets
+    return tuple(sets)
 
 
 @torch.inference_mode()
-def validate(network: TimeRCD, sets: list[HeldOut]) -> dict[str, float]:
+def validate(network: TimeRCD, sets: tuple[HeldOut, ...]) -> dict[str, float]:
     """Return the mean VUS-PR over series with anomalies, of the network and of ``|z|``, by set."""
     found: dict[str, float] = {}
     network.eval()

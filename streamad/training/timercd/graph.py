@@ -55,7 +55,7 @@ class _Builder:
         return name
 
     def constant(self, values: Any, dtype: type = np.float32) -> str:
-        array = np.asarray(values, dtype=dtype)
+        array: NDArray[Any] = np.asarray(values, dtype=dtype)
         name = f"constant_{len(self.held)}"
         self.held[name] = numpy_helper.from_array(array, name)
         return name
@@ -100,7 +100,8 @@ class _Builder:
         last = self._reconstructed(steps) if self.explains else self._log_odds(steps)
         output = "expected" if self.explains else "log_odds"
         self.nodes.append(helper.make_node("Squeeze", [last, self.whole(-1)], [output]))
-        whole, short = [*FREE, config.patch], list(FREE)
+        whole: list[str | int | None] = [*FREE, config.patch]
+        short: list[str | int | None] = list(FREE)
         inputs = [("patches", whole), ("seen", short)]
         inputs += [("hidden", short)] if self.explains else []
         graph = helper.make_graph(

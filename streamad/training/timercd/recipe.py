@@ -14,7 +14,7 @@ from streamad.networks.timercd import (
     classification_loss,
     reconstruction_loss,
 )
-from streamad.training.corpus import Batch, BatchPlan
+from streamad.training.corpus import Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +166,8 @@ def train_step(run: Run, batch: Batch, recipe: Recipe) -> tuple[float, float]:
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.half):
         labelled, again = losses(run.network, given, masked=recipe.masked, generator=generator)
     run.optimiser.zero_grad(set_to_none=True)
-    (labelled + recipe.reconstruction * again).backward()
+    total: Tensor = labelled + recipe.reconstruction * again
+    total.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip)
     run.optimiser.step()
     run.step += 1
@@ -176,4 +177,3 @@ def train_step(run: Run, batch: Batch, recipe: Recipe) -> tuple[float, float]:
         for kept, new in zip(run.averaged.parameters(), run.network.parameters(), strict=True):
             kept.lerp_(new, 1.0 - keep)
     return float(labelled.detach()), float(again.detach())
-

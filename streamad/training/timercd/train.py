@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ import torch
 from streamad.errors import ConfigError
 from streamad.networks.timercd import TimeRCDConfig, paper
 from streamad.training.corpus import Batches, BatchPlan
-from streamad.training.timercd.check import HeldOut, held_out, validate
+from streamad.training.timercd.check import held_out, validate
 from streamad.training.timercd.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from streamad.training.timercd.recipe import Recipe, Run, learning_rate, start_run, train_step
 
@@ -71,10 +71,9 @@ def pretrain(
     if path.exists():
         load_checkpoint(run, path, settings=settings)
     log = out / "log.jsonl"
-    checks = held_out(plan)
     with Batches(plan, first=run.step, workers=pace.workers) as batches:
         try:
-            _train(run, batches, recipe, pace, _Reports(log, checks, path, settings), on_step)
+            _train(run, batches, recipe, pace, _Reports(log, plan, path, settings), on_step)
         finally:
             save_checkpoint(run, path, settings=settings)
     return run
@@ -83,7 +82,7 @@ def pretrain(
 @dataclass(frozen=True, slots=True)
 class _Reports:
     log: Path
-    checks: list[HeldOut]
+    plan: BatchPlan
     checkpoint: Path
     settings: dict[str, Any]
 
@@ -92,7 +91,7 @@ class _Reports:
             lines.write(json.dumps({k: round(float(v), 5) for k, v in row.items()}) + "\n")
 
 
-def _train(  # noqa: PLR0913, PLR0917 what one loop needs
+def _train(
     run: Run,
     batches: Batches,
     recipe: Recipe,
@@ -121,7 +120,7 @@ def _train(  # noqa: PLR0913, PLR0917 what one loop needs
             )
             recent = []
         if run.step % pace.validate_every == 0:
-            checked = {"step": float(run.step), **validate(run.averaged, reports.checks)}
+            checked = {"step": float(run.step), **validate(run.averaged, held_out(reports.plan))}
             run.checked.append(checked)
             reports.note(**checked)
         if now - saved > pace.save_every:
@@ -130,16 +129,13 @@ def _train(  # noqa: PLR0913, PLR0917 what one loop needs
         on_step(run, latest)
 
 
-def network_config(size: str = "small", **sizes: int) -> TimeRCDConfig:
-    """Return a configuration by name, ``"small"`` or ``"paper"``, with some sizes replaced."""
+def network_config(size: str) -> TimeRCDConfig:
+    """Return a configuration by name, ``"small"`` or ``"paper"``; raises ConfigError."""
     named = {"small": TimeRCDConfig(), "paper": paper(multivariate=True)}
     if size not in named:
         msg = f"size must be one of {sorted(named)}, got {size!r}"
         raise ConfigError(msg)
-    try:
-        return replace(named[size], **sizes)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    return named[size]
 
 
 def _require_device(device: str) -> None:

@@ -52,7 +52,8 @@ def test_a_kind_changes_the_series_inside_its_label_and_nowhere_else(kind: str):
 
 def test_a_sample_is_a_function_of_its_seed():
     one, same, other = (
-        draw_sample(TELEMETRY, np.random.default_rng(s), length=300, n_variates=3) for s in (1, 1, 2)
+        draw_sample(TELEMETRY, np.random.default_rng(s), length=300, n_variates=3)
+        for s in (1, 1, 2)
     )
     assert np.array_equal(one.series, same.series)
     assert np.array_equal(one.labels, same.labels)
