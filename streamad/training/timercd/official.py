@@ -11,7 +11,6 @@ Source of the layout: github.com/thu-sail-lab/Time-RCD, ``ts_encoder_bi_bias.py`
 
 from __future__ import annotations
 
-import pickle
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -77,7 +76,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise ArtifactError(msg)
     try:
         held: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 each damage has an error of its own, some of pickle's
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         msg = f"{path} holds more than weights, or is damaged: {reason}"
         raise ArtifactError(msg) from error
