@@ -30,8 +30,8 @@ class TimeRcd(Detector):
 
     A transformer was trained on synthetic series with labelled anomalies of 41 kinds (spikes, level
     changes, broken seasons, ...) to estimate each time step's probability of being anomalous, from
-    all of the window around it. Nothing is learned from the user's data: there is no fit, no warm-up
-    and no memory, and a new series is judged from its first full window on.
+    all of the window around it. Nothing is learned from the user's data: there is no fit, no
+    warm-up and no memory, and a new series is judged from its first full window on.
 
     ``score = -ln(1 - P)`` of the judged sample, 0 where it surely fits. With several variates all
     attend to each other; the score is the strangest one's.

@@ -76,7 +76,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise ArtifactError(msg)
     try:
         held: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 each damage has an error of its own, some of pickle's
+    except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         msg = f"{path} holds more than weights, or is damaged: {reason}"
         raise ArtifactError(msg) from error
