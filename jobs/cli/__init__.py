@@ -13,7 +13,17 @@ from typing import Any
 
 import typer
 
-from jobs.cli import alerts, demo, evaluate, files, flink, pipelines, topics, triage
+from jobs.cli import (
+    alerts,
+    demo,
+    evaluate,
+    files,
+    flink,
+    pipelines,
+    pretrain,
+    topics,
+    triage,
+)
 from jobs.cli.options import examples
 
 app = typer.Typer(
@@ -46,6 +56,12 @@ app.add_typer(topics.topics, name="topics", epilog=examples("streamad topics cre
 app.add_typer(topics.dlq, name="dlq", epilog=examples("streamad dlq show pipeline.yaml"))
 app.add_typer(triage.triage, name="triage", epilog=examples("streamad triage groups alerts.jsonl"))
 app.add_typer(flink.flink, name="flink", epilog=examples("streamad flink run pipeline.yaml"))
+app.add_typer(
+    pretrain.pretrain, name="pretrain", epilog=examples("streamad pretrain timercd -o models/rcd")
+)
+app.add_typer(
+    pretrain.corpus, name="corpus", epilog=examples("streamad corpus draw -o corpus.html")
+)
 
 # Typer brings its own copy of click from some version on; both know usage errors by this class.
 _ClickError = typer.BadParameter.__mro__[2]

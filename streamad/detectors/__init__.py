@@ -13,6 +13,7 @@ DETECTORS = Registry(
         "pca": "streamad.detectors.pyod_models:PCA",
         "themis": "streamad.detectors.themis:Themis",
         "hypad": "streamad.detectors.hypad:HypAD",
+        "timercd": "streamad.detectors.timercd:TimeRcd",
         "rare_events": "streamad.detectors.events.rare:RareEvents",
         "ape": "streamad.detectors.events.ape:Ape",
         "clan": "streamad.detectors.events.clan:Clan",

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from streamad.detectors.base import Floats
-from streamad.errors import ArtifactError
+from streamad.detectors.sessions import open_session
 
 CLIP: Final = 12.0
 """Scaled samples end here: the encoder was trained on such, and finite in is finite out."""
@@ -92,17 +91,7 @@ class OnnxEncoder:
     keeps_scale = True
 
     def __init__(self, path: str) -> None:
-        options = onnxruntime.SessionOptions()
-        # One thread: a job scales by processes, and sums split over threads would change with load.
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        if not Path(path).is_file():
-            msg = f"no ONNX encoder at {path}; name a directory that holds one, or {SHIPPED!r}"
-            raise ArtifactError(msg)
-        self._session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
-        )
+        self._session = open_session(path, what="ONNX encoder")
         self._input = self._session.get_inputs()[0].name
         self.patch_size = int(self._session.get_inputs()[0].shape[2]) // 2
         self.width = int(self._session.get_outputs()[0].shape[2])

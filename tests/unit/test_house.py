@@ -205,6 +205,16 @@ def test_no_pickle_is_ever_loaded():
             }
         )
     }
+    # The one reader of others' checkpoints, at a user's request: weights only, which runs no code.
+    official = ROOT / "streamad/training/timercd/official.py"
+    assert found.pop(official.relative_to(ROOT).as_posix()) == ["torch.load"]
+    calls = [
+        node
+        for node in ast.walk(ast.parse(official.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
+    ]
+    named = [{k.arg: ast.unparse(k.value) for k in call.keywords} for call in calls]
+    assert [one.get("weights_only") for one in named] == ["True"]
     assert not found, "a pickle runs code when it is read; arrays go through safetensors or JSON"
     allowing = [
         path.relative_to(ROOT).as_posix()

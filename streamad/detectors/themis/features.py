@@ -8,10 +8,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streamad.compiled import compiled
 from streamad.detectors.base import Floats, Ints
 from streamad.detectors.embeddings import Encoder
-from streamad.detectors.scales import in_scales
+from streamad.detectors.scales import draw_in, in_scales
 
 CONTEXT: Final = 256
 """Longest stretch the shipped encoder was trained on; longer ones are averaged down to it."""
@@ -84,7 +83,7 @@ def scaled(windows: Floats, of: Ints, loc: Floats, scale: Floats) -> Floats:
     """Return windows in scales from the median, missing samples drawn in."""
     placed = in_scales(windows, loc[of][:, None], scale[of][:, None])
     filled = np.ascontiguousarray(np.clip(placed, -CLIP, CLIP))
-    _draw_in(filled)
+    draw_in(filled)
     return filled
 
 
@@ -111,25 +110,3 @@ def _with_amplitude(tokens: Floats, stretch: Floats) -> Floats:
     out[:, :, -2] = level[:, None]
     out[:, :, -1] = size[:, None]
     return out
-
-
-@compiled
-def _draw_in(windows: Floats) -> None:
-    """Put in each missing sample from its neighbours, in place, by a line; 0 where none is."""
-    n, size, n_variates = windows.shape
-    for w in range(n):
-        for v in range(n_variates):
-            last = -1
-            for i in range(size + 1):
-                if i < size and np.isnan(windows[w, i, v]):
-                    continue
-                if i - last > 1:
-                    before = windows[w, last, v] if last >= 0 else np.float32(np.nan)
-                    after = windows[w, i, v] if i < size else before
-                    before = after if np.isnan(before) else before
-                    before = np.float32(0) if np.isnan(before) else before
-                    after = before if np.isnan(after) else after
-                    for j in range(last + 1, i):
-                        share = np.float32(j - last) / np.float32(i - last)
-                        windows[w, j, v] = before + share * (after - before)
-                last = i

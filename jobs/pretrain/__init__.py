@@ -1,0 +1,1 @@
+"""Pretraining networks on synthetic series, and a look at these series."""

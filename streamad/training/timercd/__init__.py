@@ -1,0 +1,1 @@
+"""Pretrain TimeRCD on the synthetic corpus, export it, and read the authors' checkpoints."""
