@@ -119,3 +119,16 @@ def place_sample(value: np.float32, loc: np.float32, scale: np.float32) -> np.fl
     if placed > CLIP:
         return np.float32(CLIP)
     return np.float32(-CLIP) if placed < -CLIP else placed  # a missing sample stays missing
+
+
+@compiled
+def place_samples(values: Floats, loc: np.float32, scale: np.float32, placed: Floats) -> None:
+    """Write ``(n,)`` samples in scales from the median: `place_sample` of each, bit for bit."""
+    if scale == 0.0:
+        for i in range(len(values)):
+            placed[i] = place_sample(values[i], loc, scale)
+        return
+    for i in range(len(values)):
+        apart = (values[i] - loc) / scale
+        apart = np.float32(CLIP) if apart > CLIP else apart
+        placed[i] = np.float32(-CLIP) if apart < -CLIP else apart
