@@ -9,6 +9,7 @@ DETECTORS = Registry(
         "robust_z": "streamad.detectors.robust_z:RobustZ",
         "knn": "streamad.detectors.knn:KNN",
         "knn_fused": "streamad.detectors.knn:FusedKNN",
+        "knn_features": "streamad.detectors.features:FeatureKNN",
         "lof": "streamad.detectors.pyod_models:LOF",
         "pca": "streamad.detectors.pyod_models:PCA",
         "themis": "streamad.detectors.themis:Themis",
