@@ -6,6 +6,7 @@ DETECTORS = Registry(
     "detector",
     "streamad.detectors",
     {
+        "auto": "streamad.detectors.auto:Auto",
         "robust_z": "streamad.detectors.robust_z:RobustZ",
         "knn": "streamad.detectors.knn:KNN",
         "knn_fused": "streamad.detectors.knn:FusedKNN",

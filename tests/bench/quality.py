@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ from rich.progress import (
 from rich.table import Table
 
 from jobs.offline.score import pipeline_for, score_table
-from jobs.offline.tables import BY_ROW, read_table
+from jobs.offline.tables import read_table
 from streamad.detectors import DETECTORS
 from streamad.detectors.base import Detector
 from streamad.evaluation.vus import auc_pr, vus
@@ -116,7 +117,7 @@ def scores_for(
 
 def live_scores(path: Path, detector: str, train_end: int, size: int) -> tuple[Scores, int, float]:
     """Score as ``streamad score`` does, on the row number as the time."""
-    table = read_table(path, columns=["v0"], time=BY_ROW)
+    table = read_table(path, columns=["v0"], time="row")
     started = time.perf_counter()
     config = pipeline_for(table, detector=detector, size=size)
     # A training part shorter than a window is stretched to one, as in `contract_scores`.
@@ -265,7 +266,8 @@ def run_all(todo: list[Task], n_jobs: int, on_result: Callable[[Result], None]) 
         for task in todo:
             on_result(run(task))
         return
-    with ProcessPoolExecutor(n_jobs) as pool:
+    # Spawned: a forked process waits for ever for polars' threads, which it does not have.
+    with ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn")) as pool:
         for result in pool.map(run, todo):
             on_result(result)
 

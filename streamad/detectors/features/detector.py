@@ -68,6 +68,7 @@ class FeatureKNN(Themis):
 
     finite: ClassVar[tuple[str, ...]] = ("bank", "judged")
     from_elsewhere: ClassVar[tuple[str, ...]] = ()
+    in_spreads: ClassVar[bool] = True
     info: ClassVar[DetectorInfo] = DetectorInfo(
         name="knn_features",
         summary="nearest neighbours among statistics of windows: level, spread, slope, rhythm",

@@ -79,6 +79,7 @@ class KNN(Detector):
     """
 
     finite: ClassVar[tuple[str, ...]] = ("samples", "scale")
+    in_spreads: ClassVar[bool] = True
     info: ClassVar[DetectorInfo] = DetectorInfo(
         name="knn",
         summary="distance to the nearest windows of the key's past and of the training series",
