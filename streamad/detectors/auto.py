@@ -23,8 +23,11 @@ from streamad.detectors.base import (
 )
 from streamad.errors import ArtifactError, ConfigError
 
-MEMBERS: Final = MappingProxyType({"knn_fused": 1.0, "knn_features": 0.5})
-"""Detectors that are fused where a pipeline names none, and how much each counts."""
+MEMBERS: Final = MappingProxyType({"knn_fused": 1.0, "knn_features": 0.25})
+"""Detectors that are fused where no others are named, and how much each counts."""
+LONG_ENOUGH: Final = 64
+"""Samples of a window from which on its statistics are worth asking for: those of fewer are mostly
+chance (docs/adr/0027)."""
 MOST_MEMBERS: Final = 8
 
 
@@ -78,7 +81,8 @@ class Auto(Detector):
 
     By default raw windows (`FusedKNN`, all variates at once) are fused with statistics of windows
     (`FeatureKNN`, each variate alone). The first see a value or a shape that never was; the second
-    a change of kind in a noisy series, where all raw windows are equally far apart. The weights
+    a change of kind in a noisy series, where all raw windows are equally far apart. Statistics of
+    windows below 64 samples are mostly chance: there raw windows decide alone. Weight and limit
     were chosen on one half of the benchmark's series and tested on the other (docs/adr/0027).
 
     The expected values, and where the event lies, are the first member's; a variate's share is that
@@ -87,7 +91,8 @@ class Auto(Detector):
     Parameters
     ----------
     size : samples per window, best the period of the series
-    members : names of detectors, and their weights; all must score in spreads
+    members : names of detectors, and their weights; all must score in spreads (None: the two
+        above, with weights 1 and 0.25)
     lag : samples by which the judged one trails the newest (None: half a window)
     """
 
@@ -122,7 +127,11 @@ class Auto(Detector):
         lag: int | None = None,
     ) -> None:
         super().__init__(size=size)
-        weights = dict(MEMBERS if members is None else members)
+        if members is None:
+            members = dict(MEMBERS)
+            if self.size < LONG_ENOUGH:
+                del members["knn_features"]
+        weights = dict(members)
         if not 1 <= len(weights) <= MOST_MEMBERS:
             msg = f"auto fuses 1 to {MOST_MEMBERS} members, got {len(weights)}: {sorted(weights)}"
             raise ConfigError(msg)

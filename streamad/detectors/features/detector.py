@@ -222,5 +222,3 @@ def _own(memory: Memory) -> FeatureMemory:
         msg = f"expected a memory of this detector's new_memory(), got {type(memory).__name__}"
         raise TypeError(msg)
     return own
-
-

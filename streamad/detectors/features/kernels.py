@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -70,7 +68,9 @@ def distances(
                         if own == 1 and not span[w, 0] < number[slot, place] <= span[w, 1]:
                             continue
                         if c == 0 and sums[place] < near[0]:
-                            value[w, v] = judged[v, place] if own == 0 else own_judged[slot, v, place]
+                            value[w, v] = (
+                                judged[v, place] if own == 0 else own_judged[slot, v, place]
+                            )
                         _insert(near, sums[place])
                 far[w, v] += _mean_root(near)
     return far, value

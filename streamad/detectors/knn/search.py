@@ -110,9 +110,7 @@ def search(
         reach.view(np.int32),
     )
     for s in range(n_nested):
-        limit[s] = limit_from(
-            query, nested[s, 0], nested[s, 1], lived, reference, seeds[s]
-        )
+        limit[s] = limit_from(query, nested[s, 0], nested[s, 1], lived, reference, seeds[s])
     _widen(limit, nested, n_variates, rough, reach)
     for h in range(2):
         samples, runs, n = lived if h == 0 else reference
@@ -227,7 +225,7 @@ def limit_from(
             return np.float32(np.inf)
         in_reference = seeds[j] >= REFERENCE
         samples, runs, n = reference if in_reference else lived
-        place = (seeds[j] - REFERENCE if in_reference else seeds[j])
+        place = seeds[j] - REFERENCE if in_reference else seeds[j]
         if place < 0 or place > n - length or runs[place] < length:
             return np.float32(np.inf)
         total = np.float32(0.0)
