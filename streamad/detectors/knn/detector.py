@@ -65,8 +65,10 @@ class KNN(Detector):
     centred look older than four windows' length, so that neither batches nor an anomaly that has
     just begun matter.
 
-    Cost per window: at most ``(reference + history) * 1.25 * size * n_variates`` differences, by
-    early giving up mostly a fifth of it. To avoid: many variates of which few matter (distances
+    Cost per window: at most ``(reference + history) * 1.25 * size * n_variates`` differences. A
+    short stretch inside a long one is summed once for both, places are given up once they cannot be
+    neighbours, and the neighbours of the key's window before say how soon: mostly a fifth is left,
+    in white noise most of it. To avoid: many variates of which few matter (distances
     drown).
 
     Parameters
