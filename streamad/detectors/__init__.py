@@ -6,9 +6,11 @@ DETECTORS = Registry(
     "detector",
     "streamad.detectors",
     {
+        "auto": "streamad.detectors.auto:Auto",
         "robust_z": "streamad.detectors.robust_z:RobustZ",
         "knn": "streamad.detectors.knn:KNN",
         "knn_fused": "streamad.detectors.knn:FusedKNN",
+        "knn_features": "streamad.detectors.features:FeatureKNN",
         "lof": "streamad.detectors.pyod_models:LOF",
         "pca": "streamad.detectors.pyod_models:PCA",
         "themis": "streamad.detectors.themis:Themis",

@@ -153,6 +153,9 @@ class ItemDetector(ABC, Generic[Items]):
     `retrained` has seen it: a running job may take over a new artifact."""
     calibrated: ClassVar[bool] = False
     """``fit`` sees to it that ``info.tail`` holds for the scores: no tail is measured."""
+    in_spreads: ClassVar[bool] = False
+    """Scores are in spreads from what is usual for the key, 0 for what is usual: `Auto` can fuse
+    them."""
     size: int = 1
     """Samples per item; 1 for all but windows."""
 

@@ -144,3 +144,16 @@ def draw_in(windows: Floats) -> None:
                         share = np.float32(j - last) / np.float32(i - last)
                         windows[w, j, v] = before + share * (after - before)
                 last = i
+
+
+@compiled
+def place_samples(values: Floats, loc: np.float32, scale: np.float32, placed: Floats) -> None:
+    """Write ``(n,)`` samples in scales from the median: `place_sample` of each, bit for bit."""
+    if scale == 0.0:
+        for i in range(len(values)):
+            placed[i] = place_sample(values[i], loc, scale)
+        return
+    for i in range(len(values)):
+        apart = (values[i] - loc) / scale
+        apart = np.float32(CLIP) if apart > CLIP else apart
+        placed[i] = np.float32(-CLIP) if apart < -CLIP else apart

@@ -9,6 +9,9 @@ period of the training part, within 32 to 125 and an eighth of the series; VUS b
 series' window in ``index.csv``. Two rows frame the table: a random score and ``|z|``, one line of
 code.
 
+With ``--joint`` it is the other series that count, those of several variates, all of them at once:
+the baseline is the mean over variates of ``|z|`` by training mean and deviation.
+
 A detector that fails on a series is missing there, and said to be; it is not a 0.
 """
 
@@ -22,6 +25,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +42,6 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from connectors.files import BY_ROW
 from jobs.offline.score import pipeline_for, score_table
 from jobs.offline.tables import read_table
 from streamad.detectors import DETECTORS
@@ -49,6 +52,8 @@ from streamad.windows.period import choose_size
 Scores = NDArray[np.float64]
 DEFAULT_SIZE = 125
 """Window size of a series without a period."""
+DEFAULT_BUFFER = 100
+"""Buffer of a series for which the index has none."""
 CALL = 256
 """Windows a call, where the detector does not learn."""
 
@@ -64,6 +69,7 @@ class Task:
     buffer: int
     detector: str
     live: bool
+    joint: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,20 +87,26 @@ class Result:
     failed: str = ""
 
 
-def read_series(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-    """Return values ``(n, 1)`` and labels ``(n,)`` of a univariate series or its first variate."""
-    table = pl.read_parquet(path, columns=["v0", "label"])
-    return table["v0"].to_numpy().astype(np.float32)[:, None], table["label"].to_numpy()
+def read_series(path: Path, *, joint: bool = False) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    """Return values ``(n, n_variates)`` and labels ``(n,)``: the first variate, or all."""
+    names = variates_of(path) if joint else ["v0"]
+    table = pl.read_parquet(path, columns=[*names, "label"])
+    return table.select(names).to_numpy().astype(np.float32), table["label"].to_numpy()
+
+
+def variates_of(path: Path) -> list[str]:
+    """Return the columns of values."""
+    return [n for n in pl.read_parquet_schema(path) if n[0] == "v" and n[1:].isdigit()]
 
 
 def window_size(values: NDArray[np.float32], train_end: int) -> int:
     """Return the period of the training part, within the protocol's bounds."""
-    training = values[:train_end].astype(np.float64)
+    training = values[:train_end, :1].astype(np.float64)
     return choose_size([training], default=DEFAULT_SIZE, n_rows=len(values))
 
 
 def scores_for(
-    path: Path, detector: str, train_end: int, *, live: bool = False
+    path: Path, detector: str, train_end: int, *, live: bool = False, joint: bool = False
 ) -> tuple[Scores, int, float]:
     """Return a score a row from ``train_end`` on, how many windows were judged, and the seconds.
 
@@ -102,22 +114,31 @@ def scores_for(
         is not learned) instead of by the detector's contract alone; the seconds then cover the fit
         and all the rest
     """
-    values, _ = read_series(path)
+    values, _ = read_series(path, joint=joint)
     if detector == "random":
         return np.random.default_rng(0).random(len(values) - train_end), 0, 0.0
+    if detector == "abs_z" and joint:
+        training, coming = values[:train_end].astype(np.float64), values[train_end:]
+        deviation = training.std(axis=0)
+        z = np.abs(coming - training.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+        return z.mean(axis=1), 0, 0.0
     if detector == "abs_z":
         median = np.median(values[:train_end])
         return np.abs(values[train_end:, 0].astype(np.float64) - median), 0, 0.0
     size = window_size(values, train_end)
     if live:
-        return live_scores(path, detector, train_end, size)
+        return live_scores(path, detector, train_end, size, joint=joint)
     made: Detector = DETECTORS.load(detector)(size=size)
     return contract_scores(made, values, train_end)
 
 
-def live_scores(path: Path, detector: str, train_end: int, size: int) -> tuple[Scores, int, float]:
+def live_scores(
+    path: Path, detector: str, train_end: int, size: int, *, joint: bool = False
+) -> tuple[Scores, int, float]:
     """Score as ``streamad score`` does, on the row number as the time."""
-    table = read_table(path, columns=["v0"], time=BY_ROW)
+    table = read_table(
+        path, columns=variates_of(path) if joint else ["v0"], time="row", joint=joint
+    )
     started = time.perf_counter()
     config = pipeline_for(table, detector=detector, size=size)
     # A training part shorter than a window is stretched to one, as in `contract_scores`.
@@ -172,7 +193,7 @@ def run(task: Task) -> Result:
     missing = Result(set=task.set, series=task.series, detector=task.detector)
     try:
         scores, n_windows, seconds = scores_for(
-            task.path, task.detector, task.train_end, live=task.live
+            task.path, task.detector, task.train_end, live=task.live, joint=task.joint
         )
         labels = read_series(task.path)[1][task.train_end :]
         volumes = vus(labels, scores, window=task.buffer)
@@ -189,11 +210,18 @@ def run(task: Task) -> Result:
 
 
 def tasks(
-    data: Path, detectors: list[str], sets: list[str], *, smoke: bool, live: bool
+    data: Path,
+    detectors: list[str],
+    sets: list[str],
+    *,
+    smoke: bool,
+    live: bool,
+    joint: bool = False,
 ) -> list[Task]:
     """List what is to be run, in the order of the index."""
     index = pl.read_csv(data / "index.csv").filter(
-        (pl.col("test_anomalies") > 0) & ((pl.col("dims") == 1) | (pl.col("set") == "nasa"))
+        (pl.col("test_anomalies") > 0)
+        & ((pl.col("dims") > 1) if joint else (pl.col("dims") == 1) | (pl.col("set") == "nasa"))
     )
     if sets:
         index = index.filter(pl.col("set").is_in(sets))
@@ -206,9 +234,10 @@ def tasks(
             set=row["set"],
             series=row["series"],
             train_end=row["train_end"],
-            buffer=int(row["window"]),
+            buffer=int(row["window"] or DEFAULT_BUFFER),
             detector=detector,
             live=live,
+            joint=joint,
         )
         for detector in detectors
         for row in index.iter_rows(named=True)
@@ -266,7 +295,8 @@ def run_all(todo: list[Task], n_jobs: int, on_result: Callable[[Result], None]) 
         for task in todo:
             on_result(run(task))
         return
-    with ProcessPoolExecutor(n_jobs) as pool:
+    # Spawned: a forked process waits for ever for polars' threads, which it does not have.
+    with ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn")) as pool:
         for result in pool.map(run, todo):
             on_result(result)
 
@@ -280,12 +310,20 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=[], metavar="SET")
     parser.add_argument("--smoke", action="store_true", help="only the series of smoke.txt")
     parser.add_argument("--live", action="store_true", help="through the live operator")
+    parser.add_argument("--joint", action="store_true", help="series of several variates, all")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--json", type=Path, help="a line a result, as they come; goes on if there")
     parser.add_argument("--markdown", type=Path, help="write the table here")
     given = parser.parse_args()
 
-    todo = tasks(given.data, given.detectors, given.sets, smoke=given.smoke, live=given.live)
+    todo = tasks(
+        given.data,
+        given.detectors,
+        given.sets,
+        smoke=given.smoke,
+        live=given.live,
+        joint=given.joint,
+    )
     console = Console()
     results = _done_before(given.json, todo)
     done = {(r.set, r.series, r.detector) for r in results}

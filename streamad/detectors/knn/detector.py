@@ -31,7 +31,7 @@ from streamad.detectors.knn.kernels import (
     score_windows,
 )
 from streamad.detectors.knn.memory import KNNMemory, check_slots, own_memory
-from streamad.detectors.knn.search import PAD, History
+from streamad.detectors.knn.search import History
 from streamad.detectors.knn.series import joined, stitched
 from streamad.detectors.scales import in_scales, loc_and_scale
 from streamad.errors import ArtifactError, NotFittedError, WindowError
@@ -66,8 +66,10 @@ class KNN(Detector):
     centred look older than four windows' length, so that neither batches nor an anomaly that has
     just begun matter.
 
-    Cost per window: at most ``(reference + history) * 1.25 * size * n_variates`` differences, by
-    early giving up mostly a fifth of it. To avoid: many variates of which few matter (distances
+    Cost per window: at most ``(reference + history) * 1.25 * size * n_variates`` differences. A
+    short stretch inside a long one is summed once for both, places are given up once they cannot be
+    neighbours, and the neighbours of the key's window before say how soon: mostly a fifth is left,
+    in white noise most of it. To avoid: many variates of which few matter (distances
     drown).
 
     Parameters
@@ -81,6 +83,7 @@ class KNN(Detector):
 
     finite: ClassVar[tuple[str, ...]] = ("samples", "scale")
     keeps_memory = True  # samples in units of the input, and what was measured on them
+    in_spreads: ClassVar[bool] = True
     info: ClassVar[DetectorInfo] = DetectorInfo(
         name="knn",
         summary="distance to the nearest windows of the key's past and of the training series",
@@ -115,8 +118,8 @@ class KNN(Detector):
             msg = f"k, history and reference must be 1 or more, got {k}, {history}, {reference}"
             raise WindowError(msg)
         self.k, self.history, self.reference = k, history, reference
-        self._samples = np.zeros((0, PAD), dtype=np.float32)
-        self._runs = np.zeros(PAD, dtype=np.int32)
+        self._samples = np.zeros((0, 0), dtype=np.float32)
+        self._runs = np.zeros(0, dtype=np.int32)
         self._loc = np.zeros((0, 0), dtype=np.float32)
         self._scale = np.zeros((0, 0), dtype=np.float32)
         self._usual = np.zeros((0, len(self._lengths()) + 1, 2), dtype=np.float32)
@@ -180,18 +183,13 @@ class KNN(Detector):
 
     def _measure(self, scaled: Floats, usable: NDArray[np.bool_], usual: Floats) -> None:
         """Write the usual distances of a series to itself into ``usual``."""
-        room = PAD + self.size
-        padded = np.concatenate([usable, np.zeros(room, dtype=np.bool_)])
-        samples = np.zeros((scaled.shape[1], len(padded)), dtype=np.float32)
-        samples[:, : len(scaled)] = np.where(usable[:, None], scaled, 0).T
-        history = (samples, run_lengths(padded), len(scaled))
+        samples = np.ascontiguousarray(np.where(usable[:, None], scaled, 0).T)
+        history = (samples, run_lengths(usable), len(scaled))
         measure_usual(history, self.size, self.k, self._stretches(), usual)
 
     def _set_reference(self, scaled: Floats, usable: NDArray[np.bool_]) -> None:
-        padded = np.concatenate([usable, np.zeros(PAD + self.size, dtype=np.bool_)])
-        self._samples = np.zeros((scaled.shape[1], len(padded)), dtype=np.float32)
-        self._samples[:, : len(scaled)] = np.where(usable[:, None], scaled, 0).T
-        self._runs = run_lengths(padded)
+        self._samples = np.ascontiguousarray(np.where(usable[:, None], scaled, 0).T)
+        self._runs = run_lengths(usable)
 
     def new_memory(self, n_variates: int) -> KNNMemory:
         """Return an empty memory with room for what any cut of batches may need."""
@@ -301,10 +299,9 @@ class KNN(Detector):
         """Return reference and scales; empty before ``fit``."""
         if len(self._loc) == 0:
             return {}
-        n_used = len(self._runs) - PAD - self.size
         return {
-            "samples": np.ascontiguousarray(self._samples[:, :n_used]),
-            "usable": (self._runs[:n_used] > 0).astype(np.uint8),
+            "samples": self._samples,
+            "usable": (self._runs > 0).astype(np.uint8),
             "loc": self._loc,
             "scale": self._scale,
             "usual": self._usual,
@@ -336,7 +333,7 @@ class KNN(Detector):
         if fitted and self._loc.shape[1] != n_variates:
             msg = f"windows must have the {self._loc.shape[1]} variates of fit, got {n_variates}"
             raise WindowError(msg)
-        samples = self._samples if fitted else np.zeros((n_variates, PAD), dtype=np.float32)
+        samples = self._samples if fitted else np.zeros((n_variates, 0), dtype=np.float32)
         if memory is None or slots is None:
             if not fitted:
                 msg = f"{self.info.name} has no past to compare with; call fit, or give it a memory"
@@ -345,7 +342,7 @@ class KNN(Detector):
         else:
             own = own_memory(memory)
             check_slots(own, windows, slots)
-        reference = (samples, self._runs, max(len(self._runs) - PAD - self.size, 0))
+        reference = (samples, self._runs, len(self._runs))
         turns = (_as_compiled(slots), np.argsort(slots, kind="stable"))
         return _as_compiled(windows), turns, reference, (own.held(), own.counts())
 

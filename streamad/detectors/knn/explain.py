@@ -21,7 +21,7 @@ from streamad.detectors.knn.kernels import (
     lay_out,
     visible_span,
 )
-from streamad.detectors.knn.search import PAD, History
+from streamad.detectors.knn.search import History
 from streamad.detectors.scales import place_sample
 
 N_MATCHES = 3
@@ -55,7 +55,7 @@ def explain_windows(
     expected = np.zeros((n, n_variates), dtype=np.float32)
     share = np.full((n, n_variates), 1.0 / n_variates, dtype=np.float32)
     event = np.full((n, 3), size - 1, dtype=np.int32)
-    lived = np.zeros((n_variates, held[0].shape[2] + PAD + size), dtype=np.float32)
+    lived = np.zeros((n_variates, held[0].shape[2]), dtype=np.float32)
     runs = np.zeros(lived.shape[1], dtype=np.int32)
     query = np.empty((n_variates, size), dtype=np.float32)
     due = np.empty((n_variates, size), dtype=np.float32)

@@ -10,8 +10,15 @@ from numpy.typing import NDArray
 
 from streamad.compiled import compiled
 from streamad.detectors.base import Floats, Ints
-from streamad.detectors.knn.search import PAD, History, count_present, distance_of
-from streamad.detectors.scales import measure, place_sample
+from streamad.detectors.knn.search import (
+    REFERENCE,
+    History,
+    count_present,
+    distance_of,
+    search,
+    steps_of,
+)
+from streamad.detectors.scales import measure, place_sample, place_samples
 
 COLD, WARM, SEEDED = 0, 1, 2
 USABLE, BANNED, PENDING, MISSING = 0, 1, 2, 4
@@ -183,8 +190,8 @@ def _measure_key(
             seen[:, i] = samples[slot, :, at]
     scale[slot] = 1.0
     measure(seen, loc[slot], scale[slot])
-    lived = np.zeros((n_variates, n_held + PAD + size), dtype=np.float32)
-    usable = np.zeros(n_held + PAD + size, dtype=np.bool_)
+    lived = np.zeros((n_variates, n_held), dtype=np.float32)
+    usable = np.zeros(n_held, dtype=np.bool_)
     for i in range(n_held):
         usable[i] = not np.isnan(seen[0, i])
         for v in range(n_variates):
@@ -203,33 +210,31 @@ def measure_usual(history: History, size: int, k: int, stretches: Ints, usual: F
     samples, runs, n = history
     apart = max(min(size, n // 4), 1)
     n_rows = len(usual)
-    found = np.zeros((n_rows, N_QUERIES), dtype=np.float32)
+    measured = np.zeros((n_rows, N_QUERIES), dtype=np.float32)
     n_found = 0
     allowed = np.zeros(len(runs), dtype=np.int32)
     query = np.empty((len(samples), size), dtype=np.float32)
-    near = np.empty(k, dtype=np.float32)
-    places = np.empty(k, dtype=np.int64)
+    near, places = np.empty((1, k), dtype=np.float32), np.empty((1, k), dtype=np.int64)
+    no_seeds = np.full((1, k), -1, dtype=np.int64)
     last = max(n - size, 0)
     for q in range(N_QUERIES):
         at = last * q // max(N_QUERIES - 1, 1)
-        if runs[at] < size or n < size:
+        if n < size or runs[at] < size:
             continue
-        for v in range(len(samples)):
-            for i in range(size):
-                query[v, i] = samples[v, at + i]
+        query[:] = samples[:, at : at + size]
         for s in range(len(stretches)):
-            start, length = stretches[s]
-            own = at + start
+            own = at + stretches[s, 0]
             allowed[:] = runs
             allowed[max(own - apart, 0) : own + apart + 1] = 0
-            distance = distance_of(
-                query, (start, start + length, len(samples) * length),
-                (samples, allowed, n - length + 1), (samples, allowed, 0), near, places,
+            search(
+                query, stretches[s : s + 1], steps_of(stretches[s : s + 1], len(samples)),
+                (samples, allowed, n), (samples, allowed, 0), no_seeds, near, places,
             )  # fmt: skip
-            found[min(s, n_rows - 1), n_found] += distance
+            distance = distance_of(query, stretches[s], near[0], places[0])
+            measured[min(s, n_rows - 1), n_found] += distance
         n_found += 1
     for row in range(n_rows):
-        ordered = np.sort(found[row, :n_found])
+        ordered = np.sort(measured[row, :n_found])
         middle, high = np.float32(0.0), np.float32(0.0)
         if n_found > 0:
             middle = ordered[n_found // 2]
@@ -259,11 +264,15 @@ def score_windows(
     _, _, loc, scale, usual = held
     n, size, n_variates = windows.shape
     looks = np.zeros((n, 2), dtype=np.float32)
-    lived = np.zeros((n_variates, held[0].shape[2] + PAD + size), dtype=np.float32)
+    lived = np.zeros((n_variates, held[0].shape[2]), dtype=np.float32)
     runs = np.zeros(lived.shape[1], dtype=np.int32)
     query = np.empty((n_variates, size), dtype=np.float32)
-    near = np.empty(plan[0], dtype=np.float32)
-    places = np.empty(plan[0], dtype=np.int64)
+    k, n_around, n_stretches = plan[0], plan[1], len(stretches)
+    around, newest_ones = stretches[:n_around], stretches[n_around:]
+    steps_around, steps_newest = steps_of(around, n_variates), steps_of(newest_ones, n_variates)
+    near = np.empty((n_stretches, k), dtype=np.float32)
+    places = np.full((n_stretches, k), -1, dtype=np.int64)
+    seeds = np.full((n_stretches, k), -1, dtype=np.int64)
     seen = (-1, 0, 0)
     rank = 0
     for j in range(n):
@@ -273,33 +282,57 @@ def score_windows(
         if counts[4][slot] == COLD:
             continue
         first, last, newest = visible_span(slot, rank, size, held[0].shape[2], counts, plan)
+        if seen[0] == slot:
+            _move_on(places, counts[3][slot], first - seen[1], seeds)
+        else:
+            seeds[:] = -1
         if seen != (slot, first, newest):
             lay_out(slot, (first, newest), held, lived, runs)
             seen = (slot, first, newest)
         for v in range(n_variates):
             for i in range(size):
                 query[v, i] = place_sample(windows[w, i, v], loc[slot, v], scale[slot, v])
-        centred, total, n_used = np.float32(-1e30), np.float32(0.0), 0
-        for s in range(len(stretches)):
-            start, length = stretches[s]
-            part = (start, start + length, count_present(query, start, start + length))
-            if part[2] == 0:
+        search(
+            query, around, steps_around, (lived, runs, last - first), reference,
+            seeds[:n_around], near[:n_around], places[:n_around],
+        )  # fmt: skip
+        search(
+            query, newest_ones, steps_newest, (lived, runs, newest - first), reference,
+            seeds[n_around:], near[n_around:], places[n_around:],
+        )  # fmt: skip
+        total, n_used = np.float32(0.0), 0
+        for s in range(n_stretches):
+            if count_present(query, stretches[s, 0], stretches[s, 0] + stretches[s, 1]) == 0:
                 continue
-            end = last if s < plan[1] else newest
-            distance = distance_of(
-                query, part, (lived, runs, end - first - length + 1), reference, near, places
-            )
-            if s < plan[1]:
-                centred = max(centred, (distance - usual[slot, s, 0]) / usual[slot, s, 1])
+            distance = distance_of(query, stretches[s], near[s], places[s])
+            if s < n_around:
+                strange = (distance - usual[slot, s, 0]) / usual[slot, s, 1]
+                looks[w, 0] = max(looks[w, 0], strange)
             else:
                 total += distance
                 n_used += 1
-        looks[w, 0] = max(centred, np.float32(0.0))
         if n_used > 0:
-            total = total * np.float32(len(stretches) - plan[1]) / np.float32(n_used)
-            at = plan[1]
-            looks[w, 1] = max((total - usual[slot, at, 0]) / usual[slot, at, 1], np.float32(0.0))
+            total = total * np.float32(n_stretches - n_around) / np.float32(n_used)
+            middle, spread = usual[slot, n_around]
+            looks[w, 1] = max((total - middle) / spread, np.float32(0.0))
     return looks
+
+
+@compiled
+def _move_on(places: Int64s, by: int, gone: int, seeds: Int64s) -> None:
+    """Write where the neighbours of a window lie for the next: ``by`` samples on, as its own are.
+
+    gone : samples the key's visible past has lost at its beginning since
+    """
+    for s in range(len(places)):
+        for i in range(places.shape[1]):
+            place = places[s, i]
+            if place >= REFERENCE:
+                seeds[s, i] = place + by
+            elif place >= 0:
+                seeds[s, i] = max(place + by - gone, -1)
+            else:
+                seeds[s, i] = -1
 
 
 @compiled
@@ -333,13 +366,21 @@ def lay_out(slot: int, span: tuple[int, int], held: Held, lived: Floats, runs: I
     first, last = span
     n_variates, capacity = samples.shape[1:]
     n_seen = last - first
-    for v in range(n_variates):
-        for i in range(n_seen):
-            value = samples[slot, v, (first + i) % capacity]
-            lived[v, i] = place_sample(value, loc[slot, v], scale[slot, v])
+    # In two pieces, up to where the ring turns and from there on: no remainder at every sample.
+    turn = min(n_seen, capacity - first % capacity)
+    for piece in range(2):
+        begin, end = (0, turn) if piece == 0 else (turn, n_seen)
+        at = (first + begin) % capacity
+        n = end - begin
+        for v in range(n_variates):
+            place_samples(
+                samples[slot, v, at : at + n], loc[slot, v], scale[slot, v], lived[v, begin:end]
+            )
     runs[n_seen:] = 0
     run = 0
+    at = (first + n_seen - 1) % capacity
     for i in range(n_seen - 1, -1, -1):
-        mark = marks[slot, (first + i) % capacity]
+        mark = marks[slot, at]
         run = 0 if mark == BANNED or mark == MISSING else run + 1
         runs[i] = run
+        at = at - 1 if at > 0 else capacity - 1

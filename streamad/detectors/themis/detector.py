@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,8 +120,7 @@ class Themis(Detector):
             raise ConfigError(msg)
         self.model, self.adapter = model, adapter
         self.k, self.history, self.reference = k, history, reference
-        wanted = FEATURES if adapter == MEMORY else EMBEDDINGS
-        self._features = Features(load_encoder(model, wanted), size=self.size, at=self._at)
+        self._features = self._new_features()
         self.n_features = self._features.n_features
         self._rhythm = Rhythm(self.size, history, self.info.learn_every)
         self._bank = np.zeros((0, self.n_features, 0), dtype=np.float32)
@@ -138,6 +137,11 @@ class Themis(Detector):
     def _at(self) -> int:
         """Where the judged sample stands in the window."""
         return self.size - 1 - self._lag
+
+    def _new_features(self) -> Any:
+        """Return what turns scaled windows into vectors."""
+        wanted = FEATURES if self.adapter == MEMORY else EMBEDDINGS
+        return Features(load_encoder(self.model, wanted), size=self.size, at=self._at)
 
     # learning --------------------------------------------------------------------------------
 

@@ -120,21 +120,23 @@ class ThemisMemory(Memory):
 class Rhythm:
     """Which of a key's windows are remembered, and which of those one may see: by counts alone.
 
-    size : samples a window; history : windows remembered; learn_every : windows a period
+    size : samples a window; history : windows remembered; learn_every : windows a period; spacing :
+    windows remembered per window's length
     """
 
     size: int
     history: int
     learn_every: int
+    spacing: int = SPACING
 
     @property
     def capacity(self) -> int:
         """Return the places of a memory: what waits out its delay is held beside the history."""
-        return self.history + 2 * DELAY_SIZES * SPACING + self.learn_every
+        return self.history + 2 * DELAY_SIZES * self.spacing + self.learn_every
 
     def every(self, stride: int) -> int:
         """Return of how many of a key's windows one is remembered."""
-        return max(1, self.size // (SPACING * stride))
+        return max(1, self.size // (self.spacing * stride))
 
     def past(self, samples: Floats, last: int, stride: int) -> tuple[Floats, NDArray[np.int64]]:
         """Cut the windows to be remembered out of a warm-up's samples; return their numbers too.
@@ -164,6 +166,12 @@ class Rhythm:
         number = own.number[slot]
         span = self.history * self.every(max(int(own.stride[slot]), 1))
         return np.asarray((number > max(last - span, 0)) & (number <= last))
+
+    def spans(self, own: ThemisMemory, of: Ints) -> NDArray[np.int64]:
+        """Return ``(n, 2)``: windows numbered above the first, up to the second, are seen."""
+        last = self.limits(own, of)
+        every = np.maximum(1, self.size // (self.spacing * np.maximum(own.stride[of], 1)))
+        return np.stack([np.maximum(last - self.history * every, 0), last], axis=1)
 
 
 def own_memory(memory: Memory) -> ThemisMemory:

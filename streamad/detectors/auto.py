@@ -1,0 +1,301 @@
+"""Several detectors as one: their scores, each in its own spreads from what is usual, fused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import ClassVar, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamad.compiled import compiled
+from streamad.detectors import DETECTORS
+from streamad.detectors.base import (
+    Arrays,
+    Detector,
+    DetectorInfo,
+    Floats,
+    Ints,
+    Memory,
+    WindowExplanations,
+)
+from streamad.errors import ArtifactError, ConfigError
+
+MEMBERS: Final = MappingProxyType({"knn_fused": 1.0, "knn_features": 0.25})
+"""Detectors that are fused where no others are named, and how much each counts."""
+LONG_ENOUGH: Final = 64
+"""Samples of a window from which on its statistics are worth asking for: those of fewer are mostly
+chance (docs/adr/0027)."""
+MOST_MEMBERS: Final = 8
+
+
+class AutoMemory(Memory):
+    """The memories of the members, one beside the other; a key has one slot in all of them."""
+
+    def __init__(self, members: Mapping[str, Memory]) -> None:
+        self.members = dict(members)
+
+    def reserve(self, n_slots: int) -> None:
+        """Make room for slots ``0 .. n_slots-1`` in each."""
+        for memory in self.members.values():
+            memory.reserve(n_slots)
+
+    def forget(self, slots: Ints) -> None:
+        """Empty these slots."""
+        for memory in self.members.values():
+            memory.forget(slots)
+
+    def state(self, slots: Ints) -> Arrays:
+        """Return what these slots hold, each array under its member's name."""
+        return _prefixed({name: memory.state(slots) for name, memory in self.members.items()})
+
+    def load(self, slots: Ints, state: Arrays) -> None:
+        """Take back what ``state`` returned."""
+        for name, memory in self.members.items():
+            memory.load(slots, _part(state, name, "memory"))
+
+    @property
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """Return the least and the greatest value of arrays that kernels index with."""
+        return {
+            f"{name}.{array}": span
+            for name, memory in self.members.items()
+            for array, span in memory.ranges.items()
+        }
+
+    @property
+    def bytes_per_slot(self) -> int:
+        """Return what one key costs."""
+        return sum(memory.bytes_per_slot for memory in self.members.values())
+
+
+class Auto(Detector):
+    """Fuse the scores of several detectors, without a label.
+
+    Each member scores in spreads from what is usual for the key (`Detector.in_spreads`), so that
+    one unit means the same for all, and ``score = prod over members of (1 + score_m) ^ weight_m``,
+    less 1: a sum of logarithms. A window that the other members find usual has the score of the one
+    that does not. On time is what the first member with a look at the newest samples says.
+
+    By default raw windows (`FusedKNN`, all variates at once) are fused with statistics of windows
+    (`FeatureKNN`, each variate alone). The first see a value or a shape that never was; the second
+    a change of kind in a noisy series, where all raw windows are equally far apart. Statistics of
+    windows below 64 samples are mostly chance: there raw windows decide alone. Weight and limit
+    were chosen on one half of the benchmark's series and tested on the other (docs/adr/0027).
+
+    The expected values, and where the event lies, are the first member's; a variate's share is that
+    in all members' scores.
+
+    Parameters
+    ----------
+    size : samples per window, best the period of the series
+    members : names of detectors, and their weights; all must score in spreads (None: the two
+        above, with weights 1 and 0.25)
+    lag : samples by which the judged one trails the newest (None: half a window)
+    """
+
+    finite: ClassVar[tuple[str, ...]] = (
+        "knn_fused.samples",
+        "knn_fused.scale",
+        "knn_features.bank",
+        "knn_features.judged",
+    )
+    in_spreads: ClassVar[bool] = True
+    info: ClassVar[DetectorInfo] = DetectorInfo(
+        name="auto",
+        summary="raw windows and their statistics, each against the past, fused",
+        min_size=16,
+        learns=True,
+        warm_up=32,
+        learn_every=16,
+        delay=256,
+        nan_ok=0.2,
+        cost="moderate",
+        n_looks=2,
+        dull=1.0,
+        tail=(3.5, 8.0, 50.0, 1200.0),
+        paper="Ramaswamy et al., Efficient Algorithms for Mining Outliers, SIGMOD 2000",
+    )
+
+    def __init__(
+        self,
+        *,
+        size: int | None = None,
+        members: Mapping[str, float] | None = None,
+        lag: int | None = None,
+    ) -> None:
+        super().__init__(size=size)
+        if members is None:
+            members = dict(MEMBERS)
+            if self.size < LONG_ENOUGH:
+                del members["knn_features"]
+        weights = dict(members)
+        if not 1 <= len(weights) <= MOST_MEMBERS:
+            msg = f"auto fuses 1 to {MOST_MEMBERS} members, got {len(weights)}: {sorted(weights)}"
+            raise ConfigError(msg)
+        for name, weight in weights.items():
+            if not isinstance(weight, int | float) or not 0 < weight <= 10:
+                msg = f"the weight of member {name} must lie above 0, up to 10; got {weight!r}"
+                raise ConfigError(msg)
+        self.members = {name: _made(name, self.size, lag) for name in weights}
+        self._weights = np.array(list(weights.values()), dtype=np.float64)
+        lags = {name: member.lag for name, member in self.members.items()}
+        if len(set(lags.values())) > 1:
+            msg = f"members of auto must judge the same sample of a window, got lags {lags}"
+            raise ConfigError(msg)
+        self._lag = next(iter(lags.values()))
+
+    @property
+    def lag(self) -> int:
+        """Samples by which the judged sample trails the newest."""
+        return self._lag
+
+    def fit(self, windows: Floats, *, groups: Ints | None = None) -> Self:
+        """Fit each member on the same windows."""
+        for member in self.members.values():
+            member.fit(windows, groups=groups)
+        return self
+
+    def new_memory(self, n_variates: int) -> AutoMemory:
+        """Return the empty memories of the members that have one."""
+        made = {name: member.new_memory(n_variates) for name, member in self.members.items()}
+        return AutoMemory({name: memory for name, memory in made.items() if memory is not None})
+
+    def seed_memory(self, memory: Memory, *, slot: int, group: int) -> None:
+        """Let a key start as one that ``fit`` knows as ``group``, in each member."""
+        for name, own in _own(memory).members.items():
+            self.members[name].seed_memory(own, slot=slot, group=group)
+
+    def score(
+        self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
+    ) -> Floats:
+        """Return the fused centred look, float32 ``(n_windows,)``, 0 while cold."""
+        return np.ascontiguousarray(self.looks(windows, memory=memory, slots=slots)[:, 0])
+
+    def looks(
+        self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
+    ) -> Floats:
+        """Return both looks, float32 ``(n_windows, 2)``, 0 while cold."""
+        parts = [
+            member.looks(windows, memory=_of(memory, name), slots=slots)
+            for name, member in self.members.items()
+        ]
+        fused = np.zeros((len(windows), 2), dtype=np.float32)
+        centred = np.ascontiguousarray(np.stack([part[:, 0] for part in parts], axis=1))
+        _fuse(centred, self._weights, fused[:, 0])
+        newest = [part[:, 1] for part in parts if part.shape[1] > 1]
+        fused[:, 1] = newest[0] if newest else fused[:, 0]
+        return fused
+
+    def explain(
+        self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
+    ) -> WindowExplanations:
+        """Return what the first member expected, and each variate's share of all scores."""
+        told: WindowExplanations | None = None
+        share = np.zeros((len(windows), windows.shape[2]), dtype=np.float64)
+        for (name, member), weight in zip(self.members.items(), self._weights, strict=True):
+            own = _of(memory, name)
+            why = member.explain(windows, memory=own, slots=slots)
+            # A trace of the first member: where no member finds anything, its shares stand.
+            least = 1e-9 if told is None else 0.0
+            score = member.score(windows, memory=own, slots=slots).astype(np.float64)
+            share += (weight * np.log1p(np.maximum(score, 0)) + least)[:, None] * why.share
+            told = why if told is None else told
+        if told is None:  # there is one member at least
+            raise AssertionError
+        return WindowExplanations(
+            observed=told.observed,
+            expected=told.expected,
+            share=(share / share.sum(axis=1, keepdims=True)).astype(np.float32),
+            position=told.position,
+            first=told.first,
+            last=told.last,
+        )
+
+    def learn(
+        self,
+        memory: Memory,
+        windows: Floats,
+        *,
+        slots: Ints,
+        admit: NDArray[np.bool_],
+        stride: int = 1,
+    ) -> None:
+        """Let each member learn them."""
+        for name, own in _own(memory).members.items():
+            self.members[name].learn(own, windows, slots=slots, admit=admit, stride=stride)
+
+    def adopt(self, memory: Memory, slots: Ints) -> None:
+        """Let each member take what was held back for normal."""
+        for name, own in _own(memory).members.items():
+            self.members[name].adopt(own, slots)
+
+    def state(self) -> Arrays:
+        """Return what the members learned, each array under its member's name."""
+        return _prefixed({name: member.state() for name, member in self.members.items()})
+
+    def load(self, state: Arrays) -> Self:
+        """Take back what ``state`` returned."""
+        if state:
+            for name, member in self.members.items():
+                member.load(_part(state, name, "artifact"))
+        return self
+
+
+def _made(name: str, size: int, lag: int | None) -> Detector:
+    """Return a member, by its name."""
+    kind: Callable[..., Detector] = DETECTORS.load(name)
+    if kind is Auto or not getattr(kind, "in_spreads", False):
+        fit = [n for n in DETECTORS if n != "auto" and getattr(_kind(n), "in_spreads", False)]
+        msg = f"{name} does not score in spreads from the usual, so auto cannot fuse it; use {fit}"
+        raise ConfigError(msg)
+    return kind(size=size, lag=lag)
+
+
+def _kind(name: str) -> object:
+    """Return a detector's class; None where what it needs is not installed."""
+    try:
+        return DETECTORS.load(name)
+    except ImportError:
+        return None
+
+
+def _own(memory: Memory) -> AutoMemory:
+    if not isinstance(memory, AutoMemory):
+        msg = f"expected a memory of this detector's new_memory(), got {type(memory).__name__}"
+        raise TypeError(msg)
+    return memory
+
+
+def _of(memory: Memory | None, name: str) -> Memory | None:
+    return None if memory is None else _own(memory).members.get(name)
+
+
+def _prefixed(parts: Mapping[str, Arrays]) -> Arrays:
+    return {f"{name}.{key}": array for name, part in parts.items() for key, array in part.items()}
+
+
+def _part(state: Arrays, name: str, what: str) -> Arrays:
+    """Return a member's arrays of a state; raises ArtifactError where there are none."""
+    own = {key[len(name) + 1 :]: a for key, a in state.items() if key.startswith(f"{name}.")}
+    if not own:
+        held = sorted({key.partition(".")[0] for key in state})
+        msg = f"the {what} holds members {held} of auto, and none called {name}; fit it again"
+        raise ArtifactError(msg)
+    return own
+
+
+@compiled
+def _fuse(scores: Floats, weights: NDArray[np.float64], fused: Floats) -> None:
+    """Write the product of ``(1 + score) ^ weight`` of ``(n, n_members)``, less 1.
+
+    Compiled, one window after the other: vectorised logarithms may differ in the last bit with the
+    place in an array.
+    """
+    for w in range(len(scores)):
+        total = 0.0
+        for m in range(scores.shape[1]):
+            total += weights[m] * math.log1p(max(np.float64(scores[w, m]), 0.0))
+        fused[w] = np.float32(min(math.expm1(total), 1e30))
