@@ -77,7 +77,7 @@ class Auto(Detector):
     Each member scores in spreads from what is usual for the key (`Detector.in_spreads`), so that
     one unit means the same for all, and ``score = prod over members of (1 + score_m) ^ weight_m``,
     less 1: a sum of logarithms. A window that the other members find usual has the score of the one
-    that does not. On time is what the first member with a look at the newest samples says.
+    that does not. The look at the newest samples is that of the first member which has one.
 
     By default raw windows (`FusedKNN`, all variates at once) are fused with statistics of windows
     (`FeatureKNN`, each variate alone). The first see a value or a shape that never was; the second

@@ -47,7 +47,7 @@ class FeatureKNN(Themis):
     Of the whole window and of the half around the judged sample: level, spread, slope, roughness,
     quantiles, autocorrelation and spectrum (`PatchStatistics`). The mean distance to the ``k``
     nearest vectors, among a reference of training windows and the key's own memory, is summed over
-    both and told in spreads from what is usual, as `KNN` does. Each variate is judged alone; the
+    both and given in spreads from what is usual, as `KNN` does. Each variate is judged alone; the
     score is the largest.
 
     Two windows of the same kind of noise have no sample in common, but equal statistics: it sees

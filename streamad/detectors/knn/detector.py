@@ -68,7 +68,7 @@ class KNN(Detector):
 
     Cost per window: at most ``(reference + history) * 1.25 * size * n_variates`` differences. A
     short stretch inside a long one is summed once for both, places are given up once they cannot be
-    neighbours, and the neighbours of the key's window before say how soon: mostly a fifth is left,
+    neighbours, soon where those of the key's window before are still near: mostly a fifth is left,
     in white noise most of it. To avoid: many variates of which few matter (distances
     drown).
 
