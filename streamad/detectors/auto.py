@@ -297,5 +297,5 @@ def _fuse(scores: Floats, weights: NDArray[np.float64], fused: Floats) -> None:
     for w in range(len(scores)):
         total = 0.0
         for m in range(scores.shape[1]):
-            total += weights[m] * math.log1p(max(np.float64(scores[w, m]), 0.0))
+            total += weights[m] * math.log1p(max(float(scores[w, m]), 0.0))
         fused[w] = np.float32(min(math.expm1(total), 1e30))

@@ -109,7 +109,8 @@ class _VariateBias(nn.Module):
     def forward(self, same: Tensor) -> Tensor:
         """Return the bias ``(n_heads, L, L)``; ``same (L, L)``: 1 where variates are the same."""
         other, own = self.emd.weight[:, :, None, None]
-        return other + same * (own - other)
+        bias: Tensor = other + same * (own - other)
+        return bias
 
 
 class _Attention(nn.Module):

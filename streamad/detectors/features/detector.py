@@ -31,7 +31,7 @@ class FeatureMemory(ThemisMemory):
     usual : float32 ``(n_slots, n_variates, 2)``, median and spread
     """
 
-    names = (*ThemisMemory.names, "usual")
+    names: ClassVar[tuple[str, ...]] = (*ThemisMemory.names, "usual")
 
     def __init__(self, *, n_variates: int, n_features: int, capacity: int, n_early: int) -> None:
         super().__init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,14 +33,17 @@ class ThemisMemory(Memory):
     early, n_early : float32 ``(n_slots, n_early_max, n_variates)``, samples of the warm-up
     """
 
-    names = (
+    names: ClassVar[tuple[str, ...]] = (
         "features", "judged", "number", "n_windows", "warm_number", "phase", "loc", "scale",
         "stride", "early", "n_early",
     )  # fmt: skip
 
     def __init__(self, *, n_variates: int, n_features: int, capacity: int, n_early: int) -> None:
         self.n_variates, self.capacity = n_variates, capacity
-        self.features = np.zeros((0, n_variates, n_features, capacity), dtype=np.float16)
+        # Half as wide as float32; a subclass may keep them whole.
+        self.features: NDArray[Any] = np.zeros(
+            (0, n_variates, n_features, capacity), dtype=np.float16
+        )
         self.judged = np.zeros((0, n_variates, capacity), dtype=np.float32)
         self.number = np.zeros((0, capacity), dtype=np.int64)
         self.n_windows = np.zeros(0, dtype=np.int64)

@@ -107,7 +107,8 @@ class PretrainedRcd:
         """
         present = ~np.isnan(log_odds)
         if self.combine == "max":
-            return np.where(present, log_odds, np.float32(-np.inf)).max(axis=1)
+            most: Floats = np.where(present, log_odds, np.float32(-np.inf)).max(axis=1)
+            return most
         n_present = present.sum(axis=1)
         total = np.where(present, log_odds, np.float32(0)).sum(axis=1)
         mean = total / np.maximum(n_present, 1).astype(np.float32)
