@@ -56,7 +56,6 @@ def serve(
         roles = roles_of(config, role)
     health = Health(tuple(one for one in roles if one != "rekey" or role == one))
     telemetry.gauge("start_time_seconds", time.time())
-    health = Health(("detect", "alert") if role == "both" else (role,))
     stop = threading.Event()
     shared: dict[str, Any] = {
         "environment": environment,
