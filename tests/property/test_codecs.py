@@ -266,7 +266,8 @@ def test_scores_survive_the_log(rows):
     origin, found_scores = back
     assert origin == ORIGIN
     assert found_scores.keys.to_list() == scores.keys.to_list()
-    for name in ScoreBatch.__dataclass_fields__.keys() - {"keys"}:
+    assert found_scores.certainty is None
+    for name in ScoreBatch.__dataclass_fields__.keys() - {"keys", "certainty"}:
         np.testing.assert_array_equal(getattr(found_scores, name), getattr(scores, name))
         assert getattr(found_scores, name).dtype == getattr(scores, name).dtype
 

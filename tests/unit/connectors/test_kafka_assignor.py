@@ -51,7 +51,7 @@ class Group:
 
 def test_members_of_the_plain_job_are_placed_by_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(kafka, "KafkaConsumer", lambda **options: options)
-    monkeypatch.setattr(kafka, "guard", lambda consumer: consumer)
+    monkeypatch.setattr(kafka, "guard", lambda consumer, *, columns: consumer)
     options = kafka.group_consumer(kafka.KafkaSettings(), group="g", member="m", max_poll_records=1)
     assert options["partition_assignment_strategy"] == [CurrentOwnersAssignor]
     options = kafka.group_consumer(

@@ -18,8 +18,8 @@ from connectors.records.dead_letters import Letter, Writer, from_record
 from connectors.records.detect import LATE_BYTES, KafkaDetectRecords
 from connectors.records.output_size import MAX_RECORD_BYTES, size_of
 from connectors.records.rekeyed import KafkaRekeyRecords, RekeyedCodec
+from jobs.dlq.replay import InputSender, replay
 from jobs.dlq.replay import letters as dlq_letters
-from jobs.dlq.replay import replay
 from streamad.alerts.operator import AlertOperator
 from streamad.config import parse_pipeline
 from streamad.ports import Messages, Outgoing, Source
@@ -151,9 +151,8 @@ def test_a_replay_reads_key_and_payload_where_a_letter_points(payload: bytes, n:
     made = replay(
         dlq_letters(topics, ["t.dlq"]),
         desk,
+        InputSender(pipeline="p", targets=[Source("t", 0)], originals=topics),
         pipeline="p",
-        targets=[Source("t", 0)],
-        originals=topics,
     )
     assert made.total == len(desk.sent) == n
     assert {record.key for record in desk.sent} == {key}
@@ -163,9 +162,8 @@ def test_a_replay_reads_key_and_payload_where_a_letter_points(payload: bytes, n:
     made = replay(
         dlq_letters(topics, ["t.dlq"]),
         Desk(),
+        InputSender(pipeline="p", targets=[Source("t", 0)], originals=topics),
         pipeline="p",
-        targets=[Source("t", 0)],
-        originals=topics,
     )
     assert made.gone.total() == n
 

@@ -86,7 +86,7 @@ def test_without_a_word_the_command_says_what_it_can_do(run: Run):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["scor"], "No such command 'scor'. Did you mean 'score'?"),
+        (["scor"], "No such command 'scor'. Did you mean 'score'"),
         (["score"], "Missing argument 'FILE'; see: streamad score --help"),
         (["score", "x.csv", "--colums", "a"], "No such option: --colums"),
         (["score", "nope.csv"], "there is no file nope.csv"),

@@ -18,7 +18,7 @@ PAGE = (Path(__file__).resolve().parents[3] / "docs/incidents.md").read_text()
 
 
 def block(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+    found, *_ = re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
     return found
 
 
