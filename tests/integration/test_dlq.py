@@ -184,9 +184,12 @@ def test_replays_of_two_pipelines_on_one_topic_multiply_nothing(pipeline, rows):
                     made = replay(
                         letters(log, [f"{one.input}.dlq"]),
                         desk,
+                        InputSender(
+                            pipeline=job.config.name,
+                            targets=log.bounds(one.input),
+                            originals=log,
+                        ),
                         pipeline=job.config.name,
-                        targets=log.bounds(one.input),
-                        originals=log,
                     )
                 assert (made.total, made.foreign) == (1, attempt + 1)
 
@@ -234,9 +237,12 @@ def test_a_replay_killed_before_its_commit_sends_each_letter_once_in_the_end(dlq
     replay(
         dlq.found(),
         Spy(),
+        InputSender(
+            pipeline="hosts",
+            targets=dlq.log.bounds(dlq.input),
+            originals=dlq.originals,
+        ),
         pipeline="hosts",
-        targets=dlq.log.bounds(dlq.input),
-        originals=dlq.originals,
     )
     # All was written, offsets too, and then the process is gone: nothing of it may count.
     killed._write(outgoing, progress)

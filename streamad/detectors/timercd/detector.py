@@ -69,7 +69,7 @@ class TimeRcd(Detector):
         default_size=512,
         nan_ok=0.2,
         cost="heavy",
-        tail=(0.1, 1.0, 3.0, 6.0),
+        tail=(0.13, 0.5, 1.1, 1.6),
         paper="Lan et al., Towards Foundation Models for Zero-Shot Time Series Anomaly Detection "
         "(TimeRCD), arXiv 2509.21190, 2025",
     )
