@@ -1,6 +1,8 @@
 """HypAD: its geometry by closed forms, its kernels against torch, certainty beside scores."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -154,6 +156,23 @@ def test_artifacts_of_another_shape_are_refused():
             HypAD(size=16).load({**state, name: array})
     with pytest.raises(ArtifactError, match="bounds"):
         HypAD(size=16).load({**state, "bounds": np.zeros((2, 2), np.float32)})
+
+
+def test_an_artifact_scores_without_torch(tmp_path):
+    windows = np.random.default_rng(0).uniform(-1, 1, (60, 16, 1)).astype(np.float32)
+    fitted = HypAD(size=16, **QUICK).fit(windows)
+    np.savez(tmp_path / "state.npz", **fitted.state())
+    np.save(tmp_path / "windows.npy", windows)
+    code = (
+        "import sys, numpy as np; from streamad.detectors.hypad import HypAD; "
+        "state = dict(np.load('state.npz')); "
+        "print(float(HypAD(size=16).load(state).score(np.load('windows.npy')).sum())); "
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert float(done.stdout) == float(fitted.score(windows).sum())
 
 
 def test_certainty_is_said_in_words():
