@@ -31,7 +31,9 @@ def test_exactly_once_through_the_death_of_both_managers(
             job.until(lambda: len(job.scores()) > 200, what="both slots work")
             cluster.kill_task_manager(0)
             before = len(job.scores())
-            job.until(lambda: len(job.scores()) > before + 200, what="the job comes back")
+            job.until(
+                lambda: len(job.scores()) > before + 200, timeout_s=120, what="the job comes back"
+            )
             assert rest.failures(job.job(rest))
             cluster.kill_job_manager()
             cluster.start_job_manager()
