@@ -45,8 +45,9 @@ class HypAD(WindowModel):
     training windows (at most 1): a large error of a model that knows less than usual what to expect
     counts less.
 
-    It is fitted for the series it judges, or a group of alike ones, each in its own scale; about
-    two minutes of one core for 10,000 rows. A score costs about a millisecond.
+    It is fitted for the series it judges, or a group of alike ones, each in its own scale, on
+    `max_windows` windows however long they are: about half a minute of one core, and twice in
+    ``streamad fit``, which also measures the tail. A score costs about a millisecond.
 
     Differences from the paper: each window is a sequence by itself (`streamad.networks.hypad`);
     statistics of training windows replace those of the series judged, and no kernel density is
