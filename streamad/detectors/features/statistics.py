@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from streamad.compiled import compiled
 from streamad.detectors.base import Floats
 
-QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
+TAILS: Final = (0.05, 0.25)
+"""Quantiles taken from both ends, beside the median: upside down they change places exactly."""
 LAGS: Final = (1, 2, 4, 8)
 CYCLES: Final = (1, 2, 4, 8)
 """Cycles per stretch whose amplitudes are taken."""
 LEAST: Final = 0.02
 """Added before a logarithm, in scales of the series: below it spreads are alike."""
-N_STATISTICS: Final = 4 + len(QUANTILES) + len(LAGS) + len(CYCLES)
+N_STATISTICS: Final = 4 + 2 * len(TAILS) + 1 + len(LAGS) + len(CYCLES)
 
 
 class PatchStatistics:
@@ -85,10 +86,12 @@ def _describe(
         to[2] = rise / line * length
         to[3] = np.log(np.sqrt(steps / max(length - 1, 1)) + LEAST)
         ordered = np.sort(x)
-        at = 4
-        for share in QUANTILES:
-            to[at] = ordered[int(share * (length - 1) + 0.5)]
-            at += 1
+        to[4] = (ordered[(length - 1) // 2] + ordered[length // 2]) / 2.0
+        at = 5
+        for share in TAILS:
+            rank = int(share * (length - 1) + 0.5)
+            to[at], to[at + 1] = ordered[rank], ordered[length - 1 - rank]
+            at += 2
         for lag in LAGS:
             both = 0.0
             for i in range(lag, length):
