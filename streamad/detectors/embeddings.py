@@ -149,7 +149,8 @@ class HubEncoder:
         self.keeps_scale = type(self._pipeline).__name__ == "ChronosBoltPipeline"
         self.patch_size = int(getattr(settings, "input_patch_size", patch_size))
         self.width = width
-        d_model = int(inner.config.d_model)
+        # A T5-Chronos wraps the network; its own `config` is about tokens.
+        d_model = int(getattr(inner, "model", inner).config.d_model)
         matrix = np.random.default_rng(0).standard_normal((d_model, width)) / np.sqrt(width)
         self._projection = matrix.astype(np.float32)
         self._scale = 1.0

@@ -7,6 +7,7 @@ window) and the parquet files it names (columns ``v0`` and ``label``). Only the 
 read. A detector is fitted on the windows before ``train_end`` and then goes through the rest once:
 score a batch, learn it. ``--max-windows`` bounds the windows judged a series by a longer stride,
 never beyond an eighth of a window; scores between are interpolated. Random and |z| stand beside.
+``themis:memory_lof`` is THEMIS with that adapter.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ MARGIN = 1e-6
 
 def online_scores(name: str, series, train_end: int, *, size: int, max_windows: int):
     """Return one score a row and the windows judged a second; rows without one get the nearest."""
-    detector = DETECTORS.load(name)(size=size)
+    name, _, adapter = name.partition(":")
+    detector = DETECTORS.load(name)(size=size, **({"adapter": adapter} if adapter else {}))
     n = len(series)
     windows = np.lib.stride_tricks.sliding_window_view(series, size)[:, :, None]
     n_train = max(train_end - size + 1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from streamad.detectors.embeddings import BATCHES, load_encoder, own_scale, to_patches
 from streamad.detectors.similarity import ADAPTERS
 from streamad.detectors.themis import Themis
+from streamad.detectors.themis.against import AGAINST, unlike
 from streamad.errors import ArtifactError, ConfigError, NotFittedError, WindowError
 
 SIZE = 32
@@ -160,13 +162,71 @@ def test_every_adapter_finds_the_patch_unlike_its_window(adapter: str):
     assert np.array_equal(scores[:1], themis.score(windows[:1]))
 
 
+@pytest.mark.parametrize("adapter", sorted(AGAINST))
+def test_the_papers_adapters_judge_a_window_by_its_past(adapter: str):
+    """A lasting change, which fills whole windows: within one window nothing is odd about it."""
+    themis = Themis(size=64, adapter=adapter).fit(cut(series(900), size=64))
+    usual = themis.score(cut(series(200, seed=2), size=64))
+    rng = np.random.default_rng(3)
+    odd = themis.score(cut(10 + 3 * rng.standard_normal((200, 1)).astype(np.float32), size=64))
+    assert np.median(odd) > np.quantile(usual, 0.95)
+    windows = cut(series(560, seed=4), size=64)
+    assert np.array_equal(walk(themis, windows, batch=7), walk(themis, windows, batch=97))
+    unfitted = walk(Themis(size=64, adapter=adapter), windows, batch=97, seeded=False)
+    assert (unfitted[:255] == 0).all()
+    assert unfitted[300:].max() > 0
+
+
+@pytest.mark.parametrize("adapter", sorted(AGAINST))
+@pytest.mark.parametrize("n_places", [0, 1, 2, 300])
+def test_a_past_of_any_size_gives_finite_scores(adapter: str, n_places: int):
+    rng = np.random.default_rng(0)
+    past = rng.standard_normal((12, n_places)).astype(np.float32)
+    queries = np.concatenate([rng.standard_normal((3, 12)), past.T[:2], np.zeros((1, 12))])
+    columns = np.array([0, 4, 12])
+    scores = unlike(queries.astype(np.float32), past, columns, adapter)
+    assert scores.shape == (len(queries),)
+    assert np.isfinite(scores).all()
+    still = np.ones((12, 20), dtype=np.float32)
+    assert np.isfinite(unlike(still[:, :2].T.copy(), still, columns, adapter)).all()
+
+
+def test_the_residual_is_what_projecting_on_the_leading_eigenvectors_leaves():
+    rng = np.random.default_rng(1)
+    rows, asked = rng.standard_normal((40, 6)), 2 * rng.standard_normal((9, 6))
+    centre = rows.mean(axis=0)
+    unit = (rows - centre) / np.linalg.norm(rows - centre, axis=1, keepdims=True)
+    _, vectors = np.linalg.eigh(np.abs(unit @ unit.T))
+    own = (asked - centre) / np.linalg.norm(asked - centre, axis=1, keepdims=True)
+    alike = np.abs(own @ unit.T)
+    left = alike - alike @ vectors[:, -2:] @ vectors[:, -2:].T
+    expected = np.sqrt(((left**2).sum(axis=1) + 1) / ((alike**2).sum(axis=1) + 1))
+    made = unlike(
+        asked.astype(np.float32), rows.T.astype(np.float32), np.array([0, 6]),
+        "memory_spectral_residual",
+    )  # fmt: skip
+    np.testing.assert_allclose(made, expected, rtol=1e-4)
+
+
+def test_outside_the_past_lof_is_scikit_learns():
+    from sklearn.neighbors import LocalOutlierFactor
+
+    rng = np.random.default_rng(2)
+    rows, asked = rng.standard_normal((120, 6)), rng.standard_normal((50, 6)) * 2
+    lof = LocalOutlierFactor(n_neighbors=5, novelty=True).fit(rows)
+    made = unlike(
+        asked.astype(np.float32), rows.T.astype(np.float32), np.array([0, 6]), "memory_lof"
+    )
+    np.testing.assert_allclose(made, -lof.score_samples(asked), rtol=1e-4)
+
+
 @pytest.mark.parametrize("value", [0.0, 5.0, -1e30, 1e30])
 def test_constant_windows_give_finite_scores(fitted: Themis, value: float):
     windows = np.full((3, SIZE, 1), value, dtype=np.float32)
     assert np.isfinite(fitted.score(windows)).all()
     assert np.isfinite(Themis(size=SIZE).fit(windows).score(windows)).all()
-    for adapter in ADAPTERS:
-        assert np.isfinite(Themis(size=SIZE, adapter=adapter).score(windows)).all()
+    for adapter in (*ADAPTERS, *AGAINST):
+        assert np.isfinite(Themis(size=SIZE, adapter=adapter).fit(windows).score(windows)).all()
 
 
 def test_wrong_input_is_refused_with_what_to_do(fitted: Themis):
@@ -270,6 +330,57 @@ def test_a_chronos_directory_of_the_users_own_is_served_through_torch(tmp_path: 
     scores = themis.score(windows)
     assert np.isfinite(scores).all()
     assert np.array_equal(themis.score(windows[5:6]), scores[5:6])
+
+
+def make_t5(folder: Path) -> None:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    settings = {
+        "tokenizer_class": "MeanScaleUniformBins",
+        "tokenizer_kwargs": {"low_limit": -15.0, "high_limit": 15.0},
+        "n_tokens": 64, "n_special_tokens": 2, "pad_token_id": 0, "eos_token_id": 1,
+        "use_eos_token": True, "model_type": "seq2seq", "context_length": 512,
+        "prediction_length": 8, "num_samples": 1, "temperature": 1.0, "top_k": 50, "top_p": 1.0,
+    }  # fmt: skip
+    config = T5Config(
+        vocab_size=64, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2,
+        decoder_start_token_id=0, architectures=["T5ForConditionalGeneration"],
+    )  # fmt: skip
+    config.chronos_config = settings
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+
+
+def make_chronos_2(folder: Path) -> None:
+    from chronos.chronos2 import Chronos2Model
+    from chronos.chronos2.config import Chronos2CoreConfig
+
+    settings = {
+        "context_length": 256, "output_patch_size": 16, "input_patch_size": 16,
+        "input_patch_stride": 16, "quantiles": [0.1, 0.5, 0.9], "use_reg_token": True,
+        "use_arcsinh": True,
+    }  # fmt: skip
+    config = Chronos2CoreConfig(
+        d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, architectures=["Chronos2Model"]
+    )
+    config.chronos_config = settings
+    config.chronos_pipeline_class = "Chronos2Pipeline"
+    Chronos2Model(config).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("make", [make_t5, make_chronos_2])
+def test_models_that_normalise_windows_themselves_keep_level_and_size_all_the_same(
+    make: Callable[[Path], None], tmp_path: Path
+):
+    torch = pytest.importorskip("torch", exc_type=ModuleNotFoundError)
+    pytest.importorskip("chronos", exc_type=ModuleNotFoundError)
+    torch.manual_seed(0)
+    make(tmp_path)
+    themis = Themis(size=SIZE, model=str(tmp_path)).fit(cut(series(300), stride=4))
+    windows = cut(series(100, seed=12), stride=8)
+    scores = themis.score(windows)
+    assert np.array_equal(themis.score(windows[5:6]), scores[5:6])
+    assert themis.score(cut(series(100, seed=2) + 9, stride=8)).min() > scores.max()
+    assert themis.score(cut(10 + (series(100, seed=2) - 10) * 8, stride=8)).min() > scores.max()
 
 
 def test_a_missing_extra_answers_with_the_line_to_type(monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Final, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ from streamad.detectors.base import (
 from streamad.detectors.embeddings import EMBEDDINGS, FEATURES, SHIPPED, load_encoder
 from streamad.detectors.scales import loc_and_scale
 from streamad.detectors.similarity import ADAPTERS
+from streamad.detectors.themis.against import AGAINST, unlike
 from streamad.detectors.themis.features import Features, scaled
 from streamad.detectors.themis.memory import COLD, WARM, Rhythm, ThemisMemory, own_memory, ranks
 from streamad.detectors.themis.search import mean_of_nearest, nearest
@@ -27,6 +29,9 @@ from streamad.detectors.themis.within import compare_within, middle
 from streamad.errors import ArtifactError, ConfigError, NotFittedError, WindowError
 
 MEMORY: Final = "memory"
+_Past = tuple[NDArray[np.int64], Floats, Floats, NDArray[np.bool_]]
+"""Rows of a batch; what they are compared with, ``(n_features, capacity)`` and the samples judged
+there; and which of it they may see."""
 
 
 class Themis(Detector):
@@ -43,8 +48,10 @@ class Themis(Detector):
     and that costs more than any encoder gains. The shipped encoder was trained for both. VUS-PR .56
     on the project's benchmark, where k-NN on raw windows of one length has .51 and of three .56.
 
-    With another ``adapter`` the window is compared with itself alone, as in the paper: no memory,
-    nothing to fit, and blind to what lasts longer than the window. Take windows of 256 or more.
+    The paper's adapters stand in two forms. Named alone, the window is compared with itself, as in
+    the paper: no memory, nothing to fit, and blind to what lasts longer than the window. Take
+    windows of 256 or more. Named ``memory_...``, the judged window is compared with the reference
+    and the key's memory in the same way.
 
     A key known to the artifact starts with its group's scale (`seed_memory`). An unknown one takes
     its scale from its warm-up; while cold it scores 0. What a key's window number ``i`` may see is
@@ -58,8 +65,8 @@ class Themis(Detector):
     size : samples a window, best the period of the series
     model : ``"shipped"``, a directory of the training script, or a Chronos hub id or directory
         (extra ``train``)
-    adapter : ``"memory"``, or one of ``"mean_similarity"``, ``"trimmed_top_k"``, ``"lof"``,
-        ``"spectral_residual"``
+    adapter : ``"memory"``; or one of ``"mean_similarity"``, ``"trimmed_top_k"``, ``"lof"``,
+        ``"spectral_residual"``, within the window; or one of these after ``"memory_"``
     k : neighbours averaged
     history : past windows a key remembers, one every sixteenth of a window's length
     reference : training windows kept over all groups, shared by all keys
@@ -115,8 +122,9 @@ class Themis(Detector):
         if min(k, history, reference) < 1:
             msg = f"k, history and reference must be 1 or more, got {k}, {history}, {reference}"
             raise WindowError(msg)
-        if adapter != MEMORY and adapter not in ADAPTERS:
-            msg = f"adapter must be {MEMORY!r} or one of {sorted(ADAPTERS)}, got {adapter!r}"
+        if adapter not in {MEMORY, *AGAINST, *ADAPTERS}:
+            known = [MEMORY, *sorted(AGAINST), *sorted(ADAPTERS)]
+            msg = f"adapter must be one of {known}, got {adapter!r}"
             raise ConfigError(msg)
         self.model, self.adapter = model, adapter
         self.k, self.history, self.reference = k, history, reference
@@ -138,9 +146,14 @@ class Themis(Detector):
         """Where the judged sample stands in the window."""
         return self.size - 1 - self._lag
 
+    @property
+    def _within(self) -> bool:
+        """Whether windows are compared with themselves alone."""
+        return self.adapter in ADAPTERS
+
     def _new_features(self) -> Any:
         """Return what turns scaled windows into vectors."""
-        wanted = FEATURES if self.adapter == MEMORY else EMBEDDINGS
+        wanted = EMBEDDINGS if self._within else FEATURES
         return Features(load_encoder(self.model, wanted), size=self.size, at=self._at)
 
     # learning --------------------------------------------------------------------------------
@@ -157,7 +170,7 @@ class Themis(Detector):
         if len(windows) == 0:
             msg = f"{self.info.name} learns from at least one window, got none"
             raise WindowError(msg)
-        if self.adapter != MEMORY:
+        if self._within:
             return self
         of_group = np.zeros(len(windows), dtype=np.int32) if groups is None else groups
         n_groups, n_variates = int(of_group.max()) + 1, windows.shape[2]
@@ -181,7 +194,7 @@ class Themis(Detector):
 
     def new_memory(self, n_variates: int) -> ThemisMemory | None:
         """Return an empty memory, or None for an adapter that compares a window with itself."""
-        if self.adapter != MEMORY:
+        if self._within:
             return None
         return ThemisMemory(
             n_variates=n_variates,
@@ -300,7 +313,7 @@ class Themis(Detector):
     ) -> tuple[Floats, Floats]:
         """Return each variate's score and expected value, both ``(n_windows, n_variates)``."""
         require_windows(windows, size=self.size, nan_ok=self.info.nan_ok)
-        if self.adapter != MEMORY:
+        if self._within:
             within = compare_within(
                 windows, encoder=self._features.encoder, adapter=self.adapter, lag=self._lag
             )
@@ -353,30 +366,51 @@ class Themis(Detector):
     ) -> tuple[Floats, Floats]:
         """Return score and nearest judged sample (scaled, NaN: none) of ``(n, n_features)``."""
         n, columns = len(queries), self._features.columns()
-        shape = (n, len(columns) - 1, self.k)
-        best = np.full(shape, np.inf, dtype=np.float32)
+        best = np.full((n, len(columns) - 1, self.k), np.inf, dtype=np.float32)
         which = np.full(n, -1, dtype=np.int64)
         value = np.full(n, np.nan, dtype=np.float32)
         if len(self._bank):
             everything = np.ones(self._bank.shape[2], dtype=np.bool_)
             nearest(queries, self._bank[variate], everything, columns, best, which)
             value[which >= 0] = self._judged[variate][which[which >= 0]]
-        if own is not None:
-            limit = self._rhythm.limits(own, of)
-            # Windows of one key that may see the same are compared with it at once.
-            pairs, group = np.unique(np.stack([of, limit]), axis=1, return_inverse=True)
-            for g, (slot, last) in enumerate(pairs.T):
-                rows = np.flatnonzero(group.ravel() == g)
-                seen = self._rhythm.seen(own, int(slot), int(last))
-                if not seen.any():
-                    continue
+        for rows, past, judged, seen in self._pasts(own, of, variate):
+            part, which = best[rows], np.full(len(rows), -1, dtype=np.int64)
+            nearest(np.ascontiguousarray(queries[rows]), past, seen, columns, part, which)
+            best[rows] = part
+            nearer = which >= 0
+            value[rows[nearer]] = judged[which[nearer]]
+        if self.adapter == MEMORY:
+            return mean_of_nearest(best), value
+        return self._compare_by_paper(queries, own, of, variate), value
+
+    def _compare_by_paper(
+        self, queries: Floats, own: ThemisMemory | None, of: Ints, variate: int
+    ) -> Floats:
+        """Return how unlike the reference and the key's past each of ``(n, n_features)`` is."""
+        columns = self._features.columns()
+        bank = self._bank[variate] if len(self._bank) else self._bank.reshape(self.n_features, 0)
+        scores = np.zeros(len(queries), dtype=np.float32)
+        left = np.ones(len(queries), dtype=np.bool_)
+        for rows, past, _, seen in self._pasts(own, of, variate):
+            everything = np.concatenate([bank, past[:, seen]], axis=1)
+            scores[rows] = unlike(queries[rows], everything, columns, self.adapter)
+            left[rows] = False
+        scores[left] = unlike(queries[left], bank, columns, self.adapter)
+        return scores
+
+    def _pasts(self, own: ThemisMemory | None, of: Ints, variate: int) -> Iterator[_Past]:
+        """Give windows of one key that may see the same past, with what they see, all at once."""
+        if own is None:
+            return
+        pairs, group = np.unique(
+            np.stack([of, self._rhythm.limits(own, of)]), axis=1, return_inverse=True
+        )
+        for g, (slot, last) in enumerate(pairs.T):
+            seen = self._rhythm.seen(own, int(slot), int(last))
+            if seen.any():
                 past = own.features[slot, variate].astype(np.float32)
-                part, which = best[rows], np.full(len(rows), -1, dtype=np.int64)
-                nearest(np.ascontiguousarray(queries[rows]), past, seen, columns, part, which)
-                best[rows] = part
-                nearer = which >= 0
-                value[rows[nearer]] = own.judged[slot, variate][which[nearer]]
-        return mean_of_nearest(best), value
+                rows = np.flatnonzero(group.ravel() == g)
+                yield rows, past, own.judged[slot, variate], seen
 
     # what was learned ------------------------------------------------------------------------
 
