@@ -1,11 +1,13 @@
 """Cost of every detector in the operator: windows a second, share of the model, bytes a key.
 
-Each detector judges the same windows through `DetectOperator.process`, on one thread. ``model`` is
-the share of that time spent inside the detector: what the pipeline keeps of the speed of calling
-the model on pre-built batches. With ``--keys`` the memory of that many keys of the fallback is
-measured as the process really holds it.
+Each detector of signals judges the same series through `DetectOperator.process`, on one thread.
+``model`` is the share of that time spent inside the detector: what the pipeline keeps of the speed
+of calling the model on pre-built batches. *Alone* is the model without the pipeline, by windows a
+call: small batches are what a quiet topic brings. *Load* is the time to make the detector and take
+up its artifact in a process that has its compiled code. With ``--keys`` the memory of that many
+keys of the fallback is measured as the process really holds it.
 
-    python tests/bench/detectors.py [--keys 1000000] [--json docs/bench/detectors.json]
+    python -m tests.bench.detectors [--keys 1000000] [--json docs/bench/detectors.json]
 """
 
 from __future__ import annotations
@@ -26,10 +28,13 @@ from streamad.detectors import DETECTORS
 from streamad.detectors.base import Detector
 from streamad.operators.detect import DetectOperator
 from streamad.records import SignalBatch
+from tests.contract.inputs import QUICK
 
 SIZE = 64
 N_KEYS = 64
 POINTS_A_BATCH = 4_096
+A_CALL = (1, 16, 256)
+LONGEST_S = 20.0
 
 
 class Timed:
@@ -81,34 +86,82 @@ def as_batch(keys: list[str], time_ms: np.ndarray, values: np.ndarray) -> Signal
     )
 
 
+def fitted(name: str, size: int) -> Detector:
+    """Return a detector that is ready to judge."""
+    detector = DETECTORS.load(name)(size=size, **(QUICK.get(name) or {}))
+    if detector.info.needs_training:
+        rng = np.random.default_rng(1)
+        training = np.sin(np.arange(1_200) / 6) + rng.normal(0, 0.1, 1_200)
+        windows = np.lib.stride_tricks.sliding_window_view(training, size)
+        detector.fit(windows[:, :, None].astype(np.float32))
+    return detector
+
+
+def load_seconds(detector: Detector, name: str, size: int) -> float:
+    """Return the time to make the detector anew and take up what it had learned."""
+    state = detector.state()
+    started = time.perf_counter()
+    DETECTORS.load(name)(size=size, **(QUICK.get(name) or {})).load(state)
+    return time.perf_counter() - started
+
+
+def alone(detector: Detector, size: int, n_a_call: int) -> int:
+    """Return windows a second of `looks`, or `score`, at so many windows a call, key by key."""
+    rng = np.random.default_rng(2)
+    series = np.sin(np.arange(size + 2_048) / 6) + rng.normal(0, 0.1, size + 2_048)
+    windows = np.lib.stride_tricks.sliding_window_view(series, size)[:, :, None]
+    windows = np.ascontiguousarray(windows.astype(np.float32))
+    memory = detector.new_memory(1)
+    if memory is not None:
+        memory.reserve(1)
+        for start in range(0, 512, 16):
+            part = windows[start : start + 16]
+            slots, admit = np.zeros(16, dtype=np.int32), np.ones(16, dtype=bool)
+            detector.learn(memory, part, slots=slots, admit=admit)
+    judge = detector.looks
+    slots = np.zeros(n_a_call, dtype=np.int32)
+    starts = range(0, max(len(windows) - n_a_call, 1), n_a_call)
+    judge(windows[:n_a_call], memory=memory, slots=slots)
+    started, n_judged = time.perf_counter(), 0
+    while time.perf_counter() - started < 1.0:
+        for start in starts:
+            judge(windows[start : start + n_a_call], memory=memory, slots=slots)
+            n_judged += n_a_call
+            if time.perf_counter() - started > 1.0:
+                break
+    return round(n_judged / (time.perf_counter() - started))
+
+
 def measure(name: str, n_batches: int) -> dict[str, object]:
     """Return a detector's row."""
     rng = np.random.default_rng(1)
-    detector = DETECTORS.load(name)(size=SIZE)
-    training = np.lib.stride_tricks.sliding_window_view(
-        np.sin(np.arange(1_200) / 6) + rng.normal(0, 0.1, 1_200), SIZE
-    )
-    if detector.info.needs_training:
-        detector.fit(training[:, :, None].astype(np.float32))
+    info = DETECTORS.load(name).info
+    size = max(SIZE, info.default_size)
+    detector = fitted(name, size)
     timed = Timed(detector)
     operator = DetectOperator(
-        parse_pipeline(f"name: bench\ndetector: {name}\nwindows: {{size: {SIZE}}}"), timed
+        parse_pipeline(f"name: bench\ndetector: {name}\nwindows: {{size: {size}}}"), timed
     )
     state = operator.new_state()
-    data = batches(n_batches, N_KEYS, rng)
     # The warm-up of keys, and of compiled code, is not what runs all day.
-    warm = 300 * N_KEYS // POINTS_A_BATCH + 1
+    warm = (256 + size) * N_KEYS // POINTS_A_BATCH + 1
+    data = batches(warm + n_batches, N_KEYS, rng)
     for batch in data[:warm]:
         operator.process(state, batch)
     timed.seconds, n_windows = 0.0, 0
     started = time.perf_counter()
     for batch in data[warm:]:
         n_windows += operator.process(state, batch).counts["windows"]
+        if time.perf_counter() - started > LONGEST_S:
+            break
     seconds = time.perf_counter() - started
     return {
         "detector": name,
+        "size": size,
         "windows_per_s": round(n_windows / seconds),
         "model_share": round(timed.seconds / seconds, 3),
+        **{f"alone_{n}": alone(detector, size, n) for n in A_CALL},
+        "load_ms": round(1000 * load_seconds(detector, name, size), 1),
         "bytes_per_key": state.bytes_per_key,
     }
 
@@ -150,18 +203,22 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows there")
     args = parser.parse_args()
     console = Console()
-    table = Table(title=f"detectors, windows of {SIZE} samples, one variate, one thread")
+    table = Table(title="detectors of signals, one variate, one thread")
     rows = []
-    for column in ("detector", "windows/s", "model", "bytes/key"):
+    calls = [f"alone, {n}" for n in A_CALL]
+    for column in ("detector", "size", "windows/s", "model", *calls, "load, ms", "bytes/key"):
         table.add_column(column, justify="right")
     for name in DETECTORS:
+        if DETECTORS.load(name).info.modality != "signals":
+            continue
+        console.print(f"{name} ...", style="dim")
         row = measure(name, args.batches)
         rows.append(row)
         table.add_row(
             *[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row.values()]
         )
     console.print(table)
-    about: dict[str, object] = {"size": SIZE, "rows": rows}
+    about: dict[str, object] = {"rows": rows}
     if args.keys:
         about["keys"] = measure_keys(args.keys)
         console.print(about["keys"])
