@@ -7,6 +7,8 @@ compiler makes vector instructions of the inner loop without changing the order.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +22,45 @@ TINY = 1e-9
 LEAK = np.float32(0.2)
 AROUND = 8
 """Samples on either side of the judged one that count as it."""
+
+
+class Both(NamedTuple):
+    """An LSTM in both directions: ``(inputs, 4 hidden)``, ``(hidden, 4 hidden)``, ``(4 hidden,)``.
+
+    Gates stand in torch's order: input, forget, cell, output.
+    """
+
+    into: Floats
+    again: Floats
+    bias: Floats
+    into_back: Floats
+    again_back: Floats
+    bias_back: Floats
+
+
+class Layers(NamedTuple):
+    """All of a trained network, float32; matrices are ``(inputs, outputs)``.
+
+    critic_inner, critic_inner_bias : ``(n_layers, width, width)``, ``(n_layers, width)``
+    """
+
+    encode: Both
+    latent: Floats
+    latent_bias: Floats
+    seeds: Floats
+    seeds_bias: Floats
+    first: Both
+    second: Both
+    out: Floats
+    out_bias: Floats
+    ball: Floats
+    ball_bias: Floats
+    critic: Floats
+    critic_bias: Floats
+    critic_inner: Floats
+    critic_inner_bias: Floats
+    critic_last: Floats
+    critic_last_bias: Floats
 
 
 @compiled
@@ -42,8 +83,7 @@ def run_lstm(
 ) -> None:
     """Write the outputs of one direction of an LSTM into ``out`` ``(n_steps, hidden)``.
 
-    into, again, bias : ``(inputs, 4 hidden)``, ``(hidden, 4 hidden)``, ``(4 hidden,)``; gates in
-        torch's order: input, forget, cell, output; backward : 1 from the newest step to the oldest
+    into, again, bias : as in `Both`; backward : 1 from the newest step to the oldest
     """
     n_steps, hidden = out.shape
     gates = np.empty(4 * hidden, np.float32)
@@ -66,22 +106,14 @@ def run_lstm(
 
 
 @compiled
-def _both_ways(
-    steps: Floats,
-    into: Floats,
-    again: Floats,
-    bias: Floats,
-    into_back: Floats,
-    again_back: Floats,
-    bias_back: Floats,
-) -> Floats:
+def _both_ways(steps: Floats, lstm: Both) -> Floats:
     """Return the outputs of both directions side by side, ``(n_steps, 2 hidden)``."""
-    n_steps, hidden = len(steps), len(again)
+    n_steps, hidden = len(steps), len(lstm.again)
     made = np.empty((n_steps, 2 * hidden), np.float32)
     one = np.empty((n_steps, hidden), np.float32)
-    run_lstm(steps, into, again, bias, 0, one)
+    run_lstm(steps, lstm.into, lstm.again, lstm.bias, 0, one)
     made[:, :hidden] = one
-    run_lstm(steps, into_back, again_back, bias_back, 1, one)
+    run_lstm(steps, lstm.into_back, lstm.again_back, lstm.bias_back, 1, one)
     made[:, hidden:] = one
     return made
 
@@ -137,108 +169,46 @@ def _distance(left: Floats, right: Floats) -> float:
 
 
 @compiled
-def reconstruct(
-    window: Floats,
-    n_patches: int,
-    encode_into: Floats,
-    encode_again: Floats,
-    encode_bias: Floats,
-    encode_into_back: Floats,
-    encode_again_back: Floats,
-    encode_bias_back: Floats,
-    latent: Floats,
-    latent_bias: Floats,
-    seeds: Floats,
-    seeds_bias: Floats,
-    first_into: Floats,
-    first_again: Floats,
-    first_bias: Floats,
-    first_into_back: Floats,
-    first_again_back: Floats,
-    first_bias_back: Floats,
-    second_into: Floats,
-    second_again: Floats,
-    second_bias: Floats,
-    second_into_back: Floats,
-    second_again_back: Floats,
-    second_bias_back: Floats,
-    out: Floats,
-    out_bias: Floats,
-) -> Floats:
+def reconstruct(window: Floats, n_patches: int, layers: Layers) -> Floats:
     """Return the reconstruction ``(size, n_variates)`` of a window of that shape."""
     size, n_variates = window.shape
-    patch = len(out_bias) // n_variates
+    patch = len(layers.out_bias) // n_variates
     short = n_patches * patch - size
     samples = np.empty((n_patches * patch, n_variates), np.float32)
     for t in range(short):
         samples[t] = window[0]
     samples[short:] = window
-    run = _both_ways(
-        samples.reshape(n_patches, patch * n_variates),
-        encode_into,
-        encode_again,
-        encode_bias,
-        encode_into_back,
-        encode_again_back,
-        encode_bias_back,
-    )
-    hidden = len(encode_again)
-    code = latent_bias.copy()
+    run = _both_ways(samples.reshape(n_patches, patch * n_variates), layers.encode)
+    hidden = len(layers.encode.again)
+    code = layers.latent_bias.copy()
     # Each direction's last state: of the newest patch, and of the oldest.
-    add_product(run[n_patches - 1, :hidden], latent[:hidden], code)
-    add_product(run[0, hidden:], latent[hidden:], code)
-    begun = seeds_bias.copy()
-    add_product(code, seeds, begun)
-    run = _both_ways(
-        begun.reshape(n_patches, len(first_into)),
-        first_into,
-        first_again,
-        first_bias,
-        first_into_back,
-        first_again_back,
-        first_bias_back,
-    )
-    run = _both_ways(
-        run,
-        second_into,
-        second_again,
-        second_bias,
-        second_into_back,
-        second_again_back,
-        second_bias_back,
-    )
+    add_product(run[n_patches - 1, :hidden], layers.latent[:hidden], code)
+    add_product(run[0, hidden:], layers.latent[hidden:], code)
+    begun = layers.seeds_bias.copy()
+    add_product(code, layers.seeds, begun)
+    run = _both_ways(begun.reshape(n_patches, len(layers.first.into)), layers.first)
+    run = _both_ways(run, layers.second)
     made = np.empty((n_patches, patch * n_variates), np.float32)
     for t in range(n_patches):
-        made[t] = out_bias
-        add_product(run[t], out, made[t])
+        made[t] = layers.out_bias
+        add_product(run[t], layers.out, made[t])
     return np.tanh(made).reshape(n_patches * patch, n_variates)[short:].copy()
 
 
 @compiled
-def criticise(
-    window: Floats,
-    first: Floats,
-    first_bias: Floats,
-    inner: Floats,
-    inner_bias: Floats,
-    last: Floats,
-    last_bias: Floats,
-) -> float:
-    """Return what the critic makes of a window: higher is more like those it was trained on.
-
-    inner, inner_bias : ``(n_layers, width, width)``, ``(n_layers, width)``
-    """
-    row = first_bias.copy()
-    add_product(window.copy().reshape(window.size), first, row)
+def criticise(window: Floats, layers: Layers) -> float:
+    """Return what the critic makes of a window: higher is more like those it was trained on."""
+    row = layers.critic_bias.copy()
+    add_product(window.copy().reshape(window.size), layers.critic, row)
     _leak(row)
-    for k in range(len(inner)):
-        after = inner_bias[k].copy()
-        add_product(row, inner[k], after)
+    for k in range(len(layers.critic_inner)):
+        after = layers.critic_inner_bias[k].copy()
+        add_product(row, layers.critic_inner[k], after)
         _leak(after)
         row = after
-    found = np.float64(last_bias[0])
+    found = np.float64(layers.critic_last_bias[0])
     for j in range(len(row)):
-        found += np.float64(row[j]) * last[j, 0]
+        found += np.float64(row[j]) * layers.critic_last[j, 0]
     return float(found)
 
 
@@ -251,41 +221,7 @@ def _leak(row: Floats) -> None:
 
 @compiled
 def run_windows(
-    windows: Floats,
-    judged: int,
-    n_patches: int,
-    encode_into: Floats,
-    encode_again: Floats,
-    encode_bias: Floats,
-    encode_into_back: Floats,
-    encode_again_back: Floats,
-    encode_bias_back: Floats,
-    latent: Floats,
-    latent_bias: Floats,
-    seeds: Floats,
-    seeds_bias: Floats,
-    first_into: Floats,
-    first_again: Floats,
-    first_bias: Floats,
-    first_into_back: Floats,
-    first_again_back: Floats,
-    first_bias_back: Floats,
-    second_into: Floats,
-    second_again: Floats,
-    second_bias: Floats,
-    second_into_back: Floats,
-    second_again_back: Floats,
-    second_bias_back: Floats,
-    out: Floats,
-    out_bias: Floats,
-    ball: Floats,
-    ball_bias: Floats,
-    critic: Floats,
-    critic_bias: Floats,
-    critic_inner: Floats,
-    critic_inner_bias: Floats,
-    critic_last: Floats,
-    critic_last_bias: Floats,
+    windows: Floats, judged: int, n_patches: int, layers: Layers
 ) -> tuple[Floats, Doubles, Doubles, Doubles, Doubles]:
     """Return what the network makes of windows: the fields of `Read` beside this module.
 
@@ -306,50 +242,15 @@ def run_windows(
     first, last = max(judged - AROUND, 0), min(judged + AROUND, size)
     row = np.empty(size, np.float32)
     for i in range(n):
-        usual[i] = reconstruct(
-            windows[i],
-            n_patches,
-            encode_into,
-            encode_again,
-            encode_bias,
-            encode_into_back,
-            encode_again_back,
-            encode_bias_back,
-            latent,
-            latent_bias,
-            seeds,
-            seeds_bias,
-            first_into,
-            first_again,
-            first_bias,
-            first_into_back,
-            first_again_back,
-            first_bias_back,
-            second_into,
-            second_again,
-            second_bias,
-            second_into_back,
-            second_again_back,
-            second_bias_back,
-            out,
-            out_bias,
-        )
-        critics[i] = criticise(
-            windows[i],
-            critic,
-            critic_bias,
-            critic_inner,
-            critic_inner_bias,
-            critic_last,
-            critic_last_bias,
-        )
+        usual[i] = reconstruct(windows[i], n_patches, layers)
+        critics[i] = criticise(windows[i], layers)
         for v in range(n_variates):
             row[:] = windows[i, :, v]
-            _point(row, ball, ball_bias, here)
+            _point(row, layers.ball, layers.ball_bias, here)
             row[first:last] = usual[i, first:last, v]
-            _point(row, ball, ball_bias, mended)
+            _point(row, layers.ball, layers.ball_bias, mended)
             row[:] = usual[i, :, v]
-            _point(row, ball, ball_bias, there)
+            _point(row, layers.ball, layers.ball_bias, there)
             apart[i, v] = _distance(there, here)
             local[i, v] = _distance(mended, here)
             certainty[i, v] = _norm(there)

@@ -7,22 +7,16 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from streamad.detectors.base import Arrays, Floats
-from streamad.detectors.hypad.kernels import Doubles, run_windows
+from streamad.detectors.hypad.kernels import Both, Doubles, Layers, run_windows
 from streamad.errors import ArtifactError
 
-SIDES: Final = ("into", "again", "bias", "into_back", "again_back", "bias_back")
-CODER: Final = (
-    *(f"encode_{side}" for side in SIDES),
-    "latent", "latent_bias", "seeds", "seeds_bias",
-    *(f"first_{side}" for side in SIDES),
-    *(f"second_{side}" for side in SIDES),
-    "out", "out_bias",
-)  # fmt: skip
-CRITIC: Final = (
-    "critic", "critic_bias", "critic_inner", "critic_inner_bias", "critic_last", "critic_last_bias",
-)  # fmt: skip
-NAMES: Final = (*CODER, "ball", "ball_bias", *CRITIC)
-"""In the order in which `run_windows` takes them."""
+LSTMS: Final = ("encode", "first", "second")
+NAMES: Final = tuple(
+    name
+    for layer in Layers._fields
+    for name in ([f"{layer}_{side}" for side in Both._fields] if layer in LSTMS else [layer])
+)
+"""Of a network's arrays, as files name them."""
 LARGEST: Final = 4096
 """Largest side of any array: more is no network of ours, and would take its time."""
 
@@ -50,8 +44,8 @@ class Network:
 
     def __init__(self, arrays: Arrays, *, size: int, n_variates: int) -> None:
         self._size, self._n_variates = size, n_variates
-        self._arrays = tuple(np.ascontiguousarray(arrays[name], np.float32) for name in NAMES)
-        given = {name: one.shape for name, one in zip(NAMES, self._arrays, strict=True)}
+        own = {name: np.ascontiguousarray(arrays[name], np.float32) for name in NAMES}
+        given = {name: one.shape for name, one in own.items()}
         wanted = _shapes(given, size, n_variates)
         wrong = [name for name in NAMES if given[name] != wanted.get(name)]
         if wrong or any(side > LARGEST for shape in given.values() for side in shape):
@@ -64,13 +58,19 @@ class Network:
             raise ArtifactError(msg)
         patch = given["out_bias"][0] // n_variates
         self._n_patches = -(-size // patch)
+        self._layers = Layers._make(
+            Both._make(own[f"{layer}_{side}"] for side in Both._fields)
+            if layer in LSTMS
+            else own[layer]
+            for layer in Layers._fields
+        )
 
     def read(self, windows: Floats, *, judged: int) -> Read:
         """Return what the network makes of scaled windows ``(n, size, n_variates)``, each alone.
 
         judged : the sample that a score is of
         """
-        made: Read = Read._make(run_windows(windows, judged, self._n_patches, *self._arrays))
+        made: Read = Read._make(run_windows(windows, judged, self._n_patches, self._layers))
         return made
 
 
