@@ -20,6 +20,10 @@ import time
 import uuid
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from streamad.runtime.detect import DetectLoop
 
 ROOT = Path(__file__).resolve().parents[2]
 PER_MESSAGE, KNOWN, OF_KNOWN = 1_000, 1_000, 100_000
@@ -80,13 +84,7 @@ def work(args: argparse.Namespace) -> None:
     marks: list[tuple[int, float]] = []
     idle_mib = peak_mib()
     if args.again:
-        begun = time.perf_counter()
-        while not loop.shards:
-            loop.turn()
-        took_s = round(time.perf_counter() - begun, 1)
-        (shard,) = loop.shards.values()
-        taken = {"restored_keys": shard.state.n_keys, "restored_in_s": took_s}
-        print(json.dumps(taken | {"restored_peak_mib": peak_mib()}), flush=True)
+        restored(loop)
         return
     # A turn takes many messages: rates are of the rows that were taken, not of those asked for.
     for until in (OF_KNOWN, OF_KNOWN + args.users, args.users + 2 * OF_KNOWN):
@@ -115,6 +113,17 @@ def work(args: argparse.Namespace) -> None:
         "lost": rows - counts.total["detect_windows_total"] - refused,
     }
     print(json.dumps(told), flush=True)
+
+
+def restored(loop: DetectLoop) -> None:
+    """Take the state back; print what it took."""
+    begun = time.perf_counter()
+    while not loop.shards:
+        loop.turn()
+    took_s = round(time.perf_counter() - begun, 1)
+    (shard,) = loop.shards.values()
+    told = {"restored_keys": shard.state.n_keys, "restored_in_s": took_s}
+    print(json.dumps(told | {"restored_peak_mib": peak_mib()}), flush=True)
 
 
 def peak_mib() -> float:
