@@ -30,13 +30,13 @@ def test_where_none_is_set_it_is_the_machine_s_memory(tmp_path, text):
 @pytest.mark.parametrize(
     ("limit", "partitions", "expected"),
     [
-        (Limit(2 * GIB, own=True), 1, 1536 * MIB),
-        (Limit(2 * GIB, own=True), 12, 128 * MIB),
-        (Limit(2 * GIB, own=False), 1, 768 * MIB),
-        (Limit(256 * MIB, own=True), 1, 64 * MIB),
+        (Limit(2 * GIB, own=True), 1, 960 * MIB),
+        (Limit(2 * GIB, own=True), 12, 121 * MIB),
+        (Limit(2 * GIB, own=False), 1, 480 * MIB),
+        (Limit(256 * MIB, own=True), 1, 40 * MIB),
         (Limit(64 * GIB, own=True), 4, 4 * GIB),
         (Limit(1 * GIB, own=True), 500, LEAST_BYTES),
-        (Limit(2 * GIB, own=True), 0, 1536 * MIB),
+        (Limit(2 * GIB, own=True), 0, 960 * MIB),
     ],
 )
 def test_partitions_share_what_the_process_leaves(limit, partitions, expected):
