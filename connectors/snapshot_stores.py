@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,27 +50,26 @@ class TopicSnapshots:
         self._newest: dict[Source, int] = {}
         self._number = len(log.bounds(topic))
 
-    def records(self, source: Source, snapshot: Snapshot) -> list[Outgoing]:
-        """Return what must go into transactions for this snapshot; the last is the manifest."""
+    def records(self, source: Source, snapshot: Snapshot) -> Iterator[Outgoing]:
+        """Yield what must go into transactions for this snapshot; the last is the manifest."""
         slots = self._slots.setdefault(source, _Slots())
         slot = "A" if slots.current == "B" else "B"
-        slots.current = slot
-        made = [
-            self._record(source, f"{source}/{slot}/{number}", chunk)
-            for number, chunk in enumerate(snapshot.chunks)
-        ]
+        before, chunks = slots.counts.get(slot, 0), _Counted(snapshot.chunks)
+        for number, chunk in enumerate(chunks):
+            slots.counts[slot] = max(before, number + 1)
+            yield self._record(source, f"{source}/{slot}/{number}", chunk)
         # What is left of a larger snapshot of this slot.
-        made += [
-            self._record(source, f"{source}/{slot}/{number}", None)
-            for number in range(len(snapshot.chunks), slots.counts.get(slot, 0))
-        ]
-        slots.counts[slot] = len(snapshot.chunks)
-        manifest = _manifest(source, snapshot) | {"slot": slot}
-        made.append(self._record(source, f"{source}/manifest", json.dumps(manifest).encode()))
-        return made
+        for number in range(chunks.number, before):
+            yield self._record(source, f"{source}/{slot}/{number}", None)
+        slots.counts[slot] = chunks.number
+        manifest = _manifest(source, snapshot, chunks) | {"slot": slot}
+        yield self._record(source, f"{source}/manifest", json.dumps(manifest).encode())
 
     def save(self, source: Source, snapshot: Snapshot) -> None:
-        """Do nothing: it went out with the records."""
+        """Note that what went out with the records is whole: the next one takes the other slot."""
+        del snapshot
+        slots = self._slots.setdefault(source, _Slots())
+        slots.current = "A" if slots.current == "B" else "B"
 
     def newest(self, source: Source) -> int | None:
         """Return the offset of the last snapshot written, as the last `load` found it."""
@@ -153,9 +152,10 @@ class FileSnapshots:
         """Write chunks, then the manifest under another name, then rename it; keep one older."""
         folder = f"{self._folder(source)}/{snapshot.offset:020d}"
         self._fs.makedirs(folder, exist_ok=True)
-        for number, chunk in enumerate(snapshot.chunks):
+        chunks = _Counted(snapshot.chunks)
+        for number, chunk in enumerate(chunks):
             self._fs.pipe_file(f"{folder}/{number:06d}", chunk)
-        text = json.dumps(_manifest(source, snapshot)).encode()
+        text = json.dumps(_manifest(source, snapshot, chunks)).encode()
         self._fs.pipe_file(f"{folder}/manifest.new", text)
         self._fs.mv(f"{folder}/manifest.new", f"{folder}/manifest.json")
         there = self._offsets(source)
@@ -205,7 +205,24 @@ class FileSnapshots:
         return sorted(int(name) for name in names if name.isdigit())
 
 
-def _manifest(source: Source, snapshot: Snapshot) -> dict[str, Any]:
+class _Counted:
+    """Chunks on their way: how many they were, and their sum."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks, self._sum, self.number = chunks, hashlib.sha256(), 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._chunks:
+            self._sum.update(chunk)
+            self.number += 1
+            yield chunk
+
+    @property
+    def sha256(self) -> str:
+        return self._sum.hexdigest()
+
+
+def _manifest(source: Source, snapshot: Snapshot, chunks: _Counted) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "topic": source.topic,
@@ -213,8 +230,8 @@ def _manifest(source: Source, snapshot: Snapshot) -> dict[str, Any]:
         "offset": snapshot.offset,
         "log_offset": snapshot.log_offset,
         "checksum": snapshot.checksum,
-        "chunks": len(snapshot.chunks),
-        "sha256": _sha256(snapshot.chunks),
+        "chunks": chunks.number,
+        "sha256": chunks.sha256,
     }
 
 

@@ -242,8 +242,9 @@ class SeriesConfig(Section):
     max_keys: int = Field(default=1_000_000, ge=1)
     """Most keys per partition; records of further keys become dead-letter records."""
     max_memory: Size = 4 * 2**30
-    """Most memory per partition for keys with windows (``512MiB``, ``4GiB``); what would start
-    another window becomes a dead-letter record. ``streamad validate`` shows how many keys fit."""
+    """Most memory per partition for all keys (``512MiB``, ``4GiB``); what would start another
+    window becomes a dead-letter record. ``streamad validate`` shows how many keys fit. Unset, the
+    plain job takes less where the process may take less: see Sizing."""
     max_ahead: Duration = 3_600_000
     """A record further ahead of its Kafka timestamp, or of what other records of its partition
     show, becomes a dead-letter record, until several messages and most keys confirm the jump."""

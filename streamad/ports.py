@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -348,12 +348,15 @@ class Member(Protocol):
 class SnapshotStore(Protocol):
     """Where the state of shards is kept between two lives of a job."""
 
-    def records(self, source: Source, snapshot: Snapshot) -> list[Outgoing]:
-        """Return what must go into transactions for this snapshot; the last is the manifest."""
+    def records(self, source: Source, snapshot: Snapshot) -> Iterable[Outgoing]:
+        """Yield what must go into transactions for this snapshot; the last is the manifest.
+
+        Records are made while they are read, so that they need not be in memory together.
+        """
         ...
 
     def save(self, source: Source, snapshot: Snapshot) -> None:
-        """Keep a snapshot outside of transactions; called after its offset was committed."""
+        """Keep a snapshot outside of transactions; called after its records were committed."""
         ...
 
     def load(self, source: Source, *, up_to: int, hint: int = 0) -> Snapshot | None:
@@ -373,13 +376,14 @@ class Snapshot:
     """A shard's state, encoded, and what it covers.
 
     offset : the input before it; log_offset : where the scores log goes on, at the latest;
-    chunks : the state as bytes, each small enough for a record.
+    chunks : the state as bytes, each small enough for a record; one to be written is read once, and
+    is made meanwhile.
     """
 
     offset: int
     log_offset: int
     checksum: str
-    chunks: list[bytes] = field(repr=False)
+    chunks: Iterable[bytes] = field(repr=False)
 
 
 class Fault(Protocol):

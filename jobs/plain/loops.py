@@ -17,6 +17,7 @@ from connectors.snapshot_stores import FileSnapshots, TopicSnapshots
 from connectors.telemetry import DETECT_COUNTS
 from jobs.build import build_detect
 from jobs.desk.severities import scale_of
+from jobs.memory import bounded
 from jobs.offline.replay import codec_of
 from jobs.plain.artifact_watch import ArtifactWatch, kept_artifact
 from jobs.plain.triage_watch import TriageWatch
@@ -79,6 +80,8 @@ def detect_loop(
         decoder = RekeyedCodec(config)
         config = of_rekeyed(config)
     kafka = _member(config, "detect", settings, name=member, telemetry=telemetry, fault=fault)
+    config = bounded(config, sum(len(kafka.log.bounds(topic)) for topic in config.input.topics))
+    operator = operator.under(config.decision_settings())
     watch = None
     if config.detector.artifact is not None and config.detector.reload:
         watch = ArtifactWatch(config, operator.artifact, telemetry)

@@ -27,6 +27,7 @@ from streamad.detectors.base import (
 )
 from streamad.detectors.scales import in_scales, measure
 from streamad.errors import ArtifactError, NotFittedError, WindowError
+from streamad.windows.arrays import lengthen, longer
 
 Rows = NDArray[np.float64]
 MIN_WINDOWS = 3
@@ -54,10 +55,10 @@ class ScaleMemory(Memory):
 
     def reserve(self, n_slots: int) -> None:
         """Make room for slots ``0 .. n_slots-1``."""
-        n_more = n_slots - len(self.loc)
-        if n_more > 0:
-            more = np.full((max(n_more, len(self.loc)), self.loc.shape[1]), np.nan, np.float32)
-            self.loc, self.scale = np.append(self.loc, more, 0), np.append(self.scale, more, 0)
+        n_held = len(self.loc)
+        if n_slots > n_held:
+            lengthen(vars(self), ("loc", "scale"), longer(n_held, n_slots))
+            self.loc[n_held:] = self.scale[n_held:] = np.nan
 
     def forget(self, slots: Ints) -> None:
         """Empty these slots."""

@@ -37,6 +37,9 @@ from streamad.windows.waiting import WaitingRoom
 
 __all__ = ["DetectOperator", "DetectOutput", "Position", "RecordedScores"]
 
+_KEYS_AT_ONCE = 1_024
+"""Keys whose state is copied at a time."""
+
 
 class DetectOperator:
     """Judge every window of every key of a shard.
@@ -109,9 +112,13 @@ class DetectOperator:
 
     def adopt(self, state: ShardState) -> ShardState:
         """Return the state of an operator with other light settings as one of ours."""
-        header, names, arrays = state.save(self.identity)
-        made = self.new_state()
-        made.restore(header, names, arrays, identity=self.identity)
+        made, identity = self.new_state(), self.identity
+        made.restore_parts(
+            state.header(identity),
+            lambda: state.parts(_KEYS_AT_ONCE),
+            state.apart(state.keys.live()),
+            identity=identity,
+        )
         return made
 
     # ------------------------------------------------------------------ another artifact

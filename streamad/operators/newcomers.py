@@ -26,6 +26,9 @@ _MOVED = ("silent", "silent_ms", "born_ms", "stands_in", "kind")
 
 
 _NO_GROUP = -1
+_SHARE = 8
+_FEW_KEYS = 1_024
+"""However little memory there is, so many keys may wait: half a megabyte."""
 
 
 class Newcomers:
@@ -59,13 +62,14 @@ class Newcomers:
         late is written
         """
         state, room = call.state, call.state.waiting
-        room.keys.max_keys = self._series.max_keys - len(state.keys)
+        most = min(self._series.max_keys, all_keys(self._series.max_memory, state))
+        room.keys.max_keys = most - len(state.keys)
         waiting, created = room.keys.encode(batch.keys.gather(rows), hashes)
         if created:
             self._meet(call, batch, rows, waiting, created, kinds)
         known = waiting != NO_KEY
         for row in rows[~known].tolist():
-            detail = f"the shard holds series.max_keys = {self._series.max_keys} keys already"
+            detail = f"the shard holds {most} keys already; {self._why(most)}"
             call.out.rejected.append(reject(batch, row, "key_limit", detail))
         if kinds is not None:
             others = known & (room.state["kind"][np.maximum(waiting, 0)] != kinds[rows])
@@ -94,6 +98,11 @@ class Newcomers:
             goes = became == GOES
             codes[np.flatnonzero(known)[goes]] = place[waiting[goes]]
         return codes
+
+    def _why(self, most: int) -> str:
+        if most == self._series.max_keys:
+            return f"series.max_keys is {most}"
+        return f"series.max_memory is {format_size(self._series.max_memory)}"
 
     def _meet(
         self,
@@ -168,8 +177,13 @@ class Newcomers:
 
 
 def full_keys(max_memory: int, state: ShardState) -> int:
-    """Return how many keys of a shard may have windows."""
-    return max(1, max_memory // state.bytes_per_key)
+    """Return how many keys of a shard may have windows: what takes seven eighths of its memory."""
+    return max(1, (max_memory - max_memory // _SHARE) // state.bytes_per_key)
+
+
+def all_keys(max_memory: int, state: ShardState) -> int:
+    """Return how many keys a shard may know, most of them waiting: what takes the last eighth."""
+    return max(_FEW_KEYS, max_memory // _SHARE // state.bytes_per_waiting_key)
 
 
 def left_out(call: Call, batch: RecordBatch[Any], rows: NDArray[np.int64]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from streamad.modalities.base import Windows
 from streamad.operators.ahead import AheadState
 from streamad.operators.identity import StateIdentity
 from streamad.scoring.episodes import NO_SEED, Episodes
-from streamad.windows.arrays import MAX_COUNT, NEVER, KeyedArrays
+from streamad.windows.arrays import GROWTH, MAX_COUNT, NEVER, KeyedArrays
 from streamad.windows.keys import KeyTable
 from streamad.windows.waiting import WaitingRoom
 
@@ -28,6 +28,11 @@ SHARED = "shared."
 OPEN = "open."
 """Begins the names of arrays of what keys hold open, which have a row per edge."""
 APART = (WAITING, SHARED, OPEN)
+NAME_BYTES = 320
+"""Of a key: its name of some dozen characters, twice, and up to eight places in a hash table."""
+
+Part = tuple[pl.Series, dict[str, NDArray[Any]]]
+"""Names of some keys, and their arrays by name."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,11 +89,7 @@ class ShardState:
     def add(self, codes: list[int], selected: list[bool], tags: list[dict[str, str]]) -> None:
         """Make empty rows for new keys."""
         self.due_ms = int(NEVER)
-        n = self.keys.capacity
-        for table in (self.windows.state, self.episodes.state, self.flags):
-            table.reserve(n)
-        if self.memory is not None:
-            self.memory.reserve(n)
+        self._reserve(self.keys.capacity)
         rows = np.array(codes, np.int32)
         self.windows.state.reset(rows)
         self.flags.reset(rows)
@@ -97,6 +98,12 @@ class ShardState:
         for code, tag in zip(codes, tags, strict=True):
             if tag:
                 self.tags[code] = tag
+
+    def _reserve(self, n: int) -> None:
+        for table in self._tables().values():
+            table.reserve(n)
+        if self.memory is not None:
+            self.memory.reserve(n)
 
     def drop(self, codes: NDArray[np.int32]) -> None:
         """Forget keys that were not seen for their TTL."""
@@ -132,11 +139,16 @@ class ShardState:
 
     @property
     def bytes_per_key(self) -> int:
-        """Return what one key costs, its name apart."""
+        """Return what one key with windows costs at the most, room to grow and name included."""
         memory = self.memory.bytes_per_slot if self.memory is not None else 0
-        tables = (self.windows.state, self.episodes.state, self.flags)
-        # 2 x 20 bytes: an entry of the hash table, at a load of one half.
-        return sum(table.bytes_per_row for table in tables) + memory + 40
+        rows = sum(table.bytes_per_row for table in self._tables().values()) + memory
+        return rows + rows // GROWTH + NAME_BYTES
+
+    @property
+    def bytes_per_waiting_key(self) -> int:
+        """Return what one key that waits costs at the most, its rows apart."""
+        rows = self.waiting.state.bytes_per_row
+        return rows + rows // GROWTH + NAME_BYTES
 
     def save(
         self, identity: StateIdentity
@@ -146,17 +158,37 @@ class ShardState:
         The first axis of arrays is the key, but for those of `APART`: they have their own.
         """
         rows = self.keys.live()
+        arrays = self.rows(rows) | self.apart(rows)
+        return self.header(identity), self.keys.decode(rows), arrays
+
+    def rows(self, rows: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
+        """Return copies of what these keys hold; the first axis of each array is the key."""
         arrays: dict[str, NDArray[Any]] = {}
         for part, table in self._tables().items():
             arrays |= {f"{part}.{name}": value for name, value in table.state(rows).items()}
         if self.memory is not None:
             saved = self.memory.state(rows)
             arrays |= {f"memory.{name}": value for name, value in saved.items()}
-        arrays |= {f"{WAITING}{name}": value for name, value in self.waiting.save().items()}
+        return arrays
+
+    def parts(self, n: int) -> Iterator[Part]:
+        """Yield names and `rows` of ``n`` keys at a time; at least once, of no key if need be."""
+        live = self.keys.live()
+        for start in range(0, max(len(live), 1), n):
+            some = live[start : start + n]
+            yield self.keys.decode(some), self.rows(some)
+
+    def apart(self, rows: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
+        """Return the arrays of `APART`; rows : of all keys, ascending."""
+        arrays = {f"{WAITING}{name}": value for name, value in self.waiting.save().items()}
         arrays |= {f"{OPEN}{name}": value for name, value in self.windows.apart(rows).items()}
         if self.shared is not None:
             arrays |= {f"{SHARED}{name}": value for name, value in self.shared.state().items()}
-        header = {
+        return arrays
+
+    def header(self, identity: StateIdentity) -> dict[str, Any]:
+        """Return what is saved beside arrays, JSON-ready."""
+        return {
             **identity.header(),
             "partition_ms": self.partition_ms,
             "last_tick": self.last_tick,
@@ -166,7 +198,6 @@ class ShardState:
                 | {str(self.waiting.keys.names[c]): t for c, t in self.waiting.tags.items()}
             ),
         }
-        return header, self.keys.decode(rows), arrays
 
     def restore(
         self,
@@ -180,31 +211,63 @@ class ShardState:
 
         Raises StateError where it does not fit; the shard is then as empty as it was.
         """
+        apart = {n: array for n, array in arrays.items() if n.startswith(APART)}
+        rows = {n: array for n, array in arrays.items() if n not in apart}
+        self.restore_parts(header, lambda: iter([(names, rows)]), apart, identity=identity)
+
+    def restore_parts(
+        self,
+        header: dict[str, Any],
+        parts: Callable[[], Iterator[Part]],
+        apart: dict[str, NDArray[Any]],
+        *,
+        identity: StateIdentity,
+    ) -> None:
+        """Do what `restore` does, with some keys at a time.
+
+        parts : names of keys and their arrays, as `rows` returned them; at least one, and twice the
+            same: all are looked at before any is taken
+        """
         identity.require(header)
-        shared, held = (_part(arrays, part.removesuffix(".")) for part in (SHARED, OPEN))
+        shared, held, waiting = (
+            _part(apart, part.removesuffix(".")) for part in (SHARED, OPEN, WAITING)
+        )
         self._require_parts(shared, held)
-        arrays = {n: array for n, array in arrays.items() if not n.startswith((SHARED, OPEN))}
-        self._require_shapes(arrays, len(names))
-        self._require_ranges(arrays)
+        self._require_waiting(waiting)
+        n = 0
+        for names, arrays in parts():
+            self._require_shapes(arrays, len(names))
+            self._require_ranges(arrays)
+            n += len(names)
+        self.waiting.require(waiting)
         if held:
             # What does not fit is refused before anything is taken.
-            self.windows.load_apart(np.arange(len(names), dtype=np.int32), held)
+            self.windows.load_apart(np.arange(n, dtype=np.int32), held)
         if self.shared is not None:
             self.shared.load(shared)
-        waiting = _part(arrays, WAITING.removesuffix("."))
-        codes, created = self.keys.encode(names)
         tags = json.loads(header["tags"])
-        self.add(created, [True] * len(created), [tags.get(name, {}) for name in names.to_list()])
-        for part, table in self._tables().items():
-            table.load(codes, _part(arrays, part))
+        self._reserve(n)
+        # Keys that were taken in stay, where fewer are allowed since.
+        self.keys.max_keys = max(self.keys.max_keys, n)
+        codes = np.concatenate([self._take(*part, tags) for part in parts()])
         if held:
             self.windows.load_apart(codes, held)
-        if self.memory is not None:
-            self.memory.load(codes, _part(arrays, "memory"))
         self.waiting.load(waiting, tags)
         self.partition_ms = int(header["partition_ms"])
         self.last_tick = int(header["last_tick"])
         self.ahead.load(header["ahead"])
+
+    def _take(
+        self, names: pl.Series, arrays: dict[str, NDArray[Any]], tags: dict[str, dict[str, str]]
+    ) -> NDArray[np.int32]:
+        """Take keys back with what `rows` returned of them; return their codes."""
+        codes, created = self.keys.encode(names)
+        self.add(created, [True] * len(created), [tags.get(name, {}) for name in names.to_list()])
+        for part, table in self._tables().items():
+            table.load(codes, _part(arrays, part))
+        if self.memory is not None:
+            self.memory.load(codes, _part(arrays, "memory"))
+        return codes
 
     def _tables(self) -> dict[str, KeyedArrays]:
         return {
@@ -225,6 +288,14 @@ class ShardState:
                 of_theirs, of_mine = (_kind(one.get(name)) for one in (theirs, mine))
                 raise StateError(_mismatch(f"{part}{name}", of_theirs, of_mine))
 
+    def _require_waiting(self, theirs: dict[str, NDArray[Any]]) -> None:
+        """Refuse arrays of keys that wait which are of another kind or inner shape."""
+        ours = self.waiting.save()
+        for name in sorted(ours.keys() | theirs.keys()):
+            mine, other = (_kind(one.get(name), 0) for one in (ours, theirs))
+            if mine != other:
+                raise StateError(_mismatch(f"{WAITING}{name}", other, mine))
+
     def _require_shapes(self, arrays: dict[str, NDArray[Any]], n: int) -> None:
         """Refuse arrays this shard has not, or has in another shape; the error names the array."""
         none = np.empty(0, np.int32)
@@ -233,14 +304,7 @@ class ShardState:
         }
         if self.memory is not None:
             wanted |= {f"memory.{k}": v for k, v in self.memory.state(none).items()}
-        ours, theirs = self.waiting.save(), _part(arrays, WAITING.removesuffix("."))
-        for name in sorted(ours.keys() | theirs.keys()):
-            # Their length differs: only kind and inner shape can be wrong.
-            mine, other = (_kind(one.get(name), 0) for one in (ours, theirs))
-            if mine != other:
-                raise StateError(_mismatch(f"{WAITING}{name}", other, mine))
-        given = arrays.keys() - {f"{WAITING}{name}" for name in theirs}
-        for name in sorted(wanted.keys() | given):
+        for name in sorted(wanted.keys() | arrays.keys()):
             mine, other = _kind(wanted.get(name), n), _kind(arrays.get(name))
             if mine != other:
                 raise StateError(_mismatch(name, other, mine))
@@ -266,7 +330,6 @@ class ShardState:
                     "is possible: the state is damaged"
                 )
                 raise StateError(msg)
-        self.waiting.require(_part(arrays, WAITING.removesuffix(".")))
 
 
 def waiting_code(code: int) -> int:

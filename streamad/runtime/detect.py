@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import chain, pairwise
 
 from streamad.config import PipelineConfig
 from streamad.errors import MembershipError, SourceUnavailableError
@@ -284,11 +285,12 @@ class DetectLoop(Loop[Shard]):
         if shard.committed == shard.snapshot_offset:
             return
         started_s = self._clock.seconds()
+        chunks = snapshots.Chunks(shard.state, identity=shard.judge.identity)
         snapshot = Snapshot(
             offset=shard.committed,
             log_offset=shard.log_offset,
             checksum=self._identity.checksum,
-            chunks=snapshots.encode(shard.state, identity=shard.judge.identity),
+            chunks=chunks,
         )
         at = self._write(shard, self._store.records(shard.source, snapshot))
         self._store.save(shard.source, snapshot)
@@ -298,22 +300,20 @@ class DetectLoop(Loop[Shard]):
         self._snapshot_took_s = self._clock.seconds() - started_s
         labels = {"topic": shard.source.topic, "partition": str(shard.source.partition)}
         self._telemetry.observe("state_snapshot_seconds", self._snapshot_took_s)
-        self._telemetry.gauge("state_snapshot_bytes", sum(map(len, snapshot.chunks)), **labels)
+        self._telemetry.gauge("state_snapshot_bytes", chunks.n_bytes, **labels)
         wall_s = self._clock.wall_ms() / 1000
         self._telemetry.gauge("state_snapshot_timestamp_seconds", wall_s, **labels)
         self._judging.measure(shard)
 
-    def _write(self, shard: Shard, records: Sequence[Outgoing]) -> int | None:
+    def _write(self, shard: Shard, records: Iterable[Outgoing]) -> int | None:
         """Write a snapshot's records, the manifest last and alone; return where the first went.
 
         The offsets go along each time: they say nothing new, but a member that lost the partition
         is refused, and cannot write over what the next one saves.
         """
-        if not records:
-            return None
         done = {shard.source: Progress(offset=shard.committed, note=shard.note())}
         first: int | None = None
-        for part in [*_portions(records[:-1]), list(records[-1:])]:
+        for part in _portions(records):
             offsets = self._member.commit(part, done)
             first = offsets[0] if first is None and offsets else first
             self._fault("mid_snapshot")
@@ -412,13 +412,17 @@ def _at_work(found: RecoveredShard) -> Shard:
     return Shard(**given, committed=found.position, dirty=found.moved)
 
 
-def _portions(records: Sequence[Outgoing]) -> list[list[Outgoing]]:
-    made: list[list[Outgoing]] = []
-    size = _TRANSACTION_BYTES
-    for record in records:
-        if size >= _TRANSACTION_BYTES:
-            made.append([])
-            size = 0
-        made[-1].append(record)
+def _portions(records: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
+    """Yield records in portions of about `_TRANSACTION_BYTES`, and the last one alone."""
+    made, size = list[Outgoing](), 0
+    ahead: Iterator[Outgoing | None] = chain(records, [None])
+    for record, following in pairwise(ahead):
+        if record is None:
+            break
+        if made and (following is None or size >= _TRANSACTION_BYTES):
+            yield made
+            made, size = [], 0
+        made.append(record)
         size += len(record.value or b"")
-    return made
+    if made:
+        yield made

@@ -184,11 +184,12 @@ class Recovery:
         That is an operator of the snapshot's settings and artifact: what came since was judged by
         these. Raises StateError.
         """
-        made = snapshots.made_by(found.chunks)
+        chunks = list(found.chunks)
+        made = snapshots.made_by(chunks)
         if made is None or made.artifact == self._operator.artifact:
             operator = self._operator.under(made.settings if made else {})
             shard.state = operator.new_state()
-            snapshots.restore(shard.state, found.chunks, identity=self._identity)
+            snapshots.restore(shard.state, chunks, identity=self._identity)
             return operator
         before = self._kept(made.artifact)
         if why := self._operator.cannot_follow(before):
@@ -210,7 +211,7 @@ class Recovery:
         operator = (before or self._operator).under(made.settings)
         groups = self._operator.groups_of if before is None else None
         shard.state, shard.changed = operator.new_state(), True
-        snapshots.restore(shard.state, found.chunks, identity=identity, groups=groups)
+        snapshots.restore(shard.state, chunks, identity=identity, groups=groups)
         if before is None:  # nothing came since: ours continues from the snapshot
             operator.retrain(shard.state)
         return operator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,43 @@ NEVER = np.int64(-(2**62))
 """A time before all times: no clock has been set yet."""
 MAX_COUNT = 2**53
 """No count of rows comes to more."""
+
+
+GROWTH = 8
+"""Arrays grow by an eighth: rows that no key has yet cost no more than that share."""
+
+
+def longer(held: int, wanted: int, least: int = 16) -> int:
+    """Return how many rows to make room for where there is room for ``held`` of ``wanted``.
+
+    Examples
+    --------
+    >>> longer(0, 1), longer(800, 801), longer(800, 2_000)
+    (16, 900, 2000)
+    """
+    return max(wanted, held + held // GROWTH, least)
+
+
+def lengthen(held: MutableMapping[str, Any], names: Iterable[str], n: int) -> None:
+    """Make arrays ``n`` rows long, each by itself; new rows are zeros.
+
+    A large array is lengthened where it lies: the allocator moves pages, not bytes, and there are
+    never two copies. One that anybody else refers to is copied.
+    """
+    for name in names:
+        array = held[name]
+        held[name] = None
+        if not array.size:
+            # Zeros that come from the system take no memory until they are written.
+            held[name] = np.zeros((n, *array.shape[1:]), array.dtype)
+            continue
+        try:
+            array.resize((n, *array.shape[1:]))
+        except ValueError:
+            grown = np.zeros((n, *array.shape[1:]), array.dtype)
+            grown[: len(array)] = array
+            array = grown
+        held[name] = array
 
 
 class KeyedArrays:
@@ -35,12 +73,8 @@ class KeyedArrays:
         if n <= self._n:
             return
         if n > self._size:
-            # Twice the room: it is only addresses until a row is written, and copying stays cheap.
-            self._size = max(n, 2 * self._size, 256)
-            for name, (shape, dtype, _) in self._spec.items():
-                grown = np.empty((self._size, *shape), dtype)
-                grown[: self._n] = self.arrays[name][: self._n]
-                self.arrays[name] = grown
+            self._size = longer(self._size, n, 256)
+            lengthen(self.arrays, self._spec, self._size)
         for name, (_, _, fill) in self._spec.items():
             self.arrays[name][self._n : n] = fill
         self._n = n

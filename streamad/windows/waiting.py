@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from streamad.errors import StateError
-from streamad.windows.arrays import NEVER, KeyedArrays
+from streamad.windows.arrays import NEVER, KeyedArrays, lengthen, longer
 from streamad.windows.keys import KeyTable
 from streamad.windows.signals import WindowPlan
 from streamad.windows.waiting_kernels import places_of, release_rows, take_rows
@@ -183,6 +183,7 @@ class WaitingRoom:
         if not ends:
             return
         names = [blob[a:b].decode() for a, b in pairwise([0, *ends])]
+        self.keys.max_keys = max(self.keys.max_keys, len(names))
         codes, created = self.keys.encode(pl.Series(names, dtype=pl.String))
         self.add(created, [True] * len(created), [tags.get(name, {}) for name in names])
         for name in _SAVED:
@@ -204,12 +205,8 @@ class WaitingRoom:
     def _reserve(self, n: int) -> None:
         if n <= len(self._time):
             return
-        size = max(n, len(self._time) + len(self._time) // 2, 1024)
-        for name in ("_time", "_values", "_before"):
-            old = getattr(self, name)
-            grown = np.empty((size, *old.shape[1:]), old.dtype)
-            grown[: self._n] = old[: self._n]
-            setattr(self, name, grown)
+        size = longer(len(self._time), n, 1024)
+        lengthen(vars(self), ("_time", "_values", "_before"), size)
 
 
 def rows_of(plan: WindowPlan) -> int:

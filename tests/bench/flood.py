@@ -1,8 +1,10 @@
 """What a flood of new users costs: a million keys that come once, on a real broker.
 
 One partition of events: known users, then as many new ones as asked for, one event each, then the
-known users again. Each run is a process of its own, with another ``series.max_keys``; told are rows
-per second of the flood, memory per key, and that each row is scored, or counted as refused.
+known users again. Each run is a process of its own: with a low ``series.max_keys``, and with the
+defaults, whose ``series.max_memory`` follows from the memory of this machine. Told are rows per
+second of the flood, what the process takes at most, and that each row is scored, or counted as
+refused. A second process then takes the state back, as after a restart.
 
     python -m tests.bench.flood [--users N] [--json docs/bench/flood.json]
 """
@@ -18,19 +20,24 @@ import time
 import uuid
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from streamad.runtime.detect import DetectLoop
 
 ROOT = Path(__file__).resolve().parents[2]
 PER_MESSAGE, KNOWN, OF_KNOWN = 1_000, 1_000, 100_000
-BOUNDS = (50_000, 1_000_000)
+BOUNDS = (50_000, None)
 MIB = 2**20
 
 
-def config_text(name: str, topic: str, max_keys: int) -> str:
+def config_text(name: str, topic: str, max_keys: int | None) -> str:
     """Return the pipeline of the benchmark."""
+    bound = "" if max_keys is None else f", max_keys: {max_keys}"
     return (
         f"name: {name}\ninput:\n  topics: {topic}\n  start: earliest\n  records: events\n"
         "  fields: {key: user, categories: [action, host]}\ndetector: rare_events\n"
-        f"series: {{max_ahead: 3650d, max_keys: {max_keys}}}\n"
+        f"series: {{max_ahead: 3650d{bound}}}\n"
         "delivery: {snapshot_interval: 10s}\n"
     )
 
@@ -76,26 +83,30 @@ def work(args: argparse.Namespace) -> None:
     loop, _ = detect_loop(config, settings, member="bench", telemetry=counts)
     marks: list[tuple[int, float]] = []
     idle_mib = peak_mib()
+    if args.again:
+        restored(loop)
+        return
     # A turn takes many messages: rates are of the rows that were taken, not of those asked for.
     for until in (OF_KNOWN, OF_KNOWN + args.users, args.users + 2 * OF_KNOWN):
         while counts.total["detect_points_total"] < until:
             loop.turn()
         marks.append((counts.total["detect_points_total"], time.process_time()))
-    per_key = max(shard.state.bytes_per_key for shard in loop.shards.values())
+    (shard,) = loop.shards.values()
+    state, series = shard.state, shard.judge.config.series
     loop.drain()
     (before, after) = marks[0], marks[1]
     rows = counts.total["detect_points_total"]
     refused = counts.total["input_rejected_total/key_limit"]
-    kept = min(args.users, args.max_keys - KNOWN)
     told = {
-        "max_keys": args.max_keys,
+        "max_keys": series.max_keys,
+        "max_memory_mib": series.max_memory // MIB,
         "new_users": args.users,
-        "users_kept": kept,
+        "users_kept": len(state.keys) - KNOWN,
         "flood_rows_per_cpu_s": round((after[0] - before[0]) / (after[1] - before[1])),
-        "bytes_per_key_counted": per_key,
+        "bytes_per_key_counted": state.bytes_per_key,
         "peak_mib_before": idle_mib,
         "peak_mib": peak_mib(),
-        "peak_bytes_per_key": round((peak_mib() - idle_mib) * MIB / (kept + KNOWN)),
+        "peak_bytes_per_key": round((peak_mib() - idle_mib) * MIB / len(state.keys)),
         "rows": rows,
         "scored": counts.total["detect_windows_total"],
         "refused_and_counted": refused,
@@ -104,9 +115,29 @@ def work(args: argparse.Namespace) -> None:
     print(json.dumps(told), flush=True)
 
 
+def restored(loop: DetectLoop) -> None:
+    """Take the state back; print what it took."""
+    begun = time.perf_counter()
+    while not loop.shards:
+        loop.turn()
+    took_s = round(time.perf_counter() - begun, 1)
+    (shard,) = loop.shards.values()
+    told = {"restored_keys": shard.state.n_keys, "restored_in_s": took_s}
+    print(json.dumps(told | {"restored_peak_mib": peak_mib()}), flush=True)
+
+
 def peak_mib() -> float:
     """Return the most memory that this process has held."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+def run(command: list[str]) -> dict[str, float]:
+    """Return what a run in a process of its own has printed last."""
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, cwd=ROOT)
+    if done.returncode:
+        sys.exit(f"failed: {' '.join(command)}")
+    printed: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return printed
 
 
 def main() -> None:
@@ -117,6 +148,7 @@ def main() -> None:
     for hidden in ("bootstrap", "topic", "name"):
         parser.add_argument(f"--{hidden}", help=argparse.SUPPRESS)
     parser.add_argument("--max-keys", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--again", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.name:
         work(args)
@@ -132,11 +164,9 @@ def main() -> None:
             name = f"bench-{uuid.uuid4().hex[:8]}"
             command = [sys.executable, "-m", "tests.bench.flood", "--name", name, "--topic", topic]
             command += ["--bootstrap", broker.bootstrap, "--users", str(args.users)]
-            command += ["--max-keys", str(max_keys)]
-            done = subprocess.run(command, check=False, stdout=subprocess.PIPE, cwd=ROOT)
-            if done.returncode:
-                sys.exit(f"the run with {max_keys} keys failed")
-            told.append(json.loads(done.stdout.splitlines()[-1]))
+            if max_keys is not None:
+                command += ["--max-keys", str(max_keys)]
+            told.append(run(command) | run([*command, "--again"]))
             print(json.dumps(told[-1], indent=1))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from contextlib import closing
 
+from jobs.memory import bounded
 from jobs.plain.loops import detect_loop
 from streamad.ports import NullTelemetry
 
@@ -47,6 +48,8 @@ def test_a_flood_of_new_users_is_bounded_and_counted(pipeline):
         job.turn(loop, "detect")
         (shard,) = loop.shards.values()
         assert shard.state.n_keys == MOST
+        # Not set: it follows from the memory of the process, and is what partitions are judged by.
+        assert shard.judge.config.series.max_memory == bounded(job.config, 1).series.max_memory
         loop.drain()
     refused = FLOOD + KNOWN - MOST
     assert counts.total["detect_points_total"] == len(rows)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamad.config import parse_pipeline
+from streamad.config_values import format_size
 from streamad.detectors.knn import FusedKNN
 from streamad.detectors.robust_z import RobustZ
 from streamad.operators.detect import DetectOperator
@@ -96,8 +97,9 @@ def test_keys_without_a_window_cost_little_and_their_memory_comes_back():
 
 def test_memory_bounds_the_keys_that_get_windows():
     probe = DetectOperator(parse_pipeline("name: t\ndetector: robust_z"), RobustZ(size=16))
-    each = probe.new_state().bytes_per_key
-    config = parse_pipeline(f"name: t\ndetector: robust_z\nseries: {{max_memory: {2 * each}B}}")
+    # Of the memory an eighth is for the keys that wait.
+    two = -(-2 * probe.new_state().bytes_per_key * 8 // 7)
+    config = parse_pipeline(f"name: t\ndetector: robust_z\nseries: {{max_memory: {two}B}}")
     op = DetectOperator(config, RobustZ(size=16))
     state = op.new_state()
     keys = ["a", "b", "c"] * 20
@@ -105,5 +107,5 @@ def test_memory_bounds_the_keys_that_get_windows():
     assert (len(state.keys), len(state.waiting)) == (2, 1)
     # "c" waits with 15 rows, and the other five are refused.
     assert [r.reason for r in out.rejected] == ["key_limit"] * 5
-    assert f"series.max_memory is {2 * each}B" in out.rejected[0].detail
+    assert f"series.max_memory is {format_size(two)}" in out.rejected[0].detail
     assert sum(map(len, out.scores)) == 2 * 5

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from streamad.windows.arrays import KeyedArrays
 from streamad.windows.keys import NO_KEY, KeyTable
 from streamad.windows.signals import SignalWindows, WindowPlan
 
@@ -197,3 +198,23 @@ def test_a_key_table_survives_growth_and_churn():
         assert new == []
         table.drop(codes[::2])
     assert len(table) == 10_000
+
+
+def test_arrays_grow_by_an_eighth_and_a_copy_of_old_is_kept_where_it_is_held():
+    table = KeyedArrays({"a": ((3,), np.float32, 2.0), "b": ((), np.int64, 7)})
+    sizes = set()
+    for n in range(1, 3_000, 7):
+        table.reserve(n)
+        table["a"][n - 1], table["b"][n - 1] = n, n
+        sizes.add(len(table["a"]))
+        assert n <= len(table["a"]) <= max(256, n + n // 8 + 1)
+    assert len(sizes) > 10
+    assert list(table.arrays) == ["a", "b"]
+    written = np.arange(1, 3_000, 7)
+    assert table["b"][written - 1].tolist() == written.tolist()
+    assert (np.delete(table["b"][: written[-1]], written - 1) == 7).all()
+    held = table["a"][:2]
+    before = held.copy()
+    table.reserve(10_000)
+    held[:] = -1
+    assert (table["a"][:2] == before).all()

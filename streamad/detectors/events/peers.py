@@ -20,6 +20,7 @@ from streamad.errors import ArtifactError, WindowError
 from streamad.events.kernels import hash_cells, hash_texts
 from streamad.events.rows import EventRows
 from streamad.events.vocabulary import TextBytes, Vocabulary, as_numbers, bytes_of
+from streamad.windows.arrays import lengthen, longer
 
 WIDTH: Final = 336
 EVERY: Final = 256
@@ -74,17 +75,9 @@ class PeerMemory(Memory):
         return sum(array.itemsize * int(np.prod(array.shape[1:])) for array in self._arrays())
 
     def reserve(self, n_slots: int) -> None:
-        """Make room for slots ``0 .. n_slots-1``.
-
-        Twice the room where it grows: pages of zeros are only addresses until they are written.
-        """
-        if n_slots <= len(self):
-            return
-        room = max(n_slots, 2 * len(self), 16)
-        for name, array in zip(self.names, self._arrays(), strict=True):
-            grown = np.zeros((room, *array.shape[1:]), dtype=array.dtype)
-            grown[: len(array)] = array
-            setattr(self, name, grown)
+        """Make room for slots ``0 .. n_slots-1``."""
+        if n_slots > len(self):
+            lengthen(vars(self), self.names, longer(len(self), n_slots))
 
     def forget(self, slots: Ints) -> None:
         """Empty these slots."""

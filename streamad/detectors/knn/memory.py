@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from streamad.detectors.base import Arrays, Floats, Ints, Memory
 from streamad.detectors.knn.kernels import Counts, Held
 from streamad.errors import ArtifactError, WindowError
+from streamad.windows.arrays import lengthen, longer
 
 
 class KNNMemory(Memory):
@@ -63,14 +64,9 @@ class KNNMemory(Memory):
         return sum(array.itemsize * int(np.prod(array.shape[1:])) for array in self._arrays())
 
     def reserve(self, n_slots: int) -> None:
-        """Make room for slots ``0 .. n_slots-1``, doubling so that growth stays cheap."""
-        if n_slots <= len(self):
-            return
-        room = max(n_slots, 2 * len(self), 16)
-        for name, array in zip(self.names, self._arrays(), strict=True):
-            grown = np.zeros((room, *array.shape[1:]), dtype=array.dtype)
-            grown[: len(array)] = array
-            setattr(self, name, grown)
+        """Make room for slots ``0 .. n_slots-1``."""
+        if n_slots > len(self):
+            lengthen(vars(self), self.names, longer(len(self), n_slots))
 
     def forget(self, slots: Ints) -> None:
         """Empty these slots."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from streamad.detectors.base import Arrays, Floats, Ints, Memory
 from streamad.errors import ArtifactError
+from streamad.windows.arrays import lengthen, longer
 
 SPACING: Final = 16
 """A past window is kept every sixteenth of its length: nearer ones say the same."""
@@ -71,14 +72,9 @@ class ThemisMemory(Memory):
         return sum(array.itemsize * int(np.prod(array.shape[1:])) for array in self._arrays())
 
     def reserve(self, n_slots: int) -> None:
-        """Make room for slots ``0 .. n_slots-1``, growing by half so that growth stays cheap."""
-        if n_slots <= len(self):
-            return
-        room = max(n_slots, len(self) * 3 // 2)
-        for name, array in zip(self.names, self._arrays(), strict=True):
-            grown = np.zeros((room, *array.shape[1:]), dtype=array.dtype)
-            grown[: len(array)] = array
-            setattr(self, name, grown)
+        """Make room for slots ``0 .. n_slots-1``."""
+        if n_slots > len(self):
+            lengthen(vars(self), self.names, longer(len(self), n_slots, 1))
 
     def forget(self, slots: Ints) -> None:
         """Empty these slots."""

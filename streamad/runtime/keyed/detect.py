@@ -366,13 +366,13 @@ class KeyedDetect:
 
     def _save(self, shard: KeyedShard, kept: KeyedState) -> None:
         """Replace snapshot and journal by a snapshot of now; nothing may wait to be judged."""
-        chunks = snapshots.encode(shard.state, identity=self._identity)
-        for number, chunk in enumerate(chunks):
-            kept.chunks.put(number, chunk)
-        for number in range(len(chunks), shard.n_chunks):
+        chunks, n_chunks = snapshots.Chunks(shard.state, identity=self._identity), 0
+        for chunk in chunks:
+            kept.chunks.put(n_chunks, chunk)
+            n_chunks += 1
+        for number in range(n_chunks, shard.n_chunks):
             kept.chunks.remove(number)
-        shard.n_chunks = len(chunks)
-        shard.snapshot_bytes = sum(map(len, chunks))
+        shard.n_chunks, shard.snapshot_bytes = n_chunks, chunks.n_bytes
         self._save_about(shard, kept)
         kept.journal.clear()
         shard.journal_bytes = 0
