@@ -91,8 +91,8 @@ class Deviations(Detector):
     Where a fault moves many variates a little, each alone is within what it always does, and a
     distance to the nearest of the past finds some window that is near in most of them; their mean
     is nowhere in training. It needs training: of a key that was not trained, or whose new level was
-    adopted, it scores 0. With one variate it is the plainest of baselines; it is there to be fused
-    (`Auto`).
+    adopted, it scores 0; what is less than usual is negative. With one variate it is the plainest
+    of baselines; it is there to be fused (`Auto`).
 
     Parameters
     ----------
@@ -175,22 +175,28 @@ class Deviations(Detector):
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
     ) -> Floats:
         """Return the deviation in spreads, float32 ``(n_windows,)``, 0 of keys without training."""
-        scores: Floats = self._judge(windows, memory, slots)[0]
+        of, loc, scale, usual = self._known(windows, memory, slots)
+        means = _means(self._far(windows, of, loc, scale))
+        known = ~np.isnan(loc[of]).all(axis=1)
+        scores = np.zeros(len(windows), dtype=np.float32)
+        scores[known] = (means[known] - usual[of[known], 0]) / usual[of[known], 1]
         return scores
 
     def explain(
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
     ) -> WindowExplanations:
-        """Return the judged sample, the training median, and shares of the deviation."""
-        _, far, loc = self._judge(windows, memory, slots)
-        total = far.sum(axis=1, keepdims=True)
+        """Return the judged sample, the training median, and shares of squared deviations."""
+        of, loc, scale, _ = self._known(windows, memory, slots)
+        # By squares: of two variates the one with a spike is named, not the one with more noise.
+        squares = self._far(windows, of, loc, scale)[:, :, 1]
+        total = squares.sum(axis=1, keepdims=True)
         even = np.float32(1 / windows.shape[2])
-        share = np.where(total > 0, far / np.where(total > 0, total, 1), even)
+        share = np.where(total > 0, squares / np.where(total > 0, total, 1), even)
         judged = self.size - 1 - self._lag
         observed = windows[:, judged].copy()
         return WindowExplanations(
             observed=observed,
-            expected=np.where(np.isnan(loc), observed, loc).astype(np.float32),
+            expected=np.where(np.isnan(loc[of]), observed, loc[of]).astype(np.float32),
             share=share.astype(np.float32),
             position=np.full(len(windows), judged, dtype=np.int32),
         )
@@ -231,10 +237,13 @@ class Deviations(Detector):
             self._usual = state["usual"].copy()
         return self
 
-    def _judge(
+    def _known(
         self, windows: Floats, memory: Memory | None, slots: Ints | None
-    ) -> tuple[Floats, Floats, Floats]:
-        """Return scores ``(n,)``, deviations and medians of each variate ``(n, n_variates)``."""
+    ) -> tuple[Ints, Floats, Floats, Floats]:
+        """Return which row of what follows each window's key has: medians, scales, what is usual.
+
+        Medians are NaN of a key that was not trained.
+        """
         require_windows(windows, size=self.size, nan_ok=self.info.nan_ok)
         n, _, n_variates = windows.shape
         if len(self._loc) and self._loc.shape[1] != n_variates:
@@ -242,26 +251,18 @@ class Deviations(Detector):
             raise WindowError(msg)
         if memory is not None and slots is not None:
             own = _own(memory)
-            of, loc, scale, usual = slots, own.loc, own.scale, own.usual
-        elif len(self._loc) == 0:
+            return slots, own.loc, own.scale, own.usual
+        if len(self._loc) == 0:
             msg = f"{self.info.name} was not fitted; run `streamad fit`, or name an artifact"
             raise NotFittedError(msg)
-        elif len(self._loc) == 1:
-            of, loc, scale = np.zeros(n, dtype=np.int32), self._loc, self._scale
-            usual = self._usual
-        else:
-            # Of several groups none can be told to be the right one; as in `KNN`.
-            of = np.arange(n, dtype=np.int32)
-            loc, scale = np.empty_like(windows[:, 0]), np.empty_like(windows[:, 0])
-            for i, window in enumerate(windows):
-                loc[i], scale[i] = loc_and_scale(window)
-            usual = np.broadcast_to(np.median(self._usual, axis=0), (n, 2))
-        far = self._far(windows, of, loc, scale)
-        middle, spread = usual[of, 0], usual[of, 1]
-        known = ~np.isnan(loc[of]).all(axis=1)
-        scores = np.zeros(n, dtype=np.float32)
-        scores[known] = np.maximum((_means(far)[known] - middle[known]) / spread[known], 0)
-        return scores, far, loc[of]
+        if len(self._loc) == 1:
+            return np.zeros(n, dtype=np.int32), self._loc, self._scale, self._usual
+        # Of several groups none can be told to be the right one; as in `KNN`.
+        loc, scale = np.empty_like(windows[:, 0]), np.empty_like(windows[:, 0])
+        for i, window in enumerate(windows):
+            loc[i], scale[i] = loc_and_scale(window)
+        usual = np.broadcast_to(np.median(self._usual, axis=0), (n, 2))
+        return np.arange(n, dtype=np.int32), loc, scale, usual
 
     def _far(self, windows: Floats, of: Ints, loc: Floats, scale: Floats) -> Floats:
         start, stop = self._span
@@ -281,21 +282,25 @@ def _own(memory: Memory) -> DeviationMemory:
 def _deviations(
     windows: Floats, of: Ints, loc: Floats, scale: Floats, start: int, stop: int
 ) -> Floats:
-    """Return the mean logarithm of each variate's deviation ``(n, n_variates)``, 0 if unknown.
+    """Return of each variate the means of ``log(1 + |d|)`` and of ``d^2``, ``(n, n_variates, 2)``.
 
-    Compiled, one window after the other, so that a window has the same bits alone and in a batch.
+    ``d`` is a sample's distance from the median in scales; 0 where none is known. Compiled, one
+    window after the other, so that a window has the same bits alone and in a batch.
     """
     n, _, n_variates = windows.shape
-    far = np.zeros((n, n_variates), dtype=np.float32)
+    far = np.zeros((n, n_variates, 2), dtype=np.float32)
     for w in range(n):
         for v in range(n_variates):
-            total, present = 0.0, 0
+            total, squares, present = 0.0, 0.0, 0
             for i in range(start, stop):
-                apart = place_sample(windows[w, i, v], loc[of[w], v], scale[of[w], v])
+                apart = float(place_sample(windows[w, i, v], loc[of[w], v], scale[of[w], v]))
                 if not np.isnan(apart):
-                    total += math.log1p(abs(float(apart)))
+                    total += math.log1p(abs(apart))
+                    squares += apart * apart
                     present += 1
-            far[w, v] = np.float32(total / present) if present > 0 else np.float32(0.0)
+            if present > 0:
+                far[w, v, 0] = np.float32(total / present)
+                far[w, v, 1] = np.float32(squares / present)
     return far
 
 
@@ -319,11 +324,11 @@ def _count(
 
 @compiled
 def _means(far: Floats) -> Floats:
-    """Return the mean over variates, summed in one order."""
+    """Return the mean over variates of the logarithms, summed in one order."""
     means = np.zeros(len(far), dtype=np.float32)
     for w in range(len(far)):
         total = np.float32(0.0)
         for v in range(far.shape[1]):
-            total += far[w, v]
+            total += far[w, v, 0]
         means[w] = total / np.float32(far.shape[1])
     return means

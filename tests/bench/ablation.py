@@ -1,6 +1,8 @@
 """What does each detector add to a fusion? Leave one out, over series that chose nothing.
 
     python -m tests.bench.ablation --data signals --half odd --cache scores
+    python -m tests.bench.ablation --data signals --half odd --cache scores --joint \
+        --per-set 12 nasa=5 asd=4 --rows 2000 --training 1500
 
 Series of one variate, and ``v0`` of nasa. A series is of the half that the SHA-256 of its name is:
 what `auto` is was chosen on ``even``. Of each set ``--per-set`` series are taken at the most, in
@@ -14,6 +16,10 @@ training or none at all: scored on all of them), the median is 0 and the 90 % qu
 score is that of `auto`: ``prod (1 + spreads) ^ weight``, raw windows with weight 1, all others with
 ``--weight``. TimeRCD has windows of its own, as in ``timercd_quality.py``.
 
+With ``--joint`` it is the series of several variates that count, all variates at once, with the
+members and weights that `auto` has there; mean and maximum over variates of ``|z|`` by training
+mean and deviation stand beside it, and k-NN on the joint window.
+
 Scores are kept below ``--cache``, so that members are combined in no time.
 """
 
@@ -22,7 +28,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +37,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from streamad.detectors import DETECTORS
-from streamad.detectors.auto import LONG_ENOUGH, MEMBERS
+from streamad.detectors.auto import LONG_ENOUGH, MEMBERS, OF_SEVERAL
 from streamad.detectors.base import Detector
 from streamad.detectors.knn.kernels import LEAST_SPREAD
+from streamad.evaluation.baselines import BASELINES
 from streamad.evaluation.intervals import Interval, mean_interval, paired_difference
 from streamad.evaluation.vus import vus
 from tests.bench.hypad_quality import hashed
@@ -65,9 +72,15 @@ class Part:
 
 
 def parts_of(
-    data: Path, half: str, *, per_set: int, rows: int, training: int, joint: bool = False
+    data: Path,
+    half: str,
+    *,
+    per_set: Mapping[str, int],
+    rows: int,
+    training: int,
+    joint: bool = False,
 ) -> list[Part]:
-    """Return what is measured, cut to the rows that are used."""
+    """Return what is measured, cut to the rows that are used; per_set : "" is for all others."""
     index = pl.read_csv(data / "index.csv").filter(
         (pl.col("test_anomalies") > 0)
         & ((pl.col("dims") > 1) if joint else (pl.col("dims") == 1) | (pl.col("set") == "nasa"))
@@ -79,7 +92,7 @@ def parts_of(
     made = []
     for row in ours:
         taken[row["set"]] += 1
-        if taken[row["set"]] > per_set:
+        if taken[row["set"]] > per_set.get(row["set"], per_set[""]):
             continue
         values, labels = read_series(data / row["file"], joint=joint)
         first = row["train_end"] + int(np.flatnonzero(labels[row["train_end"] :])[0])
@@ -116,13 +129,14 @@ def spreads(part: Part, name: str) -> Scores:
     values, begin = part.values, part.begin
     size = max(window_size(values, begin), 16)
     if name == "timercd":
-        length = max(min(LONGEST, len(values) // PARTS), SHORTEST)
+        length = max(min(LONGEST, len(values) // PARTS, begin // 2), SHORTEST)
         series = np.nan_to_num(values[:, 0], nan=float(np.nanmedian(values[:, 0])))
         found = zero_shot(series, 0, size=length, model="shipped", lag=16)
-        return _in_spreads(found[begin:], found[length:begin:EVERY])
-    made: Detector = DETECTORS.load(name)(size=size)
+        return _in_spreads(found[begin:], found[min(length, begin // 2) : begin : EVERY])
+    with DETECTORS.beside(BASELINES):
+        made: Detector = DETECTORS.load(name)(size=size)
     scores, _, _ = contract_scores(made, values, begin)
-    if made.in_spreads:
+    if made.in_spreads or name in BASELINES:
         return scores
     windows = np.lib.stride_tricks.sliding_window_view(values[:begin], size, axis=0)
     windows = np.ascontiguousarray(windows.transpose(0, 2, 1))
@@ -138,59 +152,99 @@ def _in_spreads(scores: Scores, usual: Scores) -> Scores:
     return (scores - middle) / max(high - middle, LEAST_SPREAD * middle, 1e-9)
 
 
-def fused(members: dict[str, Scores], weight: float) -> Scores:
+def fused(members: Mapping[str, Scores], weights: Mapping[str, float]) -> Scores:
     """Return the fused scores, as a sum of logarithms."""
     total = np.zeros(len(next(iter(members.values()))))
     for name, one in members.items():
-        total += (1.0 if name == RAW else weight) * np.log1p(np.maximum(one, 0))
+        total += weights[name] * np.log1p(np.maximum(one, 0))
     return total
 
 
-def measure(part: Part, members: dict[str, Scores], weight: float) -> dict[str, float]:
-    """Return VUS-PR of each alone, of all, of all but each, and of `auto` with each."""
-    labels, names = part.judged, list(members)
+def measure(
+    part: Part, members: Mapping[str, Scores], weights: Mapping[str, float], usual: Sequence[str]
+) -> dict[str, float]:
+    """Return VUS-PR of each alone, of all, of all but each, and of ``usual`` with each."""
+    names = list(members)
     asked = {name: [name] for name in names}
     asked["all"] = names
     asked |= {f"all but {name}": [n for n in names if n != name] for name in names}
-    usual = [name for name in names if name in MEMBERS]
-    asked["auto"] = usual
-    asked |= {f"auto and {name}": [*usual, name] for name in names if name not in usual}
-    made = {}
-    for label, chosen in asked.items():
-        scores = fused({name: members[name] for name in chosen}, weight)
-        made[label] = vus(labels, scores, window=part.buffer).pr
-    made["random"] = vus(
-        labels, np.random.default_rng(0).random(len(labels)), window=part.buffer
-    ).pr
-    median = np.median(part.values[: part.begin, 0])
-    away = np.abs(part.values[part.begin :, 0].astype(np.float64) - median)
-    made["abs_z"] = vus(labels, away, window=part.buffer).pr
-    return made
+    asked["auto"] = [name for name in names if name in usual]
+    asked |= {f"auto and {n}": [*asked["auto"], n] for n in names if n not in usual}
+    scores = {
+        label: fused({name: members[name] for name in chosen}, weights)
+        for label, chosen in asked.items()
+    }
+    scores["random"] = np.random.default_rng(0).random(len(part.judged))
+    training, coming = np.split(part.values.astype(np.float64), [part.begin])
+    if part.values.shape[1] == 1:
+        scores["abs_z"] = np.abs(coming - np.median(training))[:, 0]
+    else:
+        deviation = training.std(axis=0)
+        z = np.abs(coming - training.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+        scores["mean abs_z"], scores["largest abs_z"] = z.mean(axis=1), z.max(axis=1)
+    return {label: vus(part.judged, one, window=part.buffer).pr for label, one in scores.items()}
 
 
-def table(found: Sequence[dict[str, float]], names: Sequence[str]) -> str:
+def measure_all(
+    parts: Sequence[Part],
+    cache: Path,
+    weights: Mapping[str, float],
+    usual: Sequence[str],
+    beside: Sequence[str],
+) -> list[dict[str, float]]:
+    """Return the figures of every series; beside : detectors that are measured alone."""
+    # Member by member, so that a run that is stopped has whole columns.
+    for name in [*weights, *beside]:
+        for part in parts:
+            kept(cache, part, name)
+    found = []
+    for part in parts:
+        members = {name: kept(cache, part, name) for name in weights}
+        if window_size(part.values, part.begin) < LONG_ENOUGH and "knn_features" in members:
+            members["knn_features"] = np.zeros(len(part.judged))  # as `auto` has it
+        figures = measure(part, members, weights, usual)
+        for name in beside:
+            scores = kept(cache, part, name)
+            figures[name] = vus(part.judged, scores, window=part.buffer).pr
+        found.append(figures)
+    return found
+
+
+def table(found: Sequence[Mapping[str, float]], names: Sequence[str]) -> str:
     """Return what each member adds, as the documentation has it."""
     column = {label: np.array([one[label] for one in found]) for label in found[0]}
     lines = [
-        "| member | alone | without it, all others lose | beside `auto` of today it gains |",
+        "| member | alone | what all lose without it | what `auto` of today gains with it |",
         "|---|---:|---:|---:|",
     ]
     for name in names:
-        loses = paired_difference(column["all"], column[f"all but {name}"])
-        beside = f"auto and {name}"
-        gains = (
-            _signed(paired_difference(column[beside], column["auto"]))
-            if beside in column
-            else "is in it"
-        )
-        alone = mean_interval(column[name]).value
-        lines.append(f"| `{name}` | {alone:.3f} | {_signed(loses)} | {gains} |")
+        loses = _signed(paired_difference(column["all"], column[f"all but {name}"]))
+        beside = column.get(f"auto and {name}")
+        gains = "is in it" if beside is None else _signed(paired_difference(beside, column["auto"]))
+        lines.append(f"| `{name}` | {mean_interval(column[name]).value:.3f} | {loses} | {gains} |")
+    lines += ["", "| compared | VUS-PR | `auto` less it |", "|---|---:|---:|"]
+    others = [n for n in column if " but " not in n and " and " not in n]
     lines += [
-        f"| {label} | {_plain(mean_interval(column[label]))} | | |"
-        for label in ("auto", "all", "abs_z", "random")
+        f"| {label} | {_plain(mean_interval(column[label]))} | "
+        f"{_signed(paired_difference(column['auto'], column[label]))} |"
+        for label in others
     ]
-    features = paired_difference(column["auto"], column[RAW])
-    lines.append(f"| auto less `{RAW}` | {_signed(features)} | | |")
+    return "\n".join(lines)
+
+
+def by_set(parts: Sequence[Part], found: Sequence[Mapping[str, float]]) -> str:
+    """Return means over the series of each set."""
+    shown = [n for n in found[0] if " but " not in n and " and " not in n]
+    sets = sorted({part.set for part in parts})
+    lines = ["| | " + " | ".join(sets) + " |", "|---|" + "---:|" * len(sets)]
+    for label in shown:
+        means = [
+            np.mean(
+                [one[label] for part, one in zip(parts, found, strict=True) if part.set == name]
+            )
+            for name in sets
+        ]
+        lines.append(f"| {label} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
     return "\n".join(lines)
 
 
@@ -209,28 +263,32 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True, help="a directory; goes on if there")
     parser.add_argument("--half", choices=("even", "odd"), default="odd")
-    parser.add_argument("--members", nargs="+", default=list(CANDIDATES), metavar="NAME")
+    parser.add_argument("--joint", action="store_true", help="series of several variates, all")
+    parser.add_argument("--members", nargs="+", metavar="NAME")
+    parser.add_argument("--beside", nargs="*", default=["knn_raw"], metavar="NAME")
     parser.add_argument("--weight", type=float, default=MEMBERS["knn_features"])
-    parser.add_argument("--per-set", type=int, default=10)
+    parser.add_argument("--per-set", nargs="+", default=["10"], metavar="[SET=]N")
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--training", type=int, default=2000)
     given = parser.parse_args()
+    usual = OF_SEVERAL if given.joint else MEMBERS
+    names = given.members or list(OF_SEVERAL if given.joint else CANDIDATES)
+    weights = {name: usual.get(name, given.weight) for name in names}
+    per_set = {one.rpartition("=")[0]: int(one.rpartition("=")[2]) for one in given.per_set}
     parts = parts_of(
-        given.data, given.half, per_set=given.per_set, rows=given.rows, training=given.training
+        given.data,
+        given.half,
+        per_set=per_set,
+        rows=given.rows,
+        training=given.training,
+        joint=given.joint,
     )
-    # Member by member, so that a run that is stopped has whole columns.
-    for name in given.members:
-        for part in parts:
-            kept(given.cache, part, name)
-    found = []
-    for part in parts:
-        members = {name: kept(given.cache, part, name) for name in given.members}
-        if window_size(part.values, part.begin) < LONG_ENOUGH and "knn_features" in members:
-            members["knn_features"] = np.zeros(len(part.judged))  # as `auto` has it
-        found.append(measure(part, members, given.weight))
+    found = measure_all(parts, given.cache, weights, list(usual), given.beside * given.joint)
     taken = Counter(part.set for part in parts)
     print(f"{len(parts)} series: " + ", ".join(f"{n} {name}" for name, n in sorted(taken.items())))
-    print(table(found, given.members))
+    print(table(found, names))
+    print()
+    print(by_set(parts, found))
 
 
 if __name__ == "__main__":
