@@ -138,7 +138,7 @@ def spreads(part: Part, name: str) -> Scores:
     scores, _, _ = contract_scores(made, values, begin)
     if made.in_spreads or name in BASELINES:
         return scores
-    windows = np.lib.stride_tricks.sliding_window_view(values[:begin], size, axis=0)
+    windows = np.lib.stride_tricks.sliding_window_view(values[: max(begin, size)], size, axis=0)
     windows = np.ascontiguousarray(windows.transpose(0, 2, 1))
     if made.info.needs_training:
         return _in_spreads(scores, made.score(windows[::EVERY]))
