@@ -95,10 +95,11 @@ def read_table(
         keys=points.keys.fill_null(""),
         time_ms=points.ms,
         values=values,
-        message=np.zeros(n, np.int32),
+        # Each point a message, as it comes live: one message alone makes no level normal.
+        message=np.arange(n, dtype=np.int32),
         row=np.arange(n, dtype=np.int32),
-        offsets=np.zeros(1, np.int64),
-        broker_ms=np.full(1, -1, np.int64),
+        offsets=np.arange(n, dtype=np.int64),
+        broker_ms=np.full(n, -1, np.int64),
     )
     own = [name for name in (roles.time, *roles.key) if name is not None]
     shown = [roles.frame[name].gather(points.row) for name in own]

@@ -11,6 +11,8 @@ DETECTORS = Registry(
         "knn": "streamad.detectors.knn:KNN",
         "knn_fused": "streamad.detectors.knn:FusedKNN",
         "knn_features": "streamad.detectors.features:FeatureKNN",
+        "knn_variates": "streamad.detectors.variates:VariateKNN",
+        "deviations": "streamad.detectors.deviations:Deviations",
         "lof": "streamad.detectors.pyod_models:LOF",
         "pca": "streamad.detectors.pyod_models:PCA",
         "themis": "streamad.detectors.themis:Themis",

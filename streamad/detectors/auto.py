@@ -20,55 +20,19 @@ from streamad.detectors.base import (
     Ints,
     Memory,
     WindowExplanations,
+    require_windows,
 )
-from streamad.errors import ArtifactError, ConfigError
+from streamad.detectors.memories import SideBySide, part_of, prefixed
+from streamad.errors import ConfigError
 
 MEMBERS: Final = MappingProxyType({"knn_fused": 1.0, "knn_features": 0.25})
 """Detectors that are fused where no others are named, and how much each counts."""
+OF_SEVERAL: Final = MappingProxyType({"knn_fused": 0.5, "knn_variates": 2.0, "deviations": 1.0})
+"""The same of windows of several variates (docs/adr/0028)."""
 LONG_ENOUGH: Final = 64
 """Samples of a window from which on its statistics are worth asking for: those of fewer are mostly
 chance (docs/adr/0027)."""
 MOST_MEMBERS: Final = 8
-
-
-class AutoMemory(Memory):
-    """The memories of the members, one beside the other; a key has one slot in all of them."""
-
-    def __init__(self, members: Mapping[str, Memory]) -> None:
-        self.members = dict(members)
-
-    def reserve(self, n_slots: int) -> None:
-        """Make room for slots ``0 .. n_slots-1`` in each."""
-        for memory in self.members.values():
-            memory.reserve(n_slots)
-
-    def forget(self, slots: Ints) -> None:
-        """Empty these slots."""
-        for memory in self.members.values():
-            memory.forget(slots)
-
-    def state(self, slots: Ints) -> Arrays:
-        """Return what these slots hold, each array under its member's name."""
-        return _prefixed({name: memory.state(slots) for name, memory in self.members.items()})
-
-    def load(self, slots: Ints, state: Arrays) -> None:
-        """Take back what ``state`` returned."""
-        for name, memory in self.members.items():
-            memory.load(slots, _part(state, name, "memory"))
-
-    @property
-    def ranges(self) -> dict[str, tuple[int, int]]:
-        """Return the least and the greatest value of arrays that kernels index with."""
-        return {
-            f"{name}.{array}": span
-            for name, memory in self.members.items()
-            for array, span in memory.ranges.items()
-        }
-
-    @property
-    def bytes_per_slot(self) -> int:
-        """Return what one key costs."""
-        return sum(memory.bytes_per_slot for memory in self.members.values())
 
 
 class Auto(Detector):
@@ -85,14 +49,19 @@ class Auto(Detector):
     windows below 64 samples are mostly chance: there raw windows decide alone. Weight and limit
     were chosen on one half of the benchmark's series and tested on the other (docs/adr/0027).
 
+    Where a window has several variates, raw windows of all at once (`FusedKNN`, weight 0.5) are
+    fused with each variate's own neighbours (`VariateKNN`, 2) and with the mean deviation from
+    training (`Deviations`, 1, of keys with training): the first see a break between variates, the
+    second what a few do by themselves, the third what all do a little (docs/adr/0028).
+
     The expected values, and where the event lies, are the first member's; a variate's share is that
     in all members' scores.
 
     Parameters
     ----------
     size : samples per window, best the period of the series
-    members : names of detectors, and their weights; all must score in spreads (None: the two
-        above, with weights 1 and 0.25)
+    members : names of detectors, and their weights, for any number of variates; all must score in
+        spreads (None: those above)
     lag : samples by which the judged one trails the newest (None: half a window)
     """
 
@@ -101,6 +70,7 @@ class Auto(Detector):
         "knn_fused.scale",
         "knn_features.bank",
         "knn_features.judged",
+        "deviations.usual",
     )
     in_spreads: ClassVar[bool] = True
     info: ClassVar[DetectorInfo] = DetectorInfo(
@@ -127,20 +97,14 @@ class Auto(Detector):
         lag: int | None = None,
     ) -> None:
         super().__init__(size=size)
-        if members is None:
-            members = dict(MEMBERS)
-            if self.size < LONG_ENOUGH:
-                del members["knn_features"]
-        weights = dict(members)
-        if not 1 <= len(weights) <= MOST_MEMBERS:
-            msg = f"auto fuses 1 to {MOST_MEMBERS} members, got {len(weights)}: {sorted(weights)}"
-            raise ConfigError(msg)
-        for name, weight in weights.items():
-            if not isinstance(weight, int | float) or not 0 < weight <= 10:
-                msg = f"the weight of member {name} must lie above 0, up to 10; got {weight!r}"
-                raise ConfigError(msg)
-        self.members = {name: _made(name, self.size, lag) for name in weights}
-        self._weights = np.array(list(weights.values()), dtype=np.float64)
+        alone = dict(MEMBERS if members is None else members)
+        if members is None and self.size < LONG_ENOUGH:
+            del alone["knn_features"]
+        self._alone, self._several = alone, dict(OF_SEVERAL if members is None else members)
+        _check_weights(alone)
+        self.members = {
+            name: _made(name, self.size, lag) for name in {**self._alone, **self._several}
+        }
         lags = {name: member.lag for name, member in self.members.items()}
         if len(set(lags.values())) > 1:
             msg = f"members of auto must judge the same sample of a window, got lags {lags}"
@@ -152,16 +116,22 @@ class Auto(Detector):
         """Samples by which the judged sample trails the newest."""
         return self._lag
 
+    def _weights(self, n_variates: int) -> dict[str, float]:
+        """Return which members judge windows of so many variates, and how much each counts."""
+        return self._alone if n_variates == 1 else self._several
+
     def fit(self, windows: Floats, *, groups: Ints | None = None) -> Self:
         """Fit each member on the same windows."""
-        for member in self.members.values():
-            member.fit(windows, groups=groups)
+        require_windows(windows, size=self.size, nan_ok=self.info.nan_ok)
+        for name in self._weights(windows.shape[2]):
+            self.members[name].fit(windows, groups=groups)
         return self
 
-    def new_memory(self, n_variates: int) -> AutoMemory:
+    def new_memory(self, n_variates: int) -> SideBySide:
         """Return the empty memories of the members that have one."""
-        made = {name: member.new_memory(n_variates) for name, member in self.members.items()}
-        return AutoMemory({name: memory for name, memory in made.items() if memory is not None})
+        names = self._weights(n_variates)
+        made = {name: self.members[name].new_memory(n_variates) for name in names}
+        return SideBySide({name: memory for name, memory in made.items() if memory is not None})
 
     def seed_memory(self, memory: Memory, *, slot: int, group: int) -> None:
         """Let a key start as one that ``fit`` knows as ``group``, in each member."""
@@ -178,13 +148,15 @@ class Auto(Detector):
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
     ) -> Floats:
         """Return both looks, float32 ``(n_windows, 2)``, 0 while cold."""
+        require_windows(windows, size=self.size, nan_ok=self.info.nan_ok)
+        weights = self._weights(windows.shape[2])
         parts = [
-            member.looks(windows, memory=_of(memory, name), slots=slots)
-            for name, member in self.members.items()
+            self.members[name].looks(windows, memory=_of(memory, name), slots=slots)
+            for name in weights
         ]
         fused = np.zeros((len(windows), 2), dtype=np.float32)
         centred = np.ascontiguousarray(np.stack([part[:, 0] for part in parts], axis=1))
-        _fuse(centred, self._weights, fused[:, 0])
+        _fuse(centred, np.array(list(weights.values()), dtype=np.float64), fused[:, 0])
         newest = [part[:, 1] for part in parts if part.shape[1] > 1]
         fused[:, 1] = newest[0] if newest else fused[:, 0]
         return fused
@@ -193,10 +165,11 @@ class Auto(Detector):
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
     ) -> WindowExplanations:
         """Return what the first member expected, and each variate's share of all scores."""
+        require_windows(windows, size=self.size, nan_ok=self.info.nan_ok)
         told: WindowExplanations | None = None
         share = np.zeros((len(windows), windows.shape[2]), dtype=np.float64)
-        for (name, member), weight in zip(self.members.items(), self._weights, strict=True):
-            own = _of(memory, name)
+        for name, weight in self._weights(windows.shape[2]).items():
+            member, own = self.members[name], _of(memory, name)
             why = member.explain(windows, memory=own, slots=slots)
             # A trace of the first member: where no member finds anything, its shares stand.
             least = 1e-9 if told is None else 0.0
@@ -234,14 +207,25 @@ class Auto(Detector):
 
     def state(self) -> Arrays:
         """Return what the members learned, each array under its member's name."""
-        return _prefixed({name: member.state() for name, member in self.members.items()})
+        return prefixed({name: member.state() for name, member in self.members.items()})
 
     def load(self, state: Arrays) -> Self:
         """Take back what ``state`` returned."""
-        if state:
-            for name, member in self.members.items():
-                member.load(_part(state, name, "artifact"))
+        held = {key.partition(".")[0] for key in state}
+        names = next((n for n in (self._several, self._alone) if set(n) <= held), self._alone)
+        for name in names if state else ():
+            self.members[name].load(part_of(state, name, "artifact", "auto"))
         return self
+
+
+def _check_weights(weights: Mapping[str, float]) -> None:
+    if not 1 <= len(weights) <= MOST_MEMBERS:
+        msg = f"auto fuses 1 to {MOST_MEMBERS} members, got {len(weights)}: {sorted(weights)}"
+        raise ConfigError(msg)
+    for name, weight in weights.items():
+        if not isinstance(weight, int | float) or not 0 < weight <= 10:
+            msg = f"the weight of member {name} must lie above 0, up to 10; got {weight!r}"
+            raise ConfigError(msg)
 
 
 def _made(name: str, size: int, lag: int | None) -> Detector:
@@ -262,8 +246,8 @@ def _kind(name: str) -> object:
         return None
 
 
-def _own(memory: Memory) -> AutoMemory:
-    if not isinstance(memory, AutoMemory):
+def _own(memory: Memory) -> SideBySide:
+    if not isinstance(memory, SideBySide):
         msg = f"expected a memory of this detector's new_memory(), got {type(memory).__name__}"
         raise TypeError(msg)
     return memory
@@ -271,20 +255,6 @@ def _own(memory: Memory) -> AutoMemory:
 
 def _of(memory: Memory | None, name: str) -> Memory | None:
     return None if memory is None else _own(memory).members.get(name)
-
-
-def _prefixed(parts: Mapping[str, Arrays]) -> Arrays:
-    return {f"{name}.{key}": array for name, part in parts.items() for key, array in part.items()}
-
-
-def _part(state: Arrays, name: str, what: str) -> Arrays:
-    """Return a member's arrays of a state; raises ArtifactError where there are none."""
-    own = {key[len(name) + 1 :]: a for key, a in state.items() if key.startswith(f"{name}.")}
-    if not own:
-        held = sorted({key.partition(".")[0] for key in state})
-        msg = f"the {what} holds members {held} of auto, and none called {name}; fit it again"
-        raise ArtifactError(msg)
-    return own
 
 
 @compiled

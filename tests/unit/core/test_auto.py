@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from streamad.detectors.auto import Auto
+from streamad.detectors.auto import MEMBERS, Auto
 from streamad.detectors.features import FeatureKNN
 from streamad.detectors.knn import FusedKNN
 from streamad.errors import ArtifactError, ConfigError
@@ -56,7 +56,7 @@ def test_short_windows_are_left_to_raw_ones():
 
 def test_the_guilty_variate_has_the_largest_share():
     series = noise(900, 0, 4)
-    auto = Auto(size=SIZE).fit(windows_of(series))
+    auto = Auto(size=SIZE, members=dict(MEMBERS)).fit(windows_of(series))
     coming = noise(110, 3, 4)
     coming[:, 2] = smooth_noise(110, 4)[:, 0]
     share = auto.explain(windows_of(coming)).share
