@@ -229,9 +229,10 @@ def show_schemas(file: Path, *, register: bool) -> None:
     load: Callable[..., Config] = load_alerting if is_alerting(file) else load_pipeline
     registry = Registry(RegistrySettings.from_environment(given)) if register else None
     for one in subjects_of(load(file, environment=given)):
-        line = {"subject": one.name, "role": one.role, "schemaType": "JSON", "schema": one.schema}
+        line: dict[str, Any] = {}
         if registry is not None:
-            line = {"id": registry.register(one.name, one.schema), **line}
+            line["id"] = registry.register(one.name, one.schema)
+        line |= {"subject": one.name, "role": one.role, "schemaType": "JSON", "schema": one.schema}
         sys.stdout.write(json.dumps(line) + "\n")
 
 

@@ -91,14 +91,13 @@ class RegistrySettings:
                 "https://registry:8081, or use output.format: json"
             )
             raise ConfigError(msg)
+        files = {attribute: environment.get(name) or None for name, attribute in _FILES.items()}
         return cls(
             urls=urls,
             user_info=value_of(USER_INFO, environment) or "",
             token=value_of(TOKEN, environment) or "",
             allow_http=environment.get(ALLOW_HTTP, "").lower() in _TRUE,
-            **{
-                attribute: environment[name]
-                for name, attribute in _FILES.items()
-                if environment.get(name)
-            },
+            ca_file=files["ca_file"],
+            cert_file=files["cert_file"],
+            key_file=files["key_file"],
         )
