@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from connectors.kafka.round_trip import round_trip
 from jobs.console import say
+from jobs.plain.frames import registry_preflight
 from jobs.plain.preflight import preflight
 from jobs.plain.topics import Config
 from jobs.settings import environment, kafka_settings
@@ -33,7 +34,7 @@ def check_job(path: Path, *, url: str | None, wait_s: float, trip: bool) -> None
     config = load(path, environment=given)
     say(f"{path}: valid")
     settings = kafka_settings(given)
-    problems = preflight(config, settings)
+    problems = preflight(config, settings) + registry_preflight(config, given)
     for problem in problems:
         if problem.level == "warning":
             say(f"streamad: warning: {problem.text}")

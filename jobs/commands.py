@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from jobs.offline.item_files import Asked
 from jobs.offline.score import Scored, describe, pipeline_for, score_table
 from jobs.offline.tables import Table, check_output, check_plot, read_table, write_table
 from jobs.settings import environment, kafka_settings
+from streamad.alerting.config import load_alerting
 from streamad.artifacts import load_manifest
 from streamad.config import load_pipeline
 from streamad.errors import ConfigError
@@ -213,6 +215,25 @@ def run_pipeline(
     if role != "alert":
         check(pipeline, load_pipeline(pipeline, environment=given), strict=strict)
     serve(pipeline, role=role, environment=given, options=wanted)
+
+
+def show_schemas(file: Path, *, register: bool) -> None:
+    """Print the schemas of a file's topics as JSON lines, with their ids where registered."""
+    from connectors.registry.client import Registry
+    from connectors.registry.settings import RegistrySettings
+    from jobs.plain.frames import subjects_of
+    from jobs.plain.topics import Config
+    from jobs.validate import is_alerting
+
+    given = environment()
+    load: Callable[..., Config] = load_alerting if is_alerting(file) else load_pipeline
+    registry = Registry(RegistrySettings.from_environment(given)) if register else None
+    for one in subjects_of(load(file, environment=given)):
+        line: dict[str, Any] = {}
+        if registry is not None:
+            line["id"] = registry.register(one.name, one.schema)
+        line |= {"subject": one.name, "role": one.role, "schemaType": "JSON", "schema": one.schema}
+        sys.stdout.write(json.dumps(line) + "\n")
 
 
 def make_topics(pipeline: Path) -> None:

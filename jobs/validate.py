@@ -150,10 +150,11 @@ def validate_alerting(path: Path, *, online: bool) -> None:
 
 def _ask_broker(path: Path, config: Config) -> None:
     """Tell what is wrong on the cluster; errors end the command as mistakes in the file do."""
+    from jobs.plain.frames import registry_preflight
     from jobs.plain.preflight import page_preflight, preflight
 
     settings = kafka_settings(environment())
-    problems = preflight(config, settings)
+    problems = preflight(config, settings) + registry_preflight(config, environment())
     if isinstance(config, AlertingConfig):
         problems += page_preflight(config, settings)
     for problem in problems:

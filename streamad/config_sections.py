@@ -546,7 +546,7 @@ class FlinkConfig(Section):
 
 
 class OutputConfig(Section):
-    """Names of the output topics; by default they derive from the pipeline's name."""
+    """Names of the output topics, by default derived from the pipeline's name, and their format."""
 
     findings: str | None = None
     """Default ``streamad.<name>.findings``."""
@@ -560,3 +560,10 @@ class OutputConfig(Section):
     """Unusable input, with the reason; one topic per input."""
     late: str = "{topic}.late"
     """Late records, where ``series.late`` is ``topic``; one topic per input."""
+    format: Literal["json", "confluent"] = "json"
+    """Of findings, alerts and incidents. ``confluent``: JSON behind five bytes that name its schema
+    in a schema registry (``SCHEMA_REGISTRY_URL``), for clients that expect them. All of streamad
+    reads both."""
+    register_schemas: bool = True
+    """Register schemas at the start where they are not yet. ``false``: they must be there, see
+    ``streamad topics schemas``."""

@@ -15,6 +15,7 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.admin import KafkaAdminClient
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
+from connectors.environment import value_of
 from connectors.kafka.assignor import CurrentOwnersAssignor, TogetherAssignor
 from connectors.kafka.batches import guard
 from connectors.kafka.login import client_that_tells
@@ -95,7 +96,7 @@ class KafkaSettings:
         """Read ``KAFKA_*``; ``KAFKA_SASL_PASSWORD_FILE`` and the like name a file."""
         given: dict[str, Any] = {}
         for name, attribute in _TEXTS.items():
-            value = _value_of(name, environment)
+            value = value_of(name, environment)
             if value:
                 given[attribute] = value
         for name, attribute in _NUMBERS.items():
@@ -140,16 +141,6 @@ class _TokenFile(AbstractTokenProvider):  # type: ignore[misc]
     def token(self) -> str:
         """Return the token of this moment."""
         return self._path.read_text(encoding="utf-8").strip()
-
-
-def _value_of(name: str, environment: Mapping[str, str]) -> str | None:
-    if file := environment.get(f"{name}_FILE"):
-        try:
-            return Path(file).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            msg = f"{name}_FILE cannot be read: {error.strerror} ({file})"
-            raise ConfigError(msg) from error
-    return environment.get(name)
 
 
 def _whole_number(name: str, text: str) -> int:

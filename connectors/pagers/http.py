@@ -17,11 +17,10 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from connectors.pagers.base import Answer, Request
-from streamad.alerting.pagers import HttpBase
 from streamad.shown import safe_text
 
 MAX_REQUEST_BYTES: Final = 4 * 2**20
@@ -34,18 +33,47 @@ class RefusedHostError(ValueError):
     """A URL leads where nothing may be sent."""
 
 
+class Bounds(Protocol):
+    """What a sender is bound by: a time limit in ms, and certificates."""
+
+    @property
+    def name(self) -> str:
+        """Return whose requests they are."""
+        ...
+
+    @property
+    def timeout(self) -> int:
+        """Return the longest a request may take, in ms."""
+        ...
+
+    @property
+    def ca_file(self) -> str | None:
+        """Return the file of certificates to trust instead of the system's."""
+        ...
+
+    @property
+    def cert_file(self) -> str | None:
+        """Return the file of the client certificate."""
+        ...
+
+    @property
+    def key_file(self) -> str | None:
+        """Return the file of its key."""
+        ...
+
+
 class Sender:
-    """Send requests of one pager.
+    """Send requests of one pager, or of another user of HTTP.
 
     Parameters
     ----------
-    config : HttpBase
+    config : Bounds
         Certificates and the time limit.
     hosts : Sequence[str]
         Shell patterns of the hosts that may be reached; empty: all that the settings name.
     """
 
-    def __init__(self, config: HttpBase, *, hosts: Sequence[str] = ()) -> None:
+    def __init__(self, config: Bounds, *, hosts: Sequence[str] = ()) -> None:
         self._config, self._hosts = config, tuple(hosts)
         self._context: ssl.SSLContext | None = None
         self._pool: ThreadPoolExecutor | None = None

@@ -12,6 +12,7 @@ import orjson
 
 from connectors.records import cloudevents, dead_letters
 from connectors.records.typed_json import LATEST_MS, WRONG_TYPE, ShapeError, to_record
+from connectors.records.wire import Frames
 from streamad.alerting.config import AlertingConfig
 from streamad.alerts.state import RECORD_VERSION
 from streamad.config import PipelineConfig
@@ -37,11 +38,20 @@ def state_topic(config: AlertingConfig | PipelineConfig) -> str:
 
 
 class KafkaAlertRecords:
-    """Records of what becomes of findings; ``wall_ms`` stamps dead letters."""
+    """Records of what becomes of findings.
+
+    wall_ms : stamps dead letters; frames : what stands before values for a schema registry
+    """
 
     def __init__(
-        self, config: AlertingConfig | PipelineConfig, log: Log, *, wall_ms: Callable[[], int]
+        self,
+        config: AlertingConfig | PipelineConfig,
+        log: Log,
+        *,
+        wall_ms: Callable[[], int],
+        frames: Frames | None = None,
     ) -> None:
+        self._frames = frames or {}
         config = AlertingConfig.of(config) if isinstance(config, PipelineConfig) else config
         self._log, self._wall_ms = log, wall_ms
         self._alerts, self._state = config.topic("alerts"), state_topic(config)
@@ -88,20 +98,17 @@ class KafkaAlertRecords:
 
     def alerts(self, alerts: Sequence[Alert]) -> list[Outgoing]:
         """Return alerts, keyed by their id."""
-        events = map(cloudevents.encode, alerts)
-        return [
-            Outgoing(topic=self._alerts, key=event.key, value=event.value, headers=event.headers)
-            for event in events
-        ]
+        return self._outgoing(self._alerts, alerts)
 
     def incidents(self, incidents: Sequence[Incident], digests: Sequence[Digest]) -> list[Outgoing]:
         """Return incidents, keyed by their id, and digests, keyed by their group."""
+        return self._outgoing(self._incidents, [*incidents, *digests])
+
+    def _outgoing(self, topic: str, records: Sequence[cloudevents.Record]) -> list[Outgoing]:
+        frame = self._frames.get(topic, b"")
         return [
-            Outgoing(topic=self._incidents, key=one.key, value=one.value, headers=one.headers)
-            for one in (
-                *map(cloudevents.encode, incidents),
-                *map(cloudevents.encode, digests),
-            )
+            Outgoing(topic=topic, key=one.key, value=frame + one.value, headers=one.headers)
+            for one in map(cloudevents.encode, records)
         ]
 
     def rejected(self, messages: Messages, rejected: Sequence[Rejected]) -> list[Outgoing]:

@@ -1,6 +1,7 @@
 """Findings and alerts as CloudEvents 1.0 on Kafka (binary mode: attributes are headers).
 
-Read back in binary or structured mode. Reading is total: what is no event of ours is a rejection.
+Read back in binary or structured mode, framed for a schema registry or not. Reading is total: what
+is no event of ours is a rejection.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TypeVar
 import orjson
 
 from connectors.records.typed_json import WRONG_TYPE, ShapeError, to_record
+from connectors.records.wire import unframed
 from streamad.incidents import Digest, Feedback, Incident, PageRequest, Silence
 from streamad.records import Alert, Explanation, Finding, Part, Rejected
 from streamad.shown import safe_text
@@ -281,7 +283,7 @@ def decode(
 
 
 def _decode(value: bytes, headers: Mapping[str, bytes]) -> Record:
-    body = orjson.loads(value)
+    body = orjson.loads(unframed(value))
     name = headers.get("ce_type", b"").decode()
     if headers.get("content-type", b"").lower().startswith(STRUCTURED.encode()):
         if not isinstance(body, dict):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from connectors.records import cloudevents, dead_letters, scores_log
 from connectors.records.rekeyed import Held
+from connectors.records.wire import Frames
 from streamad.config import PipelineConfig
 from streamad.ports import Headers, Logged, Messages, Outgoing, Source
 from streamad.records import Finding, RecordBatch, Rejected, ScoreBatch
@@ -42,7 +43,10 @@ _EMPTY = ScoreBatch(
 
 
 class KafkaDetectRecords:
-    """Records of one pipeline; ``partitions`` is the number of partitions of its scores topic."""
+    """Records of one pipeline.
+
+    partitions : of its scores topic; frames : what stands before values for a schema registry
+    """
 
     def __init__(
         self,
@@ -52,6 +56,7 @@ class KafkaDetectRecords:
         artifact: str,
         partitions: int,
         wall_ms: Callable[[], int],
+        frames: Frames | None = None,
     ) -> None:
         self._wall_ms = wall_ms
         self._held = Held(config)
@@ -61,6 +66,7 @@ class KafkaDetectRecords:
             pipeline=config.name, stage="detect", topic=config.output.dead_letters
         )
         self._findings_topic = config.topic("findings")
+        self._frame = (frames or {}).get(self._findings_topic, b"")
         self.scores_topic = config.topic("scores")
 
     def findings(self, findings: Sequence[Finding]) -> list[Outgoing]:
@@ -72,7 +78,7 @@ class KafkaDetectRecords:
                 Outgoing(
                     topic=self._findings_topic,
                     key=event.key,
-                    value=event.value,
+                    value=self._frame + event.value,
                     headers=event.headers,
                 )
             )

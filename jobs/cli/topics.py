@@ -17,12 +17,14 @@ Letters = Annotated[
     ),
 ]
 
-topics = typer.Typer(help="Create the topics of a pipeline.", no_args_is_help=True)
+topics = typer.Typer(
+    help="Create the topics of a pipeline, and show their schemas.", no_args_is_help=True
+)
 
 
 @topics.callback()
 def _topics() -> None:
-    """Create the topics of a pipeline."""
+    """Create the topics of a pipeline, and show their schemas."""
 
 
 @topics.command(epilog=examples("streamad topics create pipeline.yaml"))
@@ -34,6 +36,29 @@ def create(pipeline: Pipeline) -> None:
     from jobs.commands import make_topics
 
     make_topics(pipeline)
+
+
+@topics.command(
+    epilog=examples(
+        "streamad topics schemas alerting.yaml | jq -r 'select(.role == \"incidents\").schema'",
+        "streamad topics schemas alerting.yaml --register      # at SCHEMA_REGISTRY_URL",
+    )
+)
+def schemas(
+    file: Annotated[Path, typer.Argument(help="A pipeline or an alerting file.", metavar="FILE")],
+    *,
+    register: Annotated[
+        bool, typer.Option("--register", help="Register them in the schema registry.")
+    ] = False,
+) -> None:
+    """Print the JSON Schema of each topic, one JSON line with its subject each.
+
+    With --register they are registered under these subjects, for 'output.format: confluent'.
+    'streamad run' does so at its start, too; this is for registries where jobs have no right to.
+    """
+    from jobs.commands import show_schemas
+
+    show_schemas(file, register=register)
 
 
 dlq = typer.Typer(help="Show dead-letter records, and replay them.", no_args_is_help=True)

@@ -36,6 +36,7 @@ BOOK = Path("triage.json")
     epilog=examples(
         "streamad triage groups alerts.jsonl",
         'streamad triage groups alerting.yaml --from "14d ago" --book shop.json',
+        "streamad triage groups alerts.jsonl --method pbn     # once some groups have names",
     )
 )
 def groups(
@@ -47,6 +48,13 @@ def groups(
         int | None,
         typer.Option("--groups", help="Number of groups. Default: chosen.", min=1, max=30),
     ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="kmeans, or pbn: a network learns from the named groups what tells groups apart; "
+            "it needs two names and the extra 'train', and takes a minute."
+        ),
+    ] = "kmeans",
     as_json: AsJson = False,
 ) -> None:
     """Group the alerts that are like none with a name, and show what each group shares.
@@ -55,7 +63,7 @@ def groups(
     """
     from jobs.triage.commands import group_alerts
 
-    group_alerts(alerts, book=book, since=since, k=k, as_json=as_json)
+    group_alerts(alerts, book=book, since=since, k=k, method=method, as_json=as_json)
 
 
 @triage.command(

@@ -24,6 +24,7 @@ from jobs.dlq.replay import (
     replay,
     summary,
 )
+from jobs.plain.frames import frames_of
 from jobs.settings import environment, kafka_settings
 from jobs.validate import is_alerting
 from streamad.alerting.config import AlertingConfig, load_alerting
@@ -104,6 +105,7 @@ def _sender(config: Config, originals: Log, max_attempts: int) -> Sender:
             incidents=originals,
             wall_ms=lambda: time.time_ns() // 1_000_000,
             max_attempts=max_attempts,
+            frames=frames_of(config, ["alert"], environment()),
         )
     return InputSender(
         pipeline=config.name,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from connectors.records import cloudevents
 from connectors.records.pages import CHANGE, KEY, PAGER
+from connectors.records.wire import Frames
 from jobs.desk.reading import Board, records
 from jobs.dlq.replay import MAX_ATTEMPTS, REPLAYED, Found, Replay
 from streamad.alerting.config import AlertingConfig
@@ -23,12 +24,17 @@ MAX_NAME_CHARS = 200
 
 @dataclass(slots=True, kw_only=True)
 class PageSender:
-    """Makes requests of dead letters of pages; incidents : reads the topic of incidents."""
+    """Makes requests of dead letters of pages.
+
+    incidents : reads the topic of incidents; frames : what stands before values for a schema
+    registry
+    """
 
     config: AlertingConfig
     incidents: Log
     wall_ms: Callable[[], int]
     max_attempts: int = MAX_ATTEMPTS
+    frames: Frames = field(default_factory=dict)
     _board: Board | None = field(default=None, init=False)
 
     def outgoing(self, one: Found, into: Replay) -> Outgoing | None:
@@ -60,7 +66,7 @@ class PageSender:
         return Outgoing(
             topic=topic,
             key=event.key,
-            value=event.value,
+            value=self.frames.get(topic, b"") + event.value,
             headers=(*event.headers, *((name, text.encode()) for name, text in about.items())),
             # Where the incident's records are: the pager reads them in their order.
             partition=letter.partition,

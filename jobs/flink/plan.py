@@ -18,6 +18,7 @@ from connectors.kafka.log import KafkaLog
 from connectors.kafka.notes import KafkaNotes
 from connectors.records.detect import KafkaDetectRecords
 from connectors.records.rekeyed import RekeyedCodec
+from connectors.records.wire import Frames
 from connectors.telemetry import DETECT_COUNTS
 from jobs.build import build_detect
 from jobs.offline.replay import codec_of
@@ -48,13 +49,15 @@ STATE_DIR = Path(".streamad/flink")
 class MakeDetect:
     """Makes what judges, in a worker: it travels there as text and settings.
 
-    partitions : of the scores topic; taken : where the plain job came to, which it goes on from
+    partitions : of the scores topic; taken : where the plain job came to, which it goes on from;
+    frames : what stands before values for a schema registry
     """
 
     config: str
     settings: KafkaSettings = field(repr=False)
     partitions: int
     taken: Mapping[Source, Progress] = field(default_factory=dict)
+    frames: Frames = field(default_factory=dict)
 
     def __call__(self, telemetry: Telemetry) -> KeyedDetect:
         """Return a new one."""
@@ -71,6 +74,7 @@ class MakeDetect:
             artifact=operator.artifact,
             partitions=self.partitions,
             wall_ms=CLOCK.wall_ms,
+            frames=self.frames,
         )
         kept = partial(kept_artifact, config)
         handover = None
@@ -100,7 +104,7 @@ class MakeDetect:
         )
 
 
-def plan(
+def plan(  # noqa: PLR0913 - all but the first two by keyword
     config: PipelineConfig,
     settings: KafkaSettings,
     *,
@@ -108,6 +112,7 @@ def plan(
     max_parallelism: int | None = None,
     taken: Mapping[Source, Progress] | None = None,
     here: bool = False,
+    frames: Frames | None = None,
 ) -> FlinkPlan:
     """Return the job of a pipeline whose topics exist.
 
@@ -149,6 +154,7 @@ def plan(
             settings=settings,
             partitions=counts[scores],
             taken=dict(taken or {}),
+            frames=dict(frames or {}),
         ),
         jars=connector_jars(config, here=here),
         options={**default_options(config), **config.flink.options, **options},

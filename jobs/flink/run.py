@@ -15,8 +15,10 @@ from connectors.flink.rest import FlinkRest, JobSummary
 from connectors.kafka.client import KafkaSettings
 from jobs.flink.plan import STATE_DIR, checkpoint_dir, job_name, plan, why_no_flink
 from jobs.flink.takeover import go_on_from, left_by_plain
+from jobs.plain.frames import frames_of
 from jobs.plain.preflight import require
 from jobs.plain.topics import create_topics
+from jobs.settings import environment
 from streamad.config import PipelineConfig
 from streamad.errors import ClusterError, ConfigError, StateError
 from streamad.ports import Progress, Source
@@ -105,7 +107,8 @@ def run_submitted(
     path = restored_path()
     most = _require_fit(config, path) if path else None
     taken = {} if path else _taken(config, settings, start_from)
-    made = plan(config, settings, options={}, max_parallelism=most, taken=taken)
+    frames = frames_of(config, ["detect"], environment())
+    made = plan(config, settings, options={}, max_parallelism=most, taken=taken, frames=frames)
     build(made, remote=False).execute(made.name)
 
 
@@ -156,6 +159,7 @@ def _submit(
     remote: bool,
 ) -> str:
     _prepare(config, settings)
+    frames = frames_of(config, ["detect"], environment())
     from streamad.runtime.keyed.flink import build, submit
 
     options, max_parallelism, taken = dict(options), None, {}
@@ -172,6 +176,7 @@ def _submit(
         max_parallelism=max_parallelism,
         taken=taken,
         here=not remote,
+        frames=frames,
     )
     return submit(build(made, remote=remote), made.name)
 

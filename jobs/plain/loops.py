@@ -13,6 +13,7 @@ from connectors.kafka.member import KafkaMember
 from connectors.records.alerts import KafkaAlertRecords
 from connectors.records.detect import KafkaDetectRecords
 from connectors.records.rekeyed import KafkaRekeyRecords, RekeyedCodec, rekeyed_topic
+from connectors.records.wire import Frames
 from connectors.snapshot_stores import FileSnapshots, TopicSnapshots
 from connectors.telemetry import DETECT_COUNTS
 from jobs.build import build_detect
@@ -70,6 +71,7 @@ def detect_loop(
     member: str,
     telemetry: Telemetry | None = None,
     fault: Fault = no_fault,
+    frames: Frames | None = None,
 ) -> tuple[DetectLoop, KafkaMember]:
     """Return the detect role and its member, which is to be closed after the loop."""
     operator = build_detect(config)
@@ -97,6 +99,7 @@ def detect_loop(
             artifact=operator.artifact,
             partitions=len(kafka.log.bounds(config.topic("scores"))),
             wall_ms=CLOCK.wall_ms,
+            frames=frames,
         ),
         store=snapshot_store(config, kafka.log),
         clock=CLOCK,
@@ -147,6 +150,7 @@ def alert_loop(
     member: str,
     telemetry: Telemetry | None = None,
     fault: Fault = no_fault,
+    frames: Frames | None = None,
 ) -> tuple[AlertLoop, KafkaMember]:
     """Return the alert role and its member, which is to be closed after the loop."""
     config = AlertingConfig.of(config) if isinstance(config, PipelineConfig) else config
@@ -162,7 +166,7 @@ def alert_loop(
         telemetry=telemetry,
         fault=fault,
     )
-    records = KafkaAlertRecords(config, kafka.log, wall_ms=CLOCK.wall_ms)
+    records = KafkaAlertRecords(config, kafka.log, wall_ms=CLOCK.wall_ms, frames=frames)
     # Before the first reading: a file that changes in between is read again.
     watch = None if config.triage is None else TriageWatch(config.triage, telemetry)
     loop = AlertLoop(

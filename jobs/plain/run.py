@@ -7,11 +7,14 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import FrameType
 from typing import Literal, Protocol
 
 from connectors.kafka.client import KafkaSettings, member_id
 from connectors.kafka.member import KafkaMember
+from connectors.records.wire import Frames
+from jobs.plain.frames import frames_of
 from jobs.plain.loops import alert_loop, detect_loop, rekey_loop
 from jobs.plain.preflight import require
 from jobs.plain.topic_watch import TopicWatch
@@ -91,19 +94,34 @@ def run(  # noqa: PLR0913 - all but the first two by keyword
     fault = kill_at(environment.get(KILL_AT, ""))
     failures: list[BaseException] = []
     loops: list[Loop] = []
-    threads = [
-        threading.Thread(
-            target=_work,
-            args=(name, config, settings, member, telemetry, watch, fault, stop, failures, loops),
-            name=f"streamad-{name}",
-            daemon=True,
-        )
-        for name in wanted
-    ]
     looks = TopicWatch(config, settings, loops=loops, lost=watch.lost if watch else None)
     with Signals(stop):
-        if not _ready_to_start(config, settings, telemetry, stop):
+        ready = partial(frames_of, config, wanted, environment)
+        frames = _ready_to_start(config, settings, ready, telemetry, stop)
+        if frames is None:
             return
+        makers = _makers(frames)
+        threads = [
+            threading.Thread(
+                target=_work,
+                args=(
+                    name,
+                    makers[name],
+                    config,
+                    settings,
+                    member,
+                    telemetry,
+                    watch,
+                    fault,
+                    stop,
+                    failures,
+                    loops,
+                ),
+                name=f"streamad-{name}",
+                daemon=True,
+            )
+            for name in wanted
+        ]
         look = threading.Thread(target=looks.run, args=(stop,), name="streamad-topics", daemon=True)
         for thread in (look, *threads):
             thread.start()
@@ -137,10 +155,13 @@ def roles_of(config: Config, role: Role) -> list[str]:
 def _ready_to_start(
     config: Config,
     settings: KafkaSettings,
+    frames: Callable[[], Frames],
     telemetry: Telemetry | None,
     stop: threading.Event,
-) -> bool:
-    """Look at the cluster and make topics, again until a broker answers; False: told to stop.
+) -> Frames | None:
+    """Look at the cluster and make topics, again until all answer; None: told to stop.
+
+    frames : asks the schema registry, if the job has one; its answer is returned
 
     Raises ConfigError where something is wrong there.
     """
@@ -148,26 +169,32 @@ def _ready_to_start(
         try:
             require(config, settings)
             create_topics(config, settings)
+            made = frames()
         except SourceUnavailableError as error:
             logger.warning("not started yet, and tried again: %s", error)
             if telemetry is not None:
                 telemetry.count("delivery_broker_retries_total", operation="start")
             if stop.wait(min(10.0, 0.5 * 2 ** min(attempt, 6))):
-                return False
+                return None
         else:
-            return not stop.is_set()
+            return None if stop.is_set() else made
     raise AssertionError
 
 
-_MAKERS: Mapping[str, Callable[..., tuple[Loop, KafkaMember]]] = {
-    "rekey": rekey_loop,
-    "detect": detect_loop,
-    "alert": alert_loop,
-}
+Maker = Callable[..., tuple[Loop, KafkaMember]]
+
+
+def _makers(frames: Frames) -> Mapping[str, Maker]:
+    return {
+        "rekey": rekey_loop,
+        "detect": partial(detect_loop, frames=frames),
+        "alert": partial(alert_loop, frames=frames),
+    }
 
 
 def _work(  # noqa: PLR0913, PLR0917 - the arguments of a thread
     role: str,
+    make: Maker,
     config: Config,
     settings: KafkaSettings,
     member: str,
@@ -185,7 +212,7 @@ def _work(  # noqa: PLR0913, PLR0917 - the arguments of a thread
 
     try:
         loop: Loop
-        loop, kafka = _MAKERS[role](config, settings, member=member, telemetry=telemetry, fault=at)
+        loop, kafka = make(config, settings, member=member, telemetry=telemetry, fault=at)
         loops.append(loop)
         logger.info("%s of %s runs as %s", role, config.name, member)
         loop.run(stop_of(stop, watch, role, loop, kafka))

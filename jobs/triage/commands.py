@@ -12,27 +12,29 @@ import orjson
 from connectors.files.triage import read_book, write_book
 from jobs.console import say
 from jobs.triage.reading import read_alerts
-from streamad.errors import ConfigError
+from streamad.errors import ConfigError, UnknownNameError
 from streamad.shown import safe_json
 from streamad.triage.book import Book, Group
-from streamad.triage.grouping import LEAST_ALERTS
+from streamad.triage.grouping import LEAST_ALERTS, Projection
 from streamad.triage.stories import stories_of, vectors_of_stories
 from streamad.wording import clock
 
+METHOD, METHODS = "method of triage", ("kmeans", "pbn")
 UNCLEAR = 0.25
 """Below this silhouette groups run into each other."""
 
 
 def group_alerts(
-    source: Path, *, book: Path, since: str | None, k: int | None, as_json: bool
+    source: Path, *, book: Path, since: str | None, k: int | None, method: str, as_json: bool
 ) -> None:
     """Group the alerts that are like no named group, keep the groups, and print them."""
     known = read_book(book) if book.exists() else Book()
+    projection = _projection(method, known)
     stories = vectors_of_stories(stories_of(read_alerts(source, since=since)))
     if not len(stories):
         msg = f"{source}: holds no alert" + (" of that time" if since else "")
         raise ConfigError(msg)
-    names = known.propose(stories, k=k)
+    names = known.propose(stories, k=k, projection=projection)
     write_book(known, book)
     if as_json:
         _write_json(known)
@@ -43,6 +45,26 @@ def group_alerts(
     say(f"{len(stories)} alerts: {counted.total()} of named groups, {n_new} of none")
     for line in _advice(known, n_new, book):
         say(line)
+
+
+def _projection(method: str, book: Book) -> Projection | None:
+    """Return what a method puts before k-means; raises ConfigError where it cannot be used."""
+    if method not in METHODS:
+        raise UnknownNameError(METHOD, method, METHODS)
+    if method == "kmeans":
+        return None
+    try:
+        from streamad.training.pbn import LEAST_CLASSES, project
+    except ImportError as error:
+        msg = f"pbn trains with torch ({error}); pip install 'streamad-pipeline[train]'"
+        raise ConfigError(msg) from None
+    if len(book.named) < LEAST_CLASSES:
+        msg = (
+            f"pbn learns from named groups: expected at least {LEAST_CLASSES}, got "
+            f"{len(book.named)}; name some first, or use --method kmeans"
+        )
+        raise ConfigError(msg)
+    return project
 
 
 def _advice(book: Book, n_new: int, path: Path) -> list[str]:

@@ -131,7 +131,7 @@ class LifeConfig(Section):
 
 
 class AlertingOutputConfig(Section):
-    """Names of the output topics; by default they derive from the name."""
+    """Names of the output topics, by default derived from the name, and their format."""
 
     alerts: str | None = None
     """Default ``streamad.<name>.alerts``."""
@@ -139,6 +139,13 @@ class AlertingOutputConfig(Section):
     """Default ``streamad.<name>.incidents``."""
     dead_letters: str = "{topic}.dlq"
     """Unusable findings, with the reason."""
+    format: Literal["json", "confluent"] = "json"
+    """Of alerts and incidents. ``confluent``: JSON behind five bytes that name its schema in a
+    schema registry (``SCHEMA_REGISTRY_URL``), for clients that expect them. All of streamad reads
+    both."""
+    register_schemas: bool = True
+    """Register schemas at the start where they are not yet. ``false``: they must be there, see
+    ``streamad topics schemas``."""
 
 
 class AlertingConfig(Section):
@@ -213,7 +220,10 @@ class AlertingConfig(Section):
             stale_after=max(STALE_MS, 2 * config.series.ttl),
             delivery=config.delivery,
             output=AlertingOutputConfig.model_construct(
-                alerts=config.topic("alerts"), dead_letters=config.output.dead_letters
+                alerts=config.topic("alerts"),
+                dead_letters=config.output.dead_letters,
+                format=config.output.format,
+                register_schemas=config.output.register_schemas,
             ),
             belongs_to=config.state_checksum(),
         )

@@ -295,6 +295,10 @@ class AlertLoop(Loop[_Part]):
     def _load(self, partition: int) -> _Table:
         """Return the desk of a partition number as its last owner left it."""
         source = Source(self._config.findings[0], partition)
+        # The last owner's transaction may be open, and be of some of its topics only: asking for
+        # each waits until it has ended, and what it wrote of the desk is there to be read.
+        for topic in self._config.read:
+            self._member.committed(Source(topic, partition))
         state = self._desk.new_state()
         # Even without an offset, as after a group was deleted: findings that are read again must
         # not open again what is open, or was resolved.

@@ -165,6 +165,9 @@ class PagerServer:
             def do_PATCH(self) -> None:
                 server._handle(self)
 
+            def do_GET(self) -> None:
+                server._handle(self)
+
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as in the base
                 del format, args
 

@@ -11,13 +11,15 @@ as the network was trained on, and batches are drawn anew each epoch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from torch import nn
 from torch.nn import functional
 
@@ -114,6 +116,43 @@ def _loss(
         missed = functional.cross_entropy(network.classes(latent[named]), truth[named])
         loss = loss + weight * missed
     return loss
+
+
+LEAST_CLASSES: Final = 2
+"""Fewer named groups leave nothing for the network to tell apart."""
+
+
+def project(known: Rows, labels: Labels, unknown: Rows) -> tuple[Rows, Rows]:
+    """Return known and unknown rows in the latent space: a `streamad.triage.grouping.Projection`.
+
+    Settings are chosen by hiding known classes. The result depends on the rows alone, not on their
+    order. Raises ValueError where there are fewer than `LEAST_CLASSES` known classes.
+    """
+    first, second = np.lexsort((*known.T[::-1], labels)), np.lexsort(unknown.T[::-1])
+    own, named = known[first], labels[first]
+    with _one_thread():
+        settings = choose_settings(own, named, score=matched_share)
+        latent = latent_rows(own, named, unknown[second], settings=settings)
+    return latent[0][np.argsort(first)], latent[1][np.argsort(second)]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Have torch use one thread: these matrices are so small that others only wait."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def matched_share(truth: Labels, groups: Labels) -> float:
+    """Return the share of rows whose group is the one assigned to their class (Hungarian)."""
+    counts = np.zeros((int(truth.max()) + 1, int(groups.max()) + 1))
+    np.add.at(counts, (truth, groups), 1)
+    rows, columns = linear_sum_assignment(-counts)
+    return float(counts[rows, columns].sum() / len(truth))
 
 
 def choose_settings(

@@ -19,7 +19,13 @@ from streamad.shown import safe_text
 from streamad.triage.describe import describe
 from streamad.triage.features import N_FEATURES, Scaling, Vector
 from streamad.triage.gaussians import Gaussians
-from streamad.triage.grouping import LEAST_ALERTS, LEAST_MEMBERS, distances, group
+from streamad.triage.grouping import (
+    LEAST_ALERTS,
+    LEAST_MEMBERS,
+    Projection,
+    distances,
+    group,
+)
 from streamad.triage.recognise import Recogniser, early
 from streamad.triage.stories import Stories, evenly
 
@@ -97,10 +103,18 @@ class Book:
 
     # ------------------------------------------------------------------ look
 
-    def propose(self, stories: Stories, *, k: int | None = None, seed: int = 0) -> list[str]:
+    def propose(
+        self,
+        stories: Stories,
+        *,
+        k: int | None = None,
+        seed: int = 0,
+        projection: Projection | None = None,
+    ) -> list[str]:
         """Count alerts of named groups, and group the others anew; return the name of each alert.
 
-        k : the number of groups, chosen where it is not given
+        k : the number of groups, chosen where it is not given; projection : into the space in which
+        they are grouped, None: as they are
         The name is empty where an alert is of no named group. Earlier proposals are forgotten.
         """
         rows = [stories.whole, *(one.whole for one in self.named.values())]
@@ -112,29 +126,35 @@ class Book:
         for name, ids in found.items():
             if name:
                 self.named[name] = self.named[name].counting(ids)
-        self._group(stories, np.flatnonzero([name == "" for name in names]), k, seed)
+        unknown = np.flatnonzero([name == "" for name in names])
+        self._group(stories, unknown, k, seed, projection)
         return names
 
     def _group(
         self, stories: Stories, unknown: np.ndarray[tuple[int], np.dtype[np.int64]],
-        k: int | None, seed: int,
+        k: int | None, seed: int, projection: Projection | None,
     ) -> None:  # fmt: skip
         self.proposed, self.silhouette, self.n_alone = {}, 0.0, len(unknown)
         if len(unknown) < LEAST_ALERTS:
             return
         rows = self.scaling.apply(stories.whole[unknown])
-        means = [self.scaling.apply(one.whole).mean(axis=0) for one in self.named.values()]
-        known = np.stack(means) if means else rows[:0]
+        own = [self.scaling.apply(one.whole) for one in self.named.values()]
+        if projection is not None:
+            sizes = [len(one) for one in own]
+            classes = np.repeat(np.arange(len(own)), sizes).astype(np.int64)
+            together, rows = projection(np.concatenate([*own, rows[:0]]), classes, rows)
+            own = np.split(together, np.cumsum(sizes)[:-1])
+        known = np.stack([one.mean(axis=0) for one in own]) if own else rows[:0]
         made = group(rows, known=known, k=k, seed=seed)
         self.silhouette = made.silhouette
         for number, center in enumerate(made.centers):
-            own = np.flatnonzero(made.labels == number)
-            if len(own) < LEAST_MEMBERS:
+            members = np.flatnonzero(made.labels == number)
+            if len(members) < LEAST_MEMBERS:
                 continue
-            away = distances(rows[own], center[None, :])[:, 0]
-            nearest = unknown[own[np.argsort(away, kind="stable")]]
+            away = distances(rows[members], center[None, :])[:, 0]
+            nearest = unknown[members[np.argsort(away, kind="stable")]]
             self.proposed[f"g{len(self.proposed) + 1}"] = _group_of(stories, nearest)
-            self.n_alone -= len(own)
+            self.n_alone -= len(members)
 
     # ------------------------------------------------------------------ name
 

@@ -14,6 +14,7 @@ found. The result depends on the rows alone, not on their order: they are sorted
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,6 +35,9 @@ LEAST_MEMBERS: Final = 2
 
 Rows = NDArray[np.float64]
 Labels = NDArray[np.int64]
+Projection = Callable[[Rows, Labels, Rows], tuple[Rows, Rows]]
+"""Takes rows of known classes ``(n, d)``, their classes ``(n,)`` and unknown rows ``(m, d)``;
+returns both in another space, ``(n, s)`` and ``(m, s)``, in which the unknown ones are grouped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

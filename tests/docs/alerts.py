@@ -90,7 +90,8 @@ id. Subscribe to the alerts topic; read findings to see episodes below the bound
 Consumers must read committed (`isolation.level=read_committed`).
 
 Both are [CloudEvents](https://cloudevents.io) 1.0 in Kafka's binary mode: attributes are headers,
-the value is JSON. JSON Schemas are in `streamad/schemas/`. Unknown numbers are null.
+the value is JSON. JSON Schemas are in `streamad/schemas/`. Unknown numbers are null. For clients
+of a schema registry, see [the Confluent wire format](schema-registry.md).
 
 `began_ms` and `until_ms` are times of the event: its first anomalous sample, and the last one known
 so far. `opened_ms`, `time_ms` and `resolved_ms` are the ends of the windows that showed it.

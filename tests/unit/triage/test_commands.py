@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -92,6 +93,8 @@ def test_a_name_is_changed_and_dropped(run: Run, tmp_path: Path):
         (("groups", "empty.jsonl"), "empty.jsonl: holds no alert"),
         (("groups", "a.jsonl", "--from", "2030-01-01"), "a.jsonl: holds no alert of that time"),
         (("groups", "a.jsonl", "--groups", "0"), "--groups"),
+        (("groups", "a.jsonl", "--method", "kmean"), "is called 'kmean'; did you mean 'kmeans'?"),
+        (("groups", "a.jsonl", "--method", "pbn"), "expected at least 2, got 0; name some first"),
         (("groups", "a.jsonl", "--book", "bad.jsonl"), "bad.jsonl: is no JSON"),
         (("groups", "a.jsonl", "--book", "no/such/folder.json"), "cannot be written"),
         (("show",), "triage.json: there is no such file; make one with: streamad triage groups"),
@@ -111,6 +114,47 @@ def test_what_is_wrong_is_reported_in_one_line_before_anything_is_written(
     assert err.startswith("streamad: error: ")
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "triage.json").exists()
+
+
+def test_pbn_groups_what_is_new_by_what_tells_the_named_groups_apart(run: Run, tmp_path: Path):
+    named = ("disk full", "password guessing", "host down", "bad deploy")
+    new = ("traffic spike", "port scan")
+    known = write(tmp_path / "a.jsonl", 0, *named)
+    run("groups", "a.jsonl", "--groups", 4)
+    _, out, _ = run("show", "--json")
+    for line in map(json.loads, out.splitlines()):
+        run("name", line["group"], known[line["examples"][0]["id"]])
+    later = write(tmp_path / "b.jsonl", 1, *named, *new)
+    code, _, err = run("groups", "b.jsonl", "--method", "pbn", "--groups", 2)
+    assert code == 0, err
+    _, out, _ = run("show", "--json")
+    groups = [one for one in map(json.loads, out.splitlines()) if not one["named"]]
+    assert {later[one["examples"][0]["id"]] for one in groups} == set(new)
+
+
+def test_the_order_of_alerts_changes_nothing_of_pbn(monkeypatch: pytest.MonkeyPatch):
+    from streamad.training import pbn
+
+    monkeypatch.setattr(pbn, "EPOCHS", 3)
+    monkeypatch.setattr(
+        pbn.choose_settings, "__kwdefaults__", {"grid": pbn.GRID[:1], "folds": 2, "seed": 0}
+    )
+    rng = np.random.default_rng(0)
+    known, unknown = rng.normal(size=(40, 9)), rng.normal(size=(30, 9))
+    labels = np.repeat(np.arange(4), 10)
+    one, two = rng.permutation(40), rng.permutation(30)
+    first = pbn.project(known, labels, unknown)
+    second = pbn.project(known[one], labels[one], unknown[two])
+    assert np.array_equal(first[0][one], second[0])
+    assert np.array_equal(first[1][two], second[1])
+
+
+def test_without_torch_pbn_is_refused_with_what_to_install(run: Run, tmp_path: Path, monkeypatch):
+    write(tmp_path / "a.jsonl", 0, "disk full", "password guessing")
+    monkeypatch.setitem(sys.modules, "streamad.training.pbn", None)
+    code, out, err = run("groups", "a.jsonl", "--method", "pbn")
+    assert (code, out) == (2, "")
+    assert "pip install 'streamad-pipeline[train]'" in err
 
 
 def test_the_label_of_no_group_names_those_there_are(run: Run, tmp_path: Path):
