@@ -24,7 +24,8 @@ from tests.unit.pagers.made import INCIDENT
 from tests.unit.pagers.test_page_loop import Bench, other
 from tests.unit.runtime.test_feedback_topic import FINDINGS, Job, finding
 from tests.unit.runtime.test_loop import HERE, Echo
-from tests.unit.runtime.test_swap import Place, fit
+from tests.unit.runtime.test_swap import HERE as IN
+from tests.unit.runtime.test_swap import PAYLOADS, Place, fit
 
 RUNBOOK = "https://wiki.example.org/new"
 
@@ -45,14 +46,14 @@ def test_a_swap_waits_for_the_commit_and_happens_once():
     loop.turn()
     assert done == [], "a message is in hand"
     loop.now_s = 1.0
-    commit, refusals = loop.inner.commit, [MembershipError("a rebalance is under way")]
+    commit, refusals = loop._member.commit, [MembershipError("a rebalance is under way")]
 
     def refuse(*given: Any) -> Any:
         if refusals:
             raise refusals.pop()
         return commit(*given)
 
-    loop.inner.commit = refuse  # type: ignore[method-assign]
+    loop._member.commit = refuse  # type: ignore[method-assign]
     loop.turn()
     assert done == [], "the commit was put off"
     loop.now_s = 2.0
@@ -115,10 +116,10 @@ def test_an_artifact_in_another_place_is_loaded_before_the_file_is_taken(tmp_pat
         with pytest.raises(Exception, match="artifact"):
             _prepare_detect(loop, watch, place.config, missing)
     loop.stage(_prepare_detect(loop, watch, place.config, config))
-    loop.turn()
-    offered = watch.take()
-    assert offered is not None
-    assert offered.artifact == new
+    place.topics.put(IN, PAYLOADS)
+    place.work(loop)
+    artifacts = [artifact for _, _, artifact in place.judged()]
+    assert (artifacts[0], artifacts[-1]) == (old, new)
     kept = watch.kept(old)
     assert kept is not None
     assert kept.artifact == old, "a partition that comes now may have state of the old one"
@@ -161,12 +162,13 @@ def test_links_of_open_alerts_and_incidents_are_those_of_the_new_file():
     watch = TriageWatch(None)
     job.loop.stage(_prepare_alert(job.loop, watch, before, config))
     job.work()
-    job.write(FINDINGS, finding("e1", sequence=1, state="ended"))
+    more = finding("e1", sequence=1, state="continues", p_value=1e-12, peak_p_value=1e-12)
+    job.write(FINDINGS, more)
     job.work()
-    resolved = alerts(job)[-1]
-    assert (resolved.id, resolved.state) == (opened.id, "resolved")
+    updated = alerts(job)[-1]
+    assert (updated.id, updated.state) == (opened.id, "updated")
     wanted = {"runbook": RUNBOOK, "logs": "https://logs.example.org/web-1%2Fcpu"}
-    assert resolved.links == wanted
+    assert updated.links == wanted
     assert job.incidents()[-1].links == wanted
     assert job.loop.desk.config.alerts.runbook == RUNBOOK
 
