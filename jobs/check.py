@@ -96,9 +96,7 @@ def _place(url: str) -> tuple[str, int]:
     return parts.hostname, parts.port or 80
 
 
-def _ask(
-    host: str, port: int, path: str, max_bytes: int = MAX_ANSWER_BYTES
-) -> tuple[int, str]:
+def _ask(host: str, port: int, path: str, max_bytes: int = MAX_ANSWER_BYTES) -> tuple[int, str]:
     connection = http.client.HTTPConnection(host, port, timeout=ASK_S)
     try:
         connection.request("GET", path)
