@@ -68,6 +68,17 @@ _TABLE = (
         "pipeline",
     ),
     _counter("artifact_reloads_total", "New artifacts, by what became of them.", "result"),
+    _gauge(
+        "config_last_reload_successful",
+        "0 while the job runs by other settings than those of its file.",
+        "pipeline",
+    ),
+    _gauge(
+        "config_last_reload_success_timestamp_seconds",
+        "When the settings of the file were last taken over, or found to be unchanged, Unix time.",
+        "pipeline",
+    ),
+    _counter("config_reloads_total", "Changed files of settings: done, refused.", "result"),
     _gauge("start_time_seconds", "Start time of the process, Unix time."),
     _gauge("ready", "1 while /readyz returns 200."),
     _counter("input_messages_total", "Kafka messages read.", "topic"),

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
+from streamad.config_live import Live
 from streamad.config_sections import (
     AlertsConfig,
     DeliveryConfig,
@@ -54,7 +55,7 @@ class PipelineConfig(Section):
     """When a finding is an alert."""
     delivery: DeliveryConfig = DeliveryConfig()
     """Commits and state."""
-    flink: FlinkConfig = FlinkConfig()
+    flink: Live[FlinkConfig] = FlinkConfig()
     """How it runs on Flink."""
     output: OutputConfig = OutputConfig()
     """Topics that are written."""

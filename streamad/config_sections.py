@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from streamad.config_live import Live, LiveIfGiven
 from streamad.config_values import (
     Duration,
     Pages,
@@ -334,12 +335,12 @@ class DetectorConfig(Section):
 
     name: str = "knn_fused"
     """A detector of docs/detectors.md."""
-    artifact: str | None = None
+    artifact: LiveIfGiven[str | None] = None
     """The output of ``streamad fit``: a folder, or a URL of a store that fsspec reads (``s3://``,
     ``gs://``, ``abfs://``, ``hdfs://``, ``https://``)."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Parameters of the detector."""
-    reload: Duration = 10_000
+    reload: Live[Duration] = 10_000
     """How often ``streamad run`` looks for a new artifact in the place of the old one, which then
     takes over without a restart (docs/operations.md); ``0s``: never."""
 
@@ -454,9 +455,9 @@ class AlertsConfig(Section):
     """The record key of findings: one member reads all findings of a tenant."""
     group: str | None = None
     """A key field or tag whose value groups alerts (a service, a team)."""
-    runbook: str | None = None
+    runbook: Live[str | None] = None
     """A link in every alert."""
-    links: dict[str, str] = Field(default_factory=dict)
+    links: Live[dict[str, str]] = Field(default_factory=dict)
     """Further links, with the entity filled in: ``{dashboard: https://grafana/d/x?host={host}}``.
     Fields of the key and tags are known, and ``{key}``, ``{group}``, ``{pipeline}``, ``{from_ms}``,
     ``{to_ms}``, ``{from_iso}``, ``{to_iso}``; a brace of the link itself is written twice."""
@@ -476,9 +477,9 @@ class AlertsConfig(Section):
 class DeliveryConfig(Section):
     """How often outputs are committed and state is saved."""
 
-    commit_interval: Duration = 500
+    commit_interval: Live[Duration] = 500
     """The longest time between two transactions while there is something to commit."""
-    snapshot_interval: Duration = 60_000
+    snapshot_interval: Live[Duration] = 60_000
     """Time between two snapshots of a partition: longer is cheaper, shorter recovers sooner."""
     snapshot_store: str = "topic"
     """``topic``, or a folder or URL that fsspec writes."""

@@ -70,6 +70,14 @@ class HttpPager:
                 return self._shown(outcome)
         return Outcome(result="ok")
 
+    def probe(self, page: Page) -> None:
+        """Do all of an attempt but send it.
+
+        Raises SecretError, and ValueError where a request cannot be made.
+        """
+        for request in self._adapter.requests(page, now_ms=self._wall_ms()):
+            self._sender.probe(request)
+
     def close(self) -> None:
         """Release threads."""
         self._sender.close()

@@ -65,6 +65,15 @@ class EmailPager:
             return Outcome(result="retry", detail=detail)
         return Outcome(result="ok", reference=page.reference or str(message["Message-ID"]))
 
+    def probe(self, page: Page) -> None:
+        """Do all of an attempt but send it; raises SecretError, OSError and ValueError."""
+        message_of(page, self._config)
+        require_host(self._config.host, self._hosts)
+        if self._config.tls:
+            ssl.create_default_context(cafile=self._config.ca_file)
+        if self._config.username:
+            self._secrets.get("password")
+
     def remind(self, told: Sequence[Told]) -> Outcome:
         """Send nothing: a message stays."""
         del told

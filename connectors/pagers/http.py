@@ -11,6 +11,7 @@ import contextlib
 import fnmatch
 import http.client
 import ipaddress
+import logging
 import socket
 import ssl
 import threading
@@ -22,8 +23,12 @@ from urllib.parse import urlsplit
 
 from connectors.pagers.base import Answer, Request
 from streamad.shown import safe_text
+from streamad.small_files import read_small
+
+logger = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES: Final = 4 * 2**20
+MAX_CERTIFICATE_BYTES: Final = 2**20
 HOSTS: Final = "STREAMAD_PAGER_HOSTS"
 """The variable that narrows the hosts pages may go to."""
 _PORTS: Final = {"https": 443, "http": 80}
@@ -76,6 +81,7 @@ class Sender:
     def __init__(self, config: Bounds, *, hosts: Sequence[str] = ()) -> None:
         self._config, self._hosts = config, tuple(hosts)
         self._context: ssl.SSLContext | None = None
+        self._made_of: tuple[bytes, ...] = ()
         self._pool: ThreadPoolExecutor | None = None
 
     def send_all(self, requests: Sequence[Request]) -> list[Answer]:
@@ -124,17 +130,39 @@ class Sender:
                 return _exchanged(wrapped, request, host)
 
     def _tls(self) -> ssl.SSLContext:
-        if self._context is None:
-            try:
-                context = ssl.create_default_context(cafile=self._config.ca_file)
-                context.minimum_version = ssl.TLSVersion.TLSv1_2
-                if self._config.cert_file:
-                    context.load_cert_chain(self._config.cert_file, self._config.key_file)
-            except OSError as error:
-                msg = f"ca_file, cert_file or key_file cannot be used: {error.strerror or error}"
-                raise ValueError(msg) from None
-            self._context = context
-        return self._context
+        """Return certificates as their files are now; those of before where these are no use."""
+        files = (self._config.ca_file, self._config.cert_file, self._config.key_file)
+        made_of = tuple(_content(path) for path in files)
+        if self._context is not None and made_of == self._made_of:
+            return self._context
+        try:
+            context = ssl.create_default_context(cafile=self._config.ca_file)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            if self._config.cert_file:
+                context.load_cert_chain(self._config.cert_file, self._config.key_file)
+        except OSError as error:
+            msg = f"ca_file, cert_file or key_file cannot be used: {error.strerror or error}"
+            if self._context is not None:
+                # Half of a new pair, as while it is written: tried again with the next request.
+                logger.warning("pager %s keeps its certificates: %s", self._config.name, msg)
+                return self._context
+            raise ValueError(msg) from None
+        self._context, self._made_of = context, made_of
+        return context
+
+    def probe(self, request: Request) -> None:
+        """Do all of a request but send it; raises ValueError where it could not be sent."""
+        parts = urlsplit(request.url)
+        require_host(parts.hostname or "", self._hosts)
+        if parts.scheme == "https":
+            self._tls()
+
+
+def _content(path: str | None) -> bytes:
+    try:
+        return read_small(path, max_bytes=MAX_CERTIFICATE_BYTES) if path else b""
+    except ValueError:
+        return b""  # whoever uses it reports why
 
 
 def require_host(host: str, allowed: Sequence[str]) -> None:

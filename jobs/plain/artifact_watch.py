@@ -17,6 +17,10 @@ from streamad.ports import NullTelemetry, Telemetry
 
 logger = logging.getLogger(__name__)
 
+IDLE_S = 2.0
+"""How often it is asked whether it is time to look."""
+MOST_PLACES = 4
+"""Places that had the artifact, of which is known while the process lives."""
 MOST_BESIDE = 256
 """Folders beside an artifact that are looked into for one of before."""
 
@@ -31,7 +35,7 @@ class ArtifactWatch:
     Parameters
     ----------
     config : PipelineConfig
-        The pipeline; its ``detector.artifact`` is looked at every ``detector.reload``.
+        The pipeline; its ``detector.artifact`` is looked at every ``detector.reload``; 0: never.
     current : str
         The id of the artifact that judges.
     """
@@ -40,10 +44,23 @@ class ArtifactWatch:
         self, config: PipelineConfig, current: str, telemetry: Telemetry | None = None
     ) -> None:
         self._config, self._telemetry = config, telemetry or NullTelemetry()
+        self._places = [config]
         self._known, self._failure = current, ""
         self._lock = threading.Lock()
         self._loaded: DetectOperator | None = None
+        self._looked_s = time.monotonic()
         self._say_successful(1)
+
+    def use(self, config: PipelineConfig, operator: DetectOperator | None = None) -> None:
+        """Look where other settings have the artifact from now on, and as often as they do.
+
+        operator : of what stands there, where it was loaded already
+        """
+        with self._lock:
+            self._config = config
+            self._places = [config, *self._places][:MOST_PLACES]
+            if operator is not None:
+                self._loaded, self._known, self._failure = operator, operator.artifact, ""
 
     def start(self) -> None:
         """Look from a thread of its own, for as long as the process lives."""
@@ -51,27 +68,38 @@ class ArtifactWatch:
 
     def _run(self) -> None:
         while True:
-            time.sleep(self._config.detector.reload / 1000)
+            # Never for longer than this: how often may change meanwhile.
+            time.sleep(min(self._config.detector.reload / 1000 or IDLE_S, IDLE_S))
             try:
-                self.look()
+                if self._is_due():
+                    self.look()
             except Exception:
                 logger.exception("looking for a new artifact failed; it is looked for again")
 
+    def _is_due(self) -> bool:
+        every_s, now_s = self._config.detector.reload / 1000, time.monotonic()
+        if not every_s or now_s - self._looked_s < every_s:
+            return False
+        self._looked_s = now_s
+        return True
+
     def look(self) -> None:
         """Load what stands there, where it is neither the current one nor one that was refused."""
-        url = self._config.detector.artifact
+        config = self._config
+        url = config.detector.artifact
         if url is None:
             return
         try:
             found = load_manifest(url).id
             if found == self._known:
                 return
-            operator = build_detect(self._config, strict=True)
+            operator = build_detect(config, strict=True)
         except (StreamadError, OSError) as error:
             self._fail(str(error))
             return
         with self._lock:
-            self._loaded, self._known, self._failure = operator, operator.artifact, ""
+            if config is self._config:
+                self._loaded, self._known, self._failure = operator, operator.artifact, ""
 
     def take(self) -> DetectOperator | None:
         """Return an operator that was loaded and not taken yet; at once."""
@@ -80,6 +108,14 @@ class ArtifactWatch:
         with self._lock:
             found, self._loaded = self._loaded, None
         return found
+
+    def kept(self, artifact: str) -> DetectOperator | None:
+        """Return the operator of an artifact of before, beside any place that had one; else None.
+
+        artifact : its id
+        """
+        found = (kept_artifact(config, artifact) for config in list(self._places))
+        return next((operator for operator in found if operator is not None), None)
 
     def done(self, operator: DetectOperator, refused: str) -> None:
         """Note that an operator took over, or why it did not: it is not offered again."""

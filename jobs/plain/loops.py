@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from functools import partial
 from typing import Literal
@@ -20,15 +21,21 @@ from jobs.build import build_detect
 from jobs.desk.severities import scale_of
 from jobs.memory import bounded
 from jobs.offline.replay import codec_of
-from jobs.plain.artifact_watch import ArtifactWatch, kept_artifact
-from jobs.plain.triage_watch import TriageWatch
+from jobs.plain.artifact_watch import ArtifactWatch
+from jobs.plain.config_watch import ConfigWatch, Swap
+from jobs.plain.probe import incident_of
+from jobs.plain.topics import Config
+from jobs.plain.triage_watch import TriageWatch, mark_of
 from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig
+from streamad.errors import ConfigError
+from streamad.operators.detect import DetectOperator
 from streamad.paging.desk import Desk
 from streamad.ports import Decoder, Fault, Log, SnapshotStore, Telemetry, no_fault
 from streamad.runtime.alert import AlertLoop
 from streamad.runtime.detect import DetectLoop
 from streamad.runtime.placing import Clock
+from streamad.runtime.recovery import none_kept
 from streamad.runtime.rekey import RekeyLoop
 
 CLOCK = Clock(seconds=time.monotonic, wall_ms=lambda: time.time_ns() // 1_000_000)
@@ -64,7 +71,7 @@ def _member(
     )
 
 
-def detect_loop(
+def detect_loop(  # noqa: PLR0913 - all but the first two by keyword
     config: PipelineConfig,
     settings: KafkaSettings,
     *,
@@ -72,9 +79,13 @@ def detect_loop(
     telemetry: Telemetry | None = None,
     fault: Fault = no_fault,
     frames: Frames | None = None,
+    reload: ConfigWatch | None = None,
 ) -> tuple[DetectLoop, KafkaMember]:
-    """Return the detect role and its member, which is to be closed after the loop."""
-    operator = build_detect(config)
+    """Return the detect role and its member, which is to be closed after the loop.
+
+    reload : tells it of other settings while it runs
+    """
+    given, operator = config, build_detect(config)
     if telemetry is not None:
         telemetry.gauge("detect_degraded", bool(operator.degraded))
     decoder: Decoder = codec_of(config)
@@ -82,10 +93,11 @@ def detect_loop(
         decoder = RekeyedCodec(config)
         config = of_rekeyed(config)
     kafka = _member(config, "detect", settings, name=member, telemetry=telemetry, fault=fault)
-    config = bounded(config, sum(len(kafka.log.bounds(topic)) for topic in config.input.topics))
+    partitions = sum(len(kafka.log.bounds(topic)) for topic in config.input.topics)
+    config = bounded(config, partitions)
     operator = operator.under(config.decision_settings())
     watch = None
-    if config.detector.artifact is not None and config.detector.reload:
+    if config.detector.artifact is not None:
         watch = ArtifactWatch(config, operator.artifact, telemetry)
         watch.start()
     loop = DetectLoop(
@@ -107,10 +119,43 @@ def detect_loop(
         counters=DETECT_COUNTS,
         fault=fault,
         staged=watch,
-        kept=partial(kept_artifact, config),
+        kept=none_kept if watch is None else watch.kept,
     )
     kafka.owner = loop
+    if reload is not None:
+        reload.add(loop, partial(_prepare_detect, loop, watch, partitions), given)
     return loop, kafka
+
+
+def _prepare_detect(
+    loop: DetectLoop,
+    watch: ArtifactWatch | None,
+    partitions: int,
+    before: Config,
+    config: Config,
+) -> Swap:
+    """Load the artifact where it is another one; see `jobs.plain.config_watch.Prepare`."""
+    old, new = _pipeline(before), bounded(_pipeline(config), partitions)
+    operator: DetectOperator | None = None
+    if new.detector.artifact != old.detector.artifact:
+        operator = build_detect(new, strict=True)
+        if refused := operator.cannot_follow():
+            msg = f"detector.artifact: {refused}; give one that the running job can take over"
+            raise ConfigError(msg)
+
+    def swap() -> None:
+        loop.pace(new.delivery)
+        if watch is not None:
+            watch.use(new, operator)
+
+    return swap
+
+
+def _pipeline(config: Config) -> PipelineConfig:
+    if isinstance(config, AlertingConfig):
+        msg = f"expected a pipeline, got the alerting file of {config.name}"
+        raise ConfigError(msg)
+    return config
 
 
 def of_rekeyed(config: PipelineConfig) -> PipelineConfig:
@@ -126,6 +171,7 @@ def rekey_loop(
     member: str,
     telemetry: Telemetry | None = None,
     fault: Fault = no_fault,
+    reload: ConfigWatch | None = None,
 ) -> tuple[RekeyLoop, KafkaMember]:
     """Return the role that keys an input which is not, and its member."""
     kafka = _member(config, "rekey", settings, name=member, telemetry=telemetry, fault=fault)
@@ -140,20 +186,23 @@ def rekey_loop(
         fault=fault,
     )
     kafka.owner = loop
+    if reload is not None:
+        reload.add(loop, lambda _, new: partial(loop.pace, new.delivery), config)
     return loop, kafka
 
 
-def alert_loop(
-    config: PipelineConfig | AlertingConfig,
+def alert_loop(  # noqa: PLR0913 - all but the first two by keyword
+    config: Config,
     settings: KafkaSettings,
     *,
     member: str,
     telemetry: Telemetry | None = None,
     fault: Fault = no_fault,
     frames: Frames | None = None,
+    reload: ConfigWatch | None = None,
 ) -> tuple[AlertLoop, KafkaMember]:
     """Return the alert role and its member, which is to be closed after the loop."""
-    config = AlertingConfig.of(config) if isinstance(config, PipelineConfig) else config
+    given, config = config, _alerting(config)
     kafka = KafkaMember(
         settings,
         group=group_of(config, "alert"),
@@ -168,7 +217,7 @@ def alert_loop(
     )
     records = KafkaAlertRecords(config, kafka.log, wall_ms=CLOCK.wall_ms, frames=frames)
     # Before the first reading: a file that changes in between is read again.
-    watch = None if config.triage is None else TriageWatch(config.triage, telemetry)
+    watch = TriageWatch(config.triage, telemetry)
     loop = AlertLoop(
         config,
         Desk(
@@ -184,10 +233,35 @@ def alert_loop(
         fault=fault,
         staged=watch,
     )
-    if watch is not None:
-        watch.start()
+    watch.start()
     kafka.owner = loop
+    if reload is not None:
+        reload.add(loop, partial(_prepare_alert, loop, watch), given)
     return loop, kafka
+
+
+def _prepare_alert(loop: AlertLoop, watch: TriageWatch, before: Config, config: Config) -> Swap:
+    """Read what words come from, and let a finding become an alert by the new settings."""
+    old, new = _alerting(before), _alerting(config)
+    scale = scale_of(new.severities)
+    seen = mark_of(new.triage)
+    renamed = new.triage != old.triage
+    recogniser = recogniser_of(new.triage) if renamed else None
+    probe = copy.copy(loop.desk)
+    probe.reword(new, scale)
+    incident_of(probe, CLOCK.wall_ms())
+
+    def swap() -> None:
+        loop.reword(new, scale)
+        if renamed:
+            loop.desk.name_by(recogniser)
+            watch.use(new.triage, seen)
+
+    return swap
+
+
+def _alerting(config: Config) -> AlertingConfig:
+    return AlertingConfig.of(config) if isinstance(config, PipelineConfig) else config
 
 
 def snapshot_store(config: PipelineConfig, log: Log) -> SnapshotStore:

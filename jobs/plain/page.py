@@ -10,13 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from connectors.kafka.admin import make_topics, partition_counts
 from connectors.kafka.client import KafkaSettings, member_id
 from connectors.kafka.member import KafkaMember
-from connectors.pagers import make_pager
+from connectors.pagers import HttpPager, make_pager
+from connectors.pagers.email import EmailPager
 from connectors.pagers.http import HOSTS
 from connectors.records.pages import KafkaPageRecords
+from jobs.plain.config_watch import ConfigWatch, Swap
 from jobs.plain.loops import CLOCK
+from jobs.plain.probe import tried_pager
 from jobs.plain.run import KILL_AT, Signals, Watch, kill_at, stop_of
 from jobs.plain.silences import SilenceWatch
-from jobs.plain.topics import page_topics
+from jobs.plain.topics import Config, page_topics
 from streamad.alerting.config import AlertingConfig
 from streamad.alerting.pagers import AlertmanagerConfig, PagerConfig
 from streamad.errors import ConfigError, SourceUnavailableError
@@ -25,6 +28,7 @@ from streamad.runtime.page import PageLoop
 
 logger = logging.getLogger(__name__)
 
+Sender = HttpPager | EmailPager
 RECORDS_A_POLL = 200
 RETRY_S = 1.0
 
@@ -61,8 +65,13 @@ def page_loop(  # noqa: PLR0913 - all but the first three by keyword
     hosts: Sequence[str] = (),
     telemetry: Telemetry | None = None,
     fault: Fault = no_fault,
+    reload: ConfigWatch | None = None,
+    reader: SilenceWatch | None = None,
 ) -> tuple[PageLoop, KafkaMember]:
-    """Return the loop of a pager and its member, which is to be closed after the loop."""
+    """Return the loop of a pager and its member, which is to be closed after the loop.
+
+    reader : reads the pager's silences, and is to have its settings
+    """
     kafka = KafkaMember(
         settings,
         group=page_group(config, pager.name),
@@ -74,9 +83,10 @@ def page_loop(  # noqa: PLR0913 - all but the first three by keyword
         telemetry=telemetry,
         fault=fault,
     )
+    sender = make_pager(pager, hosts=hosts, wall_ms=CLOCK.wall_ms)
     loop = PageLoop(
         pager,
-        make_pager(pager, hosts=hosts, wall_ms=CLOCK.wall_ms),
+        sender,
         member=kafka,
         records=KafkaPageRecords(config, kafka.log, pager=pager.name, wall_ms=CLOCK.wall_ms),
         clock=CLOCK,
@@ -84,7 +94,49 @@ def page_loop(  # noqa: PLR0913 - all but the first three by keyword
         fault=fault,
     )
     kafka.owner = loop
+    if reload is not None:
+        reload.add(loop, _Renewal(loop, pager.name, sender, reader, hosts), config)
     return loop, kafka
+
+
+class _Renewal:
+    """Makes a pager of new settings; see `jobs.plain.config_watch.Prepare`."""
+
+    def __init__(
+        self,
+        loop: PageLoop,
+        name: str,
+        sender: Sender,
+        reader: SilenceWatch | None,
+        hosts: Sequence[str],
+    ) -> None:
+        self._loop, self._name, self._hosts = loop, name, hosts
+        self._sender, self._reader = sender, reader
+
+    def __call__(self, before: Config, config: Config) -> Swap:
+        old, new = _pager(before, self._name), _pager(config, self._name)
+        if new == old:
+            return _nothing
+        assert isinstance(config, AlertingConfig)  # noqa: S101 - it has a pager
+        sender = tried_pager(config, new, hosts=self._hosts, wall_ms=CLOCK.wall_ms)
+
+        def swap() -> None:
+            self._loop.use(new, sender)
+            self._sender.close()
+            self._sender = sender
+            if self._reader is not None and isinstance(new, AlertmanagerConfig):
+                self._reader.use(new)
+
+        return swap
+
+
+def _pager(config: Config, name: str) -> PagerConfig:
+    pagers = config.pagers if isinstance(config, AlertingConfig) else ()
+    return next(pager for pager in pagers if pager.name == name)
+
+
+def _nothing() -> None:
+    """Swap nothing."""
 
 
 def run_page(  # noqa: PLR0913 - all but the first two by keyword
@@ -96,9 +148,11 @@ def run_page(  # noqa: PLR0913 - all but the first two by keyword
     telemetry: Telemetry | None = None,
     watch: Watch | None = None,
     stop: threading.Event | None = None,
+    reload: ConfigWatch | None = None,
 ) -> None:
     """Send pages until SIGTERM, SIGINT or ``stop``.
 
+    reload : looks at the file, and tells the pagers of what changed there
     pagers : names of those that this process serves; none: all of them
 
     Every pager has its own thread, queue and back-off. One that cannot go on for a reason of its
@@ -112,6 +166,12 @@ def run_page(  # noqa: PLR0913 - all but the first two by keyword
     hosts = tuple(one.strip() for one in environment.get(HOSTS, "").split(",") if one.strip())
     failures: list[BaseException] = []
 
+    readers = {
+        pager.name: SilenceWatch(config, pager, settings, hosts=hosts, telemetry=telemetry)
+        for pager in wanted
+        if isinstance(pager, AlertmanagerConfig) and pager.read_silences
+    }
+
     def make(pager: PagerConfig) -> tuple[PageLoop, KafkaMember]:
         return page_loop(
             config,
@@ -121,6 +181,8 @@ def run_page(  # noqa: PLR0913 - all but the first two by keyword
             hosts=hosts,
             telemetry=telemetry,
             fault=lambda step: fault(f"page.{step}"),
+            reload=reload,
+            reader=readers.get(pager.name),
         )
 
     threads = [
@@ -132,20 +194,20 @@ def run_page(  # noqa: PLR0913 - all but the first two by keyword
         )
         for pager in wanted
     ]
-    readers = [
+    beside = [
         threading.Thread(
-            target=SilenceWatch(config, pager, settings, hosts=hosts, telemetry=telemetry).run,
-            args=(stop,),
-            name=f"streamad-silences-{pager.name}",
-            daemon=True,
+            target=reader.run, args=(stop,), name=f"streamad-silences-{name}", daemon=True
         )
-        for pager in wanted
-        if isinstance(pager, AlertmanagerConfig) and pager.read_silences
+        for name, reader in readers.items()
     ]
+    if reload is not None:
+        beside.append(
+            threading.Thread(target=reload.run, args=(stop,), name="streamad-config", daemon=True)
+        )
     with Signals(stop):
         if not _topics_ready(config, settings, telemetry, stop):
             return
-        for thread in (*threads, *readers):
+        for thread in (*threads, *beside):
             thread.start()
         while any(thread.is_alive() for thread in threads):
             # Short waits: a signal is handled between two of them.

@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 from connectors.kafka.client import KafkaSettings, member_id
 from connectors.kafka.member import KafkaMember
 from connectors.records.wire import Frames
+from jobs.plain.config_watch import ConfigWatch
 from jobs.plain.frames import frames_of
 from jobs.plain.loops import alert_loop, detect_loop, rekey_loop
 from jobs.plain.preflight import require
@@ -59,6 +60,14 @@ class Loop(Protocol):
         ...
 
 
+class Looks(Protocol):
+    """Looks at something beside the roles."""
+
+    def run(self, stop: threading.Event) -> None:
+        """Look until ``stop``; never raises."""
+        ...
+
+
 class Watch(Protocol):
     """Told once a turn, in the loop's thread, how a role is."""
 
@@ -80,10 +89,12 @@ def run(  # noqa: PLR0913 - all but the first two by keyword
     telemetry: Telemetry | None = None,
     watch: Watch | None = None,
     stop: threading.Event | None = None,
+    reload: ConfigWatch | None = None,
 ) -> None:
     """Run the roles of a pipeline in this process until SIGTERM, SIGINT or ``stop``.
 
     watch : is told once a turn how each role is
+    reload : looks at the file, and tells the roles of what changed there
 
     What has been read is committed and saved before it returns. Raises StreamadError where a role
     cannot go on; the other one is stopped in order first.
@@ -94,7 +105,10 @@ def run(  # noqa: PLR0913 - all but the first two by keyword
     fault = kill_at(environment.get(KILL_AT, ""))
     failures: list[BaseException] = []
     loops: list[Loop] = []
-    looks = TopicWatch(config, settings, loops=loops, lost=watch.lost if watch else None)
+    looks: list[Looks] = [
+        TopicWatch(config, settings, loops=loops, lost=watch.lost if watch else None)
+    ]
+    looks += [] if reload is None else [reload]
     with Signals(stop):
         ready = partial(frames_of, config, wanted, environment)
         frames = _ready_to_start(config, settings, ready, telemetry, stop)
@@ -117,13 +131,16 @@ def run(  # noqa: PLR0913 - all but the first two by keyword
                     failures,
                     loops,
                 ),
+                kwargs={"reload": reload},
                 name=f"streamad-{name}",
                 daemon=True,
             )
             for name in wanted
         ]
-        look = threading.Thread(target=looks.run, args=(stop,), name="streamad-topics", daemon=True)
-        for thread in (look, *threads):
+        for look in looks:
+            name = f"streamad-{type(look).__name__}"
+            threading.Thread(target=look.run, args=(stop,), name=name, daemon=True).start()
+        for thread in threads:
             thread.start()
         while any(thread.is_alive() for thread in threads):
             # Short waits: a signal is handled between two of them.
@@ -204,7 +221,10 @@ def _work(  # noqa: PLR0913, PLR0917 - the arguments of a thread
     stop: threading.Event,
     failures: list[BaseException],
     loops: list[Loop],
+    *,
+    reload: ConfigWatch | None,
 ) -> None:
+    config = config if reload is None else reload.config
     kafka: KafkaMember | None = None
 
     def at(step: str) -> None:
@@ -212,7 +232,9 @@ def _work(  # noqa: PLR0913, PLR0917 - the arguments of a thread
 
     try:
         loop: Loop
-        loop, kafka = make(config, settings, member=member, telemetry=telemetry, fault=at)
+        loop, kafka = make(
+            config, settings, member=member, telemetry=telemetry, fault=at, reload=reload
+        )
         loops.append(loop)
         logger.info("%s of %s runs as %s", role, config.name, member)
         loop.run(stop_of(stop, watch, role, loop, kafka))

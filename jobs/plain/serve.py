@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from typing import Any
 from connectors.records.status import Health, StatusServer
 from connectors.telemetry import PrometheusTelemetry
 from jobs.logs import secrets_of, setup_logs
+from jobs.plain.config_watch import ConfigWatch
 from jobs.plain.page import run_page
 from jobs.plain.run import Role, roles_of, run
 from jobs.plain.topics import Config
 from jobs.plain.watch import BeatingTelemetry, Watcher
 from jobs.settings import Settings, kafka_settings, read_settings
-from streamad.alerting.config import AlertingConfig, load_alerting
-from streamad.config import load_pipeline
+from streamad.alerting.config import AlertingConfig
 from streamad.errors import ConfigError
 from streamad.shown import safe_text, without_credentials
 
@@ -45,10 +45,10 @@ def serve(
         raise ConfigError(msg)
     settings = read_settings({**environment, **options})
     setup_logs(settings.log_format, level=settings.log_level, secrets=secrets_of(environment))
-    load: Callable[..., Config] = load_alerting if alerting else load_pipeline
-    config = load(path, environment=environment)
-    kafka = kafka_settings(environment)
     telemetry = PrometheusTelemetry()
+    reload = ConfigWatch(path, alerting=alerting, environment=environment, telemetry=telemetry)
+    config = reload.config
+    kafka = kafka_settings(environment)
     _tell_identity(telemetry, config)
     if isinstance(config, AlertingConfig) and role == "page":
         roles = [f"page-{pager.name}" for pager in config.pagers]
@@ -62,6 +62,7 @@ def serve(
         "telemetry": BeatingTelemetry(telemetry, health),
         "watch": Watcher(health, telemetry, stopping=stop.is_set),
         "stop": stop,
+        "reload": reload,
     }
     with _server(settings, health, telemetry):
         if isinstance(config, AlertingConfig) and role == "page":

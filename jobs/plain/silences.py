@@ -42,21 +42,34 @@ class SilenceWatch:
         hosts: Sequence[str] = (),
         telemetry: Telemetry | None = None,
     ) -> None:
+        self._config, self._hosts = config, tuple(hosts)
         self._topic, self._name = config.topic("feedback"), pager.name
         self._group = f"streamad.{config.name}.page.{pager.name}.silences"
         self._settings, self._telemetry = settings, telemetry or NullTelemetry()
-        secrets = Secrets(pager)
-        self._secrets = secrets
-        self._silences = AlertmanagerSilences(pager, secrets, name=config.name)
-        self._sender = Sender(pager, hosts=hosts)
-        self._every_s = (pager.read_silences or 0) / 1000
-        self._restored = False
         self._n_left_out = 0
         self._failure = ""
+        self._next: AlertmanagerConfig | None = None
+        self._read_from(pager)
+
+    def _read_from(self, pager: AlertmanagerConfig) -> None:
+        secrets = Secrets(pager)
+        self._secrets = secrets
+        self._silences = AlertmanagerSilences(pager, secrets, name=self._config.name)
+        self._sender = Sender(pager, hosts=self._hosts)
+        self._every_s = (pager.read_silences or 0) / 1000
+        self._restored = False
+
+    def use(self, pager: AlertmanagerConfig) -> None:
+        """Read by other settings from the next time on; from any thread."""
+        self._next = pager
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop``; never raises."""
         while not stop.is_set():
+            if (pager := self._next) is not None:
+                self._next = None
+                self._sender.close()
+                self._read_from(pager)
             try:
                 self.turn()
             except (StreamadError, SecretError) as error:

@@ -16,6 +16,7 @@ from streamad.triage.recognise import Recogniser
 logger = logging.getLogger(__name__)
 
 EVERY_S: Final = 10.0
+Mark = tuple[int, int, int, int]
 
 
 class TriageWatch:
@@ -25,11 +26,20 @@ class TriageWatch:
     that cannot be read is reported, and the names of before stay.
     """
 
-    def __init__(self, path: str, telemetry: Telemetry | None = None) -> None:
-        self._path, self._telemetry = Path(path), telemetry or NullTelemetry()
-        self._seen = self._mark()
+    def __init__(self, path: str | None, telemetry: Telemetry | None = None) -> None:
+        self._telemetry = telemetry or NullTelemetry()
         self._lock = threading.Lock()
-        self._loaded: Recogniser | None = None
+        self.use(path)
+
+    def use(self, path: str | None, seen: Mark | None = None) -> None:
+        """Look at another file from now on; None: at none.
+
+        seen : its mark before it was read; None: as it is now
+        """
+        with self._lock:
+            self._path = None if path is None else Path(path)
+            self._seen = mark_of(path) if seen is None else seen
+            self._loaded: Recogniser | None = None
 
     def start(self) -> None:
         """Look from a thread of its own, for as long as the process lives."""
@@ -45,20 +55,22 @@ class TriageWatch:
 
     def look(self) -> None:
         """Read the file where it is another one than at the last look."""
-        mark = self._mark()
-        if mark == self._seen:
+        path, mark = self._path, mark_of(self._path)
+        if path is None or mark == self._seen:
             return
         self._seen = mark
         try:
-            recogniser = read_book(self._path).recogniser()
+            recogniser = read_book(path).recogniser()
         except StreamadError as error:
             logger.error("the names of triage stay as they are: %s", error)  # noqa: TRY400 - told
             self._telemetry.count("triage_reloads_total", result="refused")
             return
         with self._lock:
+            if path != self._path:
+                return  # another one was named meanwhile
             self._loaded = recogniser
         self._telemetry.count("triage_reloads_total", result="loaded")
-        logger.info("%s: %d named groups", self._path, len(recogniser.names))
+        logger.info("%s: %d named groups", path, len(recogniser.names))
 
     def take(self) -> Recogniser | None:
         """Return one that was read and not taken yet; at once."""
@@ -68,10 +80,13 @@ class TriageWatch:
             loaded, self._loaded = self._loaded, None
         return loaded
 
-    def _mark(self) -> tuple[int, int, int, int]:
-        """Return what tells one state of the file from another, behind any symbolic link."""
-        try:
-            found = self._path.stat()
-        except OSError:
-            return (0, 0, 0, 0)
-        return (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
+
+def mark_of(path: str | Path | None) -> Mark:
+    """Return what tells one state of a file from another, behind any symbolic link."""
+    try:
+        found = None if path is None else Path(path).stat()
+    except OSError:
+        found = None
+    if found is None:
+        return (0, 0, 0, 0)
+    return (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)

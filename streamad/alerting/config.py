@@ -18,6 +18,7 @@ from streamad.alerting.assets import MAX_ASSETS, AssetConfig
 from streamad.alerting.pagers import MAX_PAGERS, PagerConfig
 from streamad.alerting.times import SilenceConfig
 from streamad.config import PipelineConfig, parse_config, read_config
+from streamad.config_live import Live
 from streamad.config_sections import DeliveryConfig, LimitConfig, Section
 from streamad.config_values import Duration, Pages
 from streamad.links import check_templates
@@ -101,9 +102,9 @@ class LifeConfig(Section):
     """Alerts found later than this after the event are marked ``past``; they page nobody."""
     update_every: Duration = 60_000
     """The least time between two updates of an alert, unless it becomes much worse."""
-    runbook: str | None = None
+    runbook: Live[str | None] = None
     """A link in every alert; see ``links``."""
-    links: dict[str, str] = Field(default_factory=dict)
+    links: Live[dict[str, str]] = Field(default_factory=dict)
     """Further links, with the entity filled in: ``{dashboard: https://grafana/d/x?host={host}}``.
     Fields of the key and tags are known, and ``{key}``, ``{group}``, ``{pipeline}``, ``{from_ms}``,
     ``{to_ms}``, ``{from_iso}``, ``{to_iso}``; a brace of the link itself is written twice. An alert
@@ -169,12 +170,12 @@ class AlertingConfig(Section):
     """The topic of what people answered; default ``streamad.<name>.feedback``."""
     pagers: tuple[PagerConfig, ...] = Field(default=(), max_length=MAX_PAGERS)
     """Who is paged, and how; ``streamad run --role page``."""
-    triage: str | None = None
+    triage: Live[str | None] = None
     """A file of ``streamad triage``: alerts that look like one of its named groups have its name in
     their line. Read again when it changes."""
-    severities: str | None = None
+    severities: Live[str | None] = None
     """A file of ``streamad alerts severities``: what people call a severity. Unset: ``warning``
-    from 1.0, ``error`` from 2.0, ``critical`` from 3.0. Read at the start."""
+    from 1.0, ``error`` from 2.0, ``critical`` from 3.0. Read again when it changes."""
     stale_after: Duration = STALE_MS
     """Open alerts without a finding for this long are closed: their end will never come."""
     delivery: DeliveryConfig = DeliveryConfig()

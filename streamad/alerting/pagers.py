@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from streamad.config_live import Live, LiveIfGiven
 from streamad.config_sections import Section
 from streamad.config_values import Duration
 from streamad.incidents import Digest, Incident
@@ -83,7 +84,7 @@ class PagerBase(Section):
     over and older than this."""
     give_up: Duration = 21_600_000
     """After so long in vain a page becomes a dead-letter record, and the next one is tried."""
-    timeout: Duration = Field(default=10_000, ge=100, le=60_000)
+    timeout: Live[Duration] = Field(default=10_000, ge=100, le=60_000)
     """The longest a request may take, from connecting to the last byte of the answer."""
 
     def wants(self, record: Incident | Digest) -> bool:
@@ -103,13 +104,13 @@ class PagerBase(Section):
 class HttpBase(PagerBase):
     """What pagers on HTTP have in common. Certificates are verified, redirects are not followed."""
 
-    ca_file: str | None = None
+    ca_file: Live[str | None] = None
     """Certificates to trust instead of the system's, in PEM format."""
-    cert_file: str | None = None
+    cert_file: Live[str | None] = None
     """A client certificate, in PEM format."""
-    key_file: str | None = None
+    key_file: Live[str | None] = None
     """The key of the client certificate."""
-    allow_http: bool = False
+    allow_http: Live[bool] = False
     """Send secrets over plain HTTP to another machine; only inside a network that you trust."""
 
     @model_validator(mode="after")
@@ -137,25 +138,25 @@ class AlertmanagerConfig(HttpBase):
 
     kind: Literal["alertmanager"]
     """``alertmanager``"""
-    urls: tuple[Url, ...] = Field(min_length=1, max_length=16)
+    urls: Live[tuple[Url, ...]] = Field(min_length=1, max_length=16)
     """Every replica, never a load balancer: ``[http://am-0:9093, http://am-1:9093]``."""
-    resend: Duration = Field(default=60_000, ge=1_000, le=240_000)
+    resend: Live[Duration] = Field(default=60_000, ge=1_000, le=240_000)
     """How often a firing incident is sent again. Keep it well below Alertmanager's
     ``resolve_timeout`` (5m), after which it takes an incident for resolved."""
-    labels: dict[str, str] = Field(default_factory=dict)
+    labels: Live[dict[str, str]] = Field(default_factory=dict)
     """Labels added to each alert, for Alertmanager's routes: ``{team: payments}``."""
-    read_silences: Duration | None = Field(default=None, ge=1_000, le=600_000)
+    read_silences: LiveIfGiven[Duration | None] = Field(default=None, ge=1_000, le=600_000)
     """How often silences that people make in Alertmanager are read, such as ``30s``; they then
     withhold pages for all pagers. Default: they are not read."""
-    username: str | None = None
+    username: Live[str | None] = None
     """User of basic authentication."""
-    password: SecretStr | None = None
+    password: Live[SecretStr | None] = None
     """Its password, as ``${NAME}`` of the environment."""
-    password_file: str | None = None
+    password_file: Live[str | None] = None
     """A file with the password; it is read at each request."""
-    token: SecretStr | None = None
+    token: Live[SecretStr | None] = None
     """A bearer token, as ``${NAME}`` of the environment."""
-    token_file: str | None = None
+    token_file: Live[str | None] = None
     """A file with the token; it is read at each request."""
 
     def addresses(self) -> tuple[str, ...]:
@@ -168,13 +169,13 @@ class PagerDutyConfig(HttpBase):
 
     kind: Literal["pagerduty"]
     """``pagerduty``"""
-    url: Url = PAGERDUTY_URL
+    url: Live[Url] = PAGERDUTY_URL
     """In the EU: ``https://events.eu.pagerduty.com/v2/enqueue``."""
-    routing_key: SecretStr | None = None
+    routing_key: Live[SecretStr | None] = None
     """The integration key, as ``${NAME}`` of the environment."""
-    routing_key_file: str | None = None
+    routing_key_file: Live[str | None] = None
     """A file with the key; it is read at each request."""
-    updates: bool = False
+    updates: Live[bool] = False
     """Trigger again when an incident grows. An incident that a person resolved in PagerDuty would
     then page again."""
 
@@ -188,15 +189,15 @@ class SlackConfig(HttpBase):
 
     kind: Literal["slack"]
     """``slack``"""
-    url: Url = SLACK_URL
+    url: Live[Url] = SLACK_URL
     """The API's address."""
-    channel: str = Field(min_length=1, max_length=80)
+    channel: Live[str] = Field(min_length=1, max_length=80)
     """The channel's id, ``C0123456789``; the bot must be a member."""
-    token: SecretStr | None = None
+    token: Live[SecretStr | None] = None
     """The bot token, as ``${NAME}`` of the environment."""
-    token_file: str | None = None
+    token_file: Live[str | None] = None
     """A file with the token; it is read at each request."""
-    digests: bool = True
+    digests: Live[bool] = True
     """Post digests of what was withheld."""
 
     @model_validator(mode="after")
@@ -209,29 +210,29 @@ class EmailConfig(PagerBase):
 
     kind: Literal["email"]
     """``email``"""
-    host: str = Field(min_length=1, max_length=255)
+    host: Live[str] = Field(min_length=1, max_length=255)
     """The SMTP server."""
-    port: int = Field(default=587, ge=1, le=65_535)
+    port: Live[int] = Field(default=587, ge=1, le=65_535)
     """``465`` speaks TLS from the start; others switch to it (STARTTLS)."""
-    sender: str = Field(pattern=r"^[^\s<>,;@]+@[^\s<>,;@]+$")
+    sender: Live[str] = Field(pattern=r"^[^\s<>,;@]+@[^\s<>,;@]+$")
     """The address that messages come from."""
-    to: tuple[Annotated[str, Field(pattern=r"^[^\s<>,;@]+@[^\s<>,;@]+$")], ...] = Field(
+    to: Live[tuple[Annotated[str, Field(pattern=r"^[^\s<>,;@]+@[^\s<>,;@]+$")], ...]] = Field(
         min_length=1, max_length=50
     )
     """Recipients."""
-    username: str | None = None
+    username: Live[str | None] = None
     """User at the SMTP server; unset: no login."""
-    password: SecretStr | None = None
+    password: Live[SecretStr | None] = None
     """Its password, as ``${NAME}`` of the environment."""
-    password_file: str | None = None
+    password_file: Live[str | None] = None
     """A file with the password; it is read at each message."""
-    tls: bool = True
+    tls: Live[bool] = True
     """Without it, messages travel in plain text, and no login is made."""
-    ca_file: str | None = None
+    ca_file: Live[str | None] = None
     """Certificates to trust instead of the system's, in PEM format."""
-    updates: bool = False
+    updates: Live[bool] = False
     """Also send a message when an incident changes."""
-    digests: bool = True
+    digests: Live[bool] = True
     """Send digests of what was withheld."""
 
     @model_validator(mode="after")
@@ -250,17 +251,17 @@ class AppriseConfig(HttpBase):
 
     kind: Literal["apprise"]
     """``apprise``"""
-    url: Url
+    url: Live[Url]
     """The server: ``http://apprise:8000``."""
-    token: SecretStr | None = None
+    token: Live[SecretStr | None] = None
     """The key of the server's configuration, as ``${NAME}`` of the environment."""
-    token_file: str | None = None
+    token_file: Live[str | None] = None
     """A file with the key; it is read at each request."""
-    tags: tuple[str, ...] = ()
+    tags: Live[tuple[str, ...]] = ()
     """Only receivers with one of these tags."""
-    updates: bool = False
+    updates: Live[bool] = False
     """Also send a message when an incident changes."""
-    digests: bool = True
+    digests: Live[bool] = True
     """Send digests of what was withheld."""
 
     @model_validator(mode="after")
@@ -273,22 +274,22 @@ class WebhookConfig(HttpBase):
 
     kind: Literal["webhook"]
     """``webhook``"""
-    url: Url | None = None
+    url: Live[Url | None] = None
     """Where to post."""
-    url_file: str | None = None
+    url_file: Live[str | None] = None
     """A file with the URL, where the URL is itself a secret; it is read at each request."""
-    secret: SecretStr | None = None
+    secret: Live[SecretStr | None] = None
     """Signs each request (HMAC-SHA256), as ``${NAME}`` of the environment; ``whsec_`` followed by
     base64, or any text of 16 characters or more."""
-    secret_file: str | None = None
+    secret_file: Live[str | None] = None
     """A file with the secret; it is read at each request."""
-    updates: bool = True
+    updates: Live[bool] = True
     """Post updates of incidents, too."""
-    digests: bool = True
+    digests: Live[bool] = True
     """Post digests of what was withheld."""
 
     # The secret signs and is never sent, so plain HTTP betrays nothing of it.
-    allow_http: bool = True
+    allow_http: Live[bool] = True
     """Post over plain HTTP; the signature proves origin, it hides nothing."""
 
     @model_validator(mode="after")
@@ -304,17 +305,17 @@ class GrafanaConfig(HttpBase):
 
     kind: Literal["grafana"]
     """``grafana``"""
-    url: Url
+    url: Live[Url]
     """The server: ``https://grafana.example.org``."""
-    token: SecretStr | None = None
+    token: Live[SecretStr | None] = None
     """A service account token with ``annotations:write``, as ``${NAME}`` of the environment."""
-    token_file: str | None = None
+    token_file: Live[str | None] = None
     """A file with the token; it is read at each request."""
-    dashboard: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,40}$")
+    dashboard: Live[str | None] = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,40}$")
     """The dashboard's uid; unset: an annotation of the organisation, found by its tags."""
-    panel: int | None = Field(default=None, ge=1)
+    panel: Live[int | None] = Field(default=None, ge=1)
     """A panel of the dashboard."""
-    tags: tuple[Annotated[str, Field(max_length=50)], ...] = Field(default=(), max_length=20)
+    tags: Live[tuple[Annotated[str, Field(max_length=50)], ...]] = Field(default=(), max_length=20)
     """Tags beside ``streamad``, the alerting's name and the group."""
 
     @model_validator(mode="after")

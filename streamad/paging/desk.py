@@ -102,9 +102,17 @@ class Desk:
             lead=lambda life: self._lead(life, self._ranked(life)),
         )
 
-    def name_by(self, recogniser: Recogniser) -> None:
-        """Name alerts by other groups from now on; those that are open keep their name."""
+    def name_by(self, recogniser: Recogniser | None) -> None:
+        """Name alerts by other groups from now on, None: by none; those open keep their name."""
         self._naming = Naming(recogniser)
+
+    def reword(self, config: AlertingConfig, scale: Scale | None) -> None:
+        """Decide as before, with other links and words of severity from now on.
+
+        config : differs in live settings only, see `streamad.config_live`
+        """
+        self.config, self._scale = config, scale
+        self._alerts = AlertOperator(config)
 
     def new_state(self) -> DeskState:
         """Return a state without alerts."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from streamad.alerting.config import AlertingConfig
+from streamad.alerts.scale import Scale
 from streamad.config import PipelineConfig
 from streamad.operators.findings import set_aside
 from streamad.paging.desk import Desk, DeskOutput
@@ -125,6 +126,17 @@ class AlertLoop(Loop[_Part]):
         self._keep(part, self._desk.process(part.table.state, [(told, now_ms)]))
         letter = Rejected(message=0, reason="quarantined", detail=why, payload=None)
         return self._records.rejected(message, [letter])
+
+    @property
+    def desk(self) -> Desk:
+        """Return the desk that decides now."""
+        return self._desk
+
+    def reword(self, config: AlertingConfig, scale: Scale | None) -> None:
+        """Decide as before, with other links and words from now on; see `Loop.stage`."""
+        self._desk.reword(config, scale)
+        self._config = config
+        self.pace(config.delivery)
 
     def renewed(self, topic: str) -> None:
         """Note, from any thread, that a topic was deleted and made anew; see `turn`."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from itertools import chain, pairwise
 
 from streamad.config import PipelineConfig
+from streamad.config_sections import DeliveryConfig
 from streamad.errors import MembershipError, SourceUnavailableError
 from streamad.operators.detect import DetectOperator
 from streamad.ports import (
@@ -326,6 +327,14 @@ class DetectLoop(Loop[Shard]):
         return records_of(
             self._records, self._config, message, why=why, now_ms=self._clock.wall_ms()
         )
+
+    def pace(self, delivery: DeliveryConfig) -> None:
+        """Commit and save as often as these settings have it from now on; see `Loop.stage`."""
+        super().pace(delivery)
+        self._snapshot_s = delivery.snapshot_interval / 1000
+        latest_s = self._clock.seconds() + self._snapshot_s
+        for shard in self.shards.values():
+            shard.snapshot_due_s = min(shard.snapshot_due_s, latest_s)
 
     def renewed(self, topic: str) -> None:
         """Note, from any thread, that a topic was deleted and made anew; see `turn`."""

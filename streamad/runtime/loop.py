@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -69,6 +70,7 @@ class Loop(ABC, Generic[P]):
         self._telemetry = telemetry or NullTelemetry()
         self._member = Guarded(member, report=self._set_aside, telemetry=self._telemetry)
         self._commit_s, self._commit_due_s = delivery.commit_interval / 1000, 0.0
+        self._swaps: deque[Callable[[], None]] = deque()
         self._placing = Placing(self._member, clock, self._place)
         self._ends = Ends(lambda source, _: self._member.end_reached(source))
         self.parts: dict[Source, P] = {}
@@ -104,6 +106,10 @@ class Loop(ABC, Generic[P]):
         self._pass_time(now_s)
         if (now_s >= self._commit_due_s or self._member.in_care) and self._is_dirty():
             self._commit_softly(list(self.parts.values()))
+        while self._swaps and not self._is_dirty():
+            self._fault("before_reload")
+            self._swaps.popleft()()
+            self._fault("after_reload")
         self._save_due(now_s)
         return sum(map(len, polled))
 
@@ -138,6 +144,18 @@ class Loop(ABC, Generic[P]):
 
     def renewed(self, topic: str) -> None:
         """Note, from any thread, that a topic was deleted and made anew."""
+
+    def stage(self, swap: Callable[[], None]) -> None:
+        """Have settings swapped between two commits; from any thread.
+
+        swap : is called once, in the thread of the loop; it must not fail
+        """
+        self._swaps.append(swap)
+
+    def pace(self, delivery: DeliveryConfig) -> None:
+        """Commit as often as these settings have it from now on; see `stage`."""
+        self._commit_s = delivery.commit_interval / 1000
+        self._commit_due_s = min(self._commit_due_s, self._clock.seconds() + self._commit_s)
 
     def n_kept(self, source: Source) -> int:
         """Return how many messages were polled and wait for their turn: see `Guarded`."""

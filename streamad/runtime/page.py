@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
@@ -110,6 +111,7 @@ class PageLoop:
         self._member, self._records, self._clock = member, records, clock
         self._telemetry, self._fault = telemetry or NullTelemetry(), fault
         self._placing = Placing(member, clock, self._place)
+        self._swaps: deque[Callable[[], None]] = deque()
         self.parts: dict[Source, Part] = {}
 
     @property
@@ -133,6 +135,26 @@ class PageLoop:
     def renewed(self, topic: str) -> None:
         """Note, from any thread, that a topic was deleted and made again; it is read on."""
 
+    def stage(self, swap: Callable[[], None]) -> None:
+        """Have settings swapped between two commits; from any thread: see `Loop.stage`."""
+        self._swaps.append(swap)
+
+    def use(self, config: PagerBase, pager: Pager) -> None:
+        """Send by another pager of the same name and routes from now on; see `stage`.
+
+        What waits for an attempt is tried at once: the settings may be its remedy.
+        """
+        self._config, self._pager = config, pager
+        for part in self.parts.values():
+            part.attempts, part.due_s = 0, 0.0
+            part.remind_due_s = 0.0
+
+    def _swap(self) -> None:
+        while self._swaps and all(self._commit(part) for part in list(self.parts.values())):
+            self._fault("before_reload")
+            self._swaps.popleft()()
+            self._fault("after_reload")
+
     def run(self, stop: Callable[[], bool]) -> None:
         """Work until ``stop``; then commit and return."""
         while not stop():
@@ -142,6 +164,7 @@ class PageLoop:
     def turn(self, timeout_ms: int = 200) -> int:
         """Poll once, send what is due, commit; return the records that were read."""
         self._placing.turn()
+        self._swap()
         polled = self._member.poll(timeout_ms if self._idle() else 1)
         self._fault("after_poll")
         for messages in polled:

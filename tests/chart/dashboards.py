@@ -53,6 +53,8 @@ PIPELINES: dict[str, tuple[Panel, ...]] = {
          ("sum(increase(streamad_delivery_aborts_total{$by}[10m]))",
           "sum(increase(streamad_delivery_broker_retries_total{$by}[10m]))",
           "sum(increase(streamad_delivery_rebalances_total{$by}[10m]))")),
+        ("Settings and artifacts: last change taken over", "none", "{{pod}} {{__name__}}",
+         ("streamad_config_last_reload_successful{$by}", "streamad_artifact_last_reload_successful{$by}")),
         ("Age of the newest snapshot", "s", _TIME,
          ("time() - streamad_state_snapshot_timestamp_seconds{$by}",)),
         ("Recovery of a partition, p99", "s", "",

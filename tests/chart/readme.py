@@ -95,6 +95,7 @@ kinds are in `ci/`. No image is published: build and push yours first (`images/`
 | `enabled` | `false` leaves it out |
 | `config` | the file itself: a pipeline ([docs/pipeline.md](../../docs/pipeline.md)), or an alerting file; checked by the schema |
 | `existingConfigMap.name`, `.key` | in place of `config`: a ConfigMap that exists |
+| `hotReload` | `plain`, `alerting`: `true` replaces pods only where a change of `config` needs it; default `false` |
 | `partitions` | of the input; needed for autoscaling and for topics by Strimzi |
 | `pod` | settings as in `defaults`, for this job |
 | `roles.<role>.replicas` | members; surplus ones wait as spares |
@@ -110,7 +111,10 @@ kinds are in `ci/`. No image is published: build and push yours first (`images/`
 | `flink.state`, `.restartNonce`, `.savepointRedeployNonce`, `.initialSavepointPath`, `.version`, `.jarUri` | as the operator has them |
 
 A change of `config` replaces the pods, because its checksum is an annotation. That of a ConfigMap which exists is
-read from the cluster at `helm upgrade`; after a change, run it.
+read from the cluster at `helm upgrade`; after a change, run it. With `hotReload: true` the checksum leaves out what a
+running job takes over (links, addresses of pagers, intervals: those marked ‡ in [docs/pipeline.md](../../docs/pipeline.md)
+and in [docs/operations.md](../../docs/operations.md#settings-without-a-restart)): such a change replaces no pod, and
+holds once the kubelet has brought the ConfigMap to it, usually within a minute. Any other change replaces the pods as before.
 
 The name in the file, not the release, is the pipeline's identity on the cluster: its topics, consumer groups and state.
 Two releases with one such name are members of one pipeline.

@@ -257,6 +257,7 @@ def _pipelines() -> Schema:
         "partitions": POSITIVE,
         "pod": pod,
     }
+    reloads = {"hotReload": YES_NO}
     memory = closed({"cpu": {"type": ["number", "string"]}, "memory": TEXT}, ["cpu", "memory"])
     flink = closed(
         {
@@ -280,6 +281,7 @@ def _pipelines() -> Schema:
         "plain": closed(
             {
                 **shared,
+                **reloads,
                 "config": pipeline,
                 "artifact": artifact,
                 "snapshots": snapshots,
@@ -304,6 +306,7 @@ def _pipelines() -> Schema:
         "alerting": closed(
             {
                 **shared,
+                **reloads,
                 "config": {"$ref": "#/$defs/AlertingConfig"},
                 "roles": closed({"alert": closed(role), "page": closed(other)}),
             }

@@ -22,6 +22,7 @@ from connectors.records.asyncapi import document
 from connectors.telemetry import METRICS, table
 from jobs.catalogue import Entry, entry
 from streamad.config import PipelineConfig, binds_state
+from streamad.config_live import live_settings
 from streamad.config_sections import Section
 from streamad.detectors import DETECTORS
 from tests.docs.alerts import alerts_page
@@ -70,7 +71,8 @@ Durations are written `300ms`, `10s`, `5m`, `2h`, `7d`; a bare number is refused
 cluster is set only in the environment (`KAFKA_BOOTSTRAP_SERVERS`, see [operations](operations.md)).
 
 State made with other values of settings marked † is not used (`delivery.on_state_mismatch`). All
-others can be changed at any time.
+others can be changed at any time. A running job takes over those marked ‡
+[without a restart](operations.md#settings-without-a-restart).
 
 {tables}
 
@@ -113,13 +115,19 @@ def _section_table(path: str, section: type[Section]) -> str:
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             continue
-        mark = " †" if binds_state(f"{path}.{name}".lstrip(".")) else ""
+        mark = _mark(f"{path}.{name}".lstrip("."))
         kind = _kind(types[name], field.metadata)
         default = _default(field, is_duration="Duration" in types[name] or name in _RARITIES)
         lines.append(f"| `{name}`{mark} | {kind} | {default} | {_cell(told[name])} |")
     title = f"## `{path}`" if path else "## The pipeline"
     about = inspect.getdoc(section) or ""
     return f"{title}\n\n{about}\n\n" + "\n".join(lines)
+
+
+def _mark(path: str) -> str:
+    if path in live_settings(PipelineConfig):
+        return " ‡"
+    return " †" if binds_state(path) else ""
 
 
 def described(section: type[Section]) -> dict[str, str]:
@@ -150,7 +158,7 @@ def _class_node(section: type[Section]) -> ast.ClassDef:
 def _types(section: type[Section]) -> dict[str, str]:
     """Return the types as they are written: an alias says more than what it stands for."""
     return {
-        node.target.id: ast.unparse(node.annotation)
+        node.target.id: re.sub(r"^Live(?:IfGiven)?\[(.*)\]$", r"\1", ast.unparse(node.annotation))
         for node in _class_node(section).body
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     }

@@ -115,9 +115,46 @@ imagePullSecrets:
 {{- define "streamad.checksum" -}}
 {{- if .job.existingConfigMap -}}
 {{- $found := lookup "v1" "ConfigMap" .root.Release.Namespace .job.existingConfigMap.name -}}
-{{- dig "data" dict ($found | default dict) | toJson | sha256sum -}}
+{{- $data := dig "data" dict ($found | default dict) -}}
+{{- if .job.hotReload -}}
+{{- $key := .job.existingConfigMap.key | default (printf "%s.yaml" (include "streamad.file" .)) -}}
+{{- $data = merge (dict $key (include "streamad.settled" (dict "root" .root "job" .job "text" (get $data $key)))) $data -}}
+{{- end -}}
+{{- $data | toJson | sha256sum -}}
+{{- else if .job.hotReload -}}
+{{- include "streamad.settled" (dict "root" .root "job" .job "text" (include "streamad.config" .)) | sha256sum -}}
 {{- else -}}
 {{- include "streamad.config" . | sha256sum -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The text of a file without the settings that a running job takes over. Takes root, job, text. */}}
+{{- define "streamad.settled" -}}
+{{- $config := fromYaml .text -}}
+{{- $live := .root.Files.Get "files/live.yaml" | fromYaml -}}
+{{- range $path, $how := get $live (include "streamad.file" .) -}}
+{{- include "streamad.leaveOut" (dict "at" $config "parts" (splitList "." $path) "how" $how) -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}
+
+{{/* Take a setting out of a tree, or only its value, and sections that are empty then. Takes at, parts, how. */}}
+{{- define "streamad.leaveOut" -}}
+{{- $at := .at -}}
+{{- $how := .how -}}
+{{- $name := first .parts -}}
+{{- $rest := rest .parts -}}
+{{- if and (eq $name "*") (kindIs "slice" $at) -}}
+{{- range $at -}}{{- include "streamad.leaveOut" (dict "at" . "parts" $rest "how" $how) -}}{{- end -}}
+{{- else if and (kindIs "map" $at) (hasKey $at $name) -}}
+{{- if $rest -}}
+{{- include "streamad.leaveOut" (dict "at" (get $at $name) "parts" $rest "how" $how) -}}
+{{- if and (kindIs "map" (get $at $name)) (not (get $at $name)) -}}{{- $_ := unset $at $name -}}{{- end -}}
+{{- else if eq $how "value" -}}
+{{- if not (kindIs "invalid" (get $at $name)) -}}{{- $_ := set $at $name "given" -}}{{- end -}}
+{{- else -}}
+{{- $_ := unset $at $name -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 

@@ -350,3 +350,26 @@ def test_certificates_and_their_hosts_are_verified(certificates, served, trusted
 def test_a_certificate_file_that_is_missing_is_named():
     made = make_pager(settings("webhook", "", url="https://127.0.0.1:1/", ca_file="/nowhere"))
     assert made.send(page_of(INCIDENT, "open")).result == "retry"
+
+
+def test_a_renewed_certificate_is_used_at_once_and_half_of_one_never(certificates, tmp_path):
+    trusted = tmp_path / "ca.pem"
+    with PagerServer() as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificates / "ours.pem", certificates / "ours.key")
+        plain = server._server.socket
+        server._server.socket = context.wrap_socket(plain, server_side=True)
+        server._server.handle_error = lambda *request: None
+        url = server.url.replace("http:", "https:") + "/hook"
+        trusted.write_bytes((certificates / "other.pem").read_bytes())
+        pager = make_pager(settings("webhook", "", url=url, ca_file=str(trusted)))
+        sent = []
+        for content in ("other", "ours", "half", None):
+            if content is None:
+                trusted.unlink()
+            elif content == "half":
+                trusted.write_bytes((certificates / "ours.pem").read_bytes()[:200])
+            else:
+                trusted.write_bytes((certificates / f"{content}.pem").read_bytes())
+            sent.append(pager.send(page_of(INCIDENT, "open")).result)
+        assert sent == ["retry", "ok", "ok", "ok"]
