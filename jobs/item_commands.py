@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from jobs.build import check_detector, from_artifact, make, make_detector, require_trained
 from jobs.console import bar, say, status
@@ -73,6 +74,30 @@ def score_rows(  # noqa: PLR0913 - one argument an option
     if scored.n_errors:
         say(f"{scored.n_errors} rows could not be scored: the detector failed on them")
     scored.account.require(operator)
+    if table.marked is not None:
+        say(ranking(table.marked, scored.frame))
+
+
+def ranking(marked: NDArray[np.bool_], frame: pl.DataFrame) -> str:
+    """Return in words how well scores rank rows that labels call anomalous above the others.
+
+    marked : of each row of the file; frame : its scores; rows without one do not count
+    """
+    from streamad.evaluation.vus import auc_pr, auc_roc
+
+    scored = frame["incomplete"].to_numpy() == 0
+    labels, scores = marked[scored], frame["score"].to_numpy()[scored]
+    n, n_marked = len(labels), int(labels.sum())
+    told = f"{n_marked:,} of {n:,} scored rows are labelled anomalous"
+    if n_marked in (0, n):
+        return f"{told}: there are no figures"
+    alerted = frame["alert"].to_numpy()[scored] == 1
+    found = int((alerted & labels).sum())
+    return (
+        f"{told}: AUC-ROC {auc_roc(labels, scores):.3f}, AUC-PR {auc_pr(labels, scores):.3f} "
+        f"(by chance 0.500 and {n_marked / n:.3f}); {found:,} of them lie in an alert, as do "
+        f"{int(alerted.sum()) - found:,} others"
+    )
 
 
 def operator_of(config: PipelineConfig) -> DetectOperator:

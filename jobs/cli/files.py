@@ -79,7 +79,8 @@ def score(  # noqa: PLR0913 - one argument an option
     window; 'streamad detectors' lists it) is printed.
 
     With a column of labels (--label, or one with a usual name) the figures of 'streamad evaluate'
-    are printed too: how well scores rank, and what the alerts found.
+    are printed too: how well scores rank, and what the alerts found. Of events and edges these are
+    AUC-ROC, AUC-PR, and the labelled rows that lie in an alert.
     """
     from jobs.commands import score_file
     from jobs.offline.item_files import Asked

@@ -8,6 +8,7 @@ import pytest
 
 from jobs.commands import score_file
 from jobs.fit_commands import fit_file
+from jobs.item_commands import ranking
 from jobs.offline.item_files import Asked, read_items
 from streamad.artifacts import load_artifact
 from streamad.config import load_pipeline
@@ -187,3 +188,19 @@ def test_edges_with_times_are_cut_into_graphs(tmp_path):
     made = score(tmp_path / "edges.csv", tmp_path / "out.csv", artifact=tmp_path / "model")
     assert len(made) == 49, "the last window is not over"
     assert (made["end_ms"] - made["begin_ms"]).unique().to_list() == [60_000]
+
+
+def test_scores_of_labelled_rows_are_measured_where_they_were_scored():
+    frame = pl.DataFrame(
+        {
+            "score": [1.0, 5.0, 2.0, 9.0, 0.0],
+            "alert": [0, 1, 0, 1, 0],
+            "incomplete": [0, 0, 0, 0, 1],
+        }
+    )
+    told = ranking(np.array([0, 1, 1, 0, 1], np.bool_), frame)
+    # Of four pairs of an anomalous and an ordinary row two stand in the right order.
+    assert told.startswith("2 of 4 scored rows are labelled anomalous: AUC-ROC 0.500, AUC-PR 0.583")
+    assert told.endswith("(by chance 0.500 and 0.500); 1 of them lie in an alert, as do 1 others")
+    for labels in (np.zeros(5, np.bool_), np.array([1, 1, 1, 1, 0], np.bool_)):
+        assert "there are no figures" in ranking(labels, frame)
