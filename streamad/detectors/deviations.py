@@ -54,7 +54,7 @@ class DeviationMemory(ScaleMemory):
         """Return what one key costs."""
         more = [getattr(self, name) for name in self.names]
         own = sum(array.itemsize * int(np.prod(array.shape[1:])) for array in more)
-        return super().bytes_per_slot + own
+        return int(super().bytes_per_slot + own)
 
     def reserve(self, n_slots: int) -> None:
         """Make room for slots ``0 .. n_slots-1``."""
@@ -266,9 +266,14 @@ class Deviations(Detector):
 
     def _far(self, windows: Floats, of: Ints, loc: Floats, scale: Floats) -> Floats:
         start, stop = self._span
-        ready = [np.require(array, requirements=["C", "W"]) for array in (windows, of, loc, scale)]
-        far: Floats = _deviations(*ready, start, stop)
-        return far
+        return _deviations(
+            np.require(windows, requirements=["C", "W"]),
+            np.require(of, requirements=["C", "W"]),
+            np.require(loc, requirements=["C", "W"]),
+            np.require(scale, requirements=["C", "W"]),
+            start,
+            stop,
+        )
 
 
 def _own(memory: Memory) -> DeviationMemory:
