@@ -27,6 +27,8 @@ from streamad.errors import ArtifactError, NotFittedError, WindowError
 
 PART: Final = 4
 """A quarter of the window around the judged sample is looked at."""
+ADOPTING: Final = 1
+ADOPTED: Final = 2
 MEASURED: Final = 512
 """Training windows of a group whose scores say what is usual."""
 
@@ -38,7 +40,7 @@ class DeviationMemory(ScaleMemory):
     ----------
     usual : float32 ``(n_slots, 2)``, median and spread
     n_windows : int64 ``(n_slots,)``, learned so far
-    adopting : uint8 ``(n_slots,)``, a new level is normal from the next period on
+    adopting : uint8 ``(n_slots,)``, `ADOPTING` a new level from the next period on, or `ADOPTED`
     """
 
     names: ClassVar[tuple[str, ...]] = ("usual", "n_windows", "adopting")
@@ -54,7 +56,7 @@ class DeviationMemory(ScaleMemory):
         """Return what one key costs."""
         more = [getattr(self, name) for name in self.names]
         own = sum(array.itemsize * int(np.prod(array.shape[1:])) for array in more)
-        return super().bytes_per_slot + own
+        return int(super().bytes_per_slot + own)
 
     def reserve(self, n_slots: int) -> None:
         """Make room for slots ``0 .. n_slots-1``."""
@@ -98,6 +100,8 @@ class Deviations(Detector):
     ----------
     size : samples per window
     lag : samples by which the judged one trails the newest (None: half a window)
+    strangers : keys that were not trained are judged by the only training group, as `PCA` does
+        (False: they score 0, since another series' level shows little)
     """
 
     finite: ClassVar[tuple[str, ...]] = ("usual",)
@@ -115,8 +119,11 @@ class Deviations(Detector):
         paper="Shewhart, Economic Control of Quality of Manufactured Product, 1931",
     )
 
-    def __init__(self, *, size: int | None = None, lag: int | None = None) -> None:
+    def __init__(
+        self, *, size: int | None = None, lag: int | None = None, strangers: bool = False
+    ) -> None:
         super().__init__(size=size)
+        self.strangers = strangers
         self._lag = self.size // 2 if lag is None else lag
         if not 0 <= self._lag < self.size:
             msg = f"lag must lie in 0 .. {self.size - 1} (inside the window), got {lag}"
@@ -219,7 +226,7 @@ class Deviations(Detector):
 
     def adopt(self, memory: Memory, slots: Ints) -> None:
         """From the next period on training says nothing of these keys."""
-        _own(memory).adopting[slots] = 1
+        _own(memory).adopting[slots] = ADOPTING
 
     def state(self) -> Arrays:
         """Return scales and usual deviations; empty before ``fit``."""
@@ -251,7 +258,15 @@ class Deviations(Detector):
             raise WindowError(msg)
         if memory is not None and slots is not None:
             own = _own(memory)
-            return slots, own.loc, own.scale, own.usual
+            if not self.strangers or len(self._loc) != 1:
+                return slots, own.loc, own.scale, own.usual
+            unknown = np.isnan(own.loc[slots]).all(axis=1) & (own.adopting[slots] != ADOPTED)
+            return (
+                np.arange(n, dtype=np.int32),
+                np.where(unknown[:, None], self._loc, own.loc[slots]),
+                np.where(unknown[:, None], self._scale, own.scale[slots]),
+                np.where(unknown[:, None], self._usual, own.usual[slots]),
+            )
         if len(self._loc) == 0:
             msg = f"{self.info.name} was not fitted; run `streamad fit`, or name an artifact"
             raise NotFittedError(msg)
@@ -266,9 +281,14 @@ class Deviations(Detector):
 
     def _far(self, windows: Floats, of: Ints, loc: Floats, scale: Floats) -> Floats:
         start, stop = self._span
-        ready = [np.require(array, requirements=["C", "W"]) for array in (windows, of, loc, scale)]
-        far: Floats = _deviations(*ready, start, stop)
-        return far
+        return _deviations(
+            np.require(windows, requirements=["C", "W"]),
+            np.require(of, requirements=["C", "W"]),
+            np.require(loc, requirements=["C", "W"]),
+            np.require(scale, requirements=["C", "W"]),
+            start,
+            stop,
+        )
 
 
 def _own(memory: Memory) -> DeviationMemory:
@@ -316,10 +336,10 @@ def _count(
     """Count windows of keys; where a period of ``every`` ends let adoptions take effect."""
     for slot in slots:
         n_windows[slot] += 1
-        if n_windows[slot] % every == 0 and adopting[slot]:
+        if n_windows[slot] % every == 0 and adopting[slot] == ADOPTING:
             loc[slot] = np.nan
             scale[slot] = np.nan
-            adopting[slot] = 0
+            adopting[slot] = ADOPTED
 
 
 @compiled

@@ -67,8 +67,9 @@ QUICK: dict[str, dict[str, Any]] = {
     "ape": {"steps": 60},
     "clan": {"steps": 60},
     "hypad": {"steps": 24, "critic_passes": 1},
+    "deviations": {"strangers": True},
 }
-"""Settings with which a detector trains quickly."""
+"""Settings with which a detector trains quickly, and judges keys that it was not trained on."""
 
 
 @cache

@@ -114,6 +114,18 @@ def test_an_adopted_level_is_no_deviation_once_its_period_is_over():
     assert score() == 0
 
 
+def test_a_stranger_scores_nothing_unless_the_only_group_may_stand_for_it():
+    training, coming = windows_of(noise(1000, 0)), windows_of(noise(60, 1) + 4)
+    slots = np.zeros(len(coming), dtype=np.int32)
+    for strangers in (False, True):
+        detector = Deviations(size=SIZE, strangers=strangers).fit(training)
+        memory = detector.new_memory(VARIATES)
+        memory.reserve(1)
+        scores = detector.score(coming, memory=memory, slots=slots)
+        expected = detector.score(coming) if strangers else np.zeros(len(coming))
+        np.testing.assert_array_equal(scores, expected)
+
+
 def test_without_training_it_cannot_be_asked():
     with pytest.raises(NotFittedError, match="was not fitted"):
         Deviations(size=SIZE).score(windows_of(noise(60, 0)))
