@@ -51,7 +51,7 @@ def groups(
     method: Annotated[
         str,
         typer.Option(
-            help="kmeans, or pbn: a network learns from the named groups what tells groups apart; "
+            help="kmeans, or pbn: a network learns from the named groups what distinguishes groups; "
             "it needs two names and the extra 'train', and takes a minute."
         ),
     ] = "kmeans",

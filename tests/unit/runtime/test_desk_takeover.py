@@ -33,7 +33,6 @@ class OpenMember(MemoryMember):
 
     def commit(self, records, progress):
         self.under_way.append((list(records), dict(progress)))
-        return None
 
 
 @dataclass(slots=True, kw_only=True)
