@@ -42,7 +42,7 @@ def fit_severities(file: Path, *, answers: Path | None, out: Path | None) -> Non
     showing.out(told(fitted))
     if out is not None:
         out.write_text(fitted.scale.dumps(), "utf-8")
-        say(f"wrote {out}; name it as 'severities' in the alerting file: a running desk reads it")
+        say(f"wrote {out}; name it as 'severities' in the alerting file; a running desk reads it")
 
 
 def _graded(file: Path, answers: Path | None) -> list[Graded]:

@@ -85,7 +85,8 @@ def detect_loop(  # noqa: PLR0913 - all but the first two by keyword
 
     reload : tells it of other settings while it runs
     """
-    given, operator = config, build_detect(config)
+    given = config
+    operator = build_detect(config)
     if telemetry is not None:
         telemetry.gauge("detect_degraded", bool(operator.degraded))
     decoder: Decoder = codec_of(config)
@@ -93,8 +94,7 @@ def detect_loop(  # noqa: PLR0913 - all but the first two by keyword
         decoder = RekeyedCodec(config)
         config = of_rekeyed(config)
     kafka = _member(config, "detect", settings, name=member, telemetry=telemetry, fault=fault)
-    partitions = sum(len(kafka.log.bounds(topic)) for topic in config.input.topics)
-    config = bounded(config, partitions)
+    config = bounded(config, sum(len(kafka.log.bounds(topic)) for topic in config.input.topics))
     operator = operator.under(config.decision_settings())
     watch = None
     if config.detector.artifact is not None:
@@ -123,19 +123,23 @@ def detect_loop(  # noqa: PLR0913 - all but the first two by keyword
     )
     kafka.owner = loop
     if reload is not None:
-        reload.add(loop, partial(_prepare_detect, loop, watch, partitions), given)
+        reload.add(loop, partial(_prepare_detect, loop, watch, config), given)
     return loop, kafka
 
 
 def _prepare_detect(
     loop: DetectLoop,
     watch: ArtifactWatch | None,
-    partitions: int,
+    at_work: PipelineConfig,
     before: Config,
     config: Config,
 ) -> Swap:
-    """Load the artifact where it is another one; see `jobs.plain.config_watch.Prepare`."""
-    old, new = _pipeline(before), bounded(_pipeline(config), partitions)
+    """Load the artifact where it is another one; see `jobs.plain.config_watch.Prepare`.
+
+    at_work : the settings of the loop, with what it found at its start: topics, memory
+    """
+    found = {"series": at_work.series, "input": at_work.input}
+    old, new = _pipeline(before), _pipeline(config).model_copy(update=found)
     operator: DetectOperator | None = None
     if new.detector.artifact != old.detector.artifact:
         operator = build_detect(new, strict=True)

@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
+from jobs.build import detector_info
 from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig
 from tests.chart.rendering import ROOT, TOOLS, tool
@@ -63,6 +64,16 @@ def test_the_compose_file_fits_its_schema_and_what_it_mounts_is_there():
     folder = IMAGES / "compose"
     PipelineConfig.model_validate(yaml.safe_load((folder / "pipeline.yaml").read_text()))
     AlertingConfig.model_validate(yaml.safe_load((folder / "alerting.yaml").read_text()))
+
+
+def test_kernels_are_compiled_by_detectors_that_run_as_they_are_called():
+    text = (IMAGES / "compile-kernels").read_text()
+    lists = dict(re.findall(r"^for (\w+) in (.+); do$", text, re.MULTILINE))
+    trained = {
+        name: detector_info(name).needs_training for name in " ".join(lists.values()).split()
+    }
+    assert not any(trained[name] for name in lists["detector"].split())
+    assert all(trained[name] for name in lists["trained"].split())
 
 
 def test_the_start_lays_kernels_down_once_and_becomes_the_job(tmp_path: Path):

@@ -161,6 +161,8 @@ OTHERS: dict[str, Any] = {
     "output.state": "t",
     "output.dead_letters": "d",
     "output.late": "l",
+    "output.format": "confluent",
+    "output.register_schemas": False,
 }
 """Of every setting another valid value."""
 

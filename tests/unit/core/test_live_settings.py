@@ -114,6 +114,8 @@ CHANGED_ALERTING: dict[str, Any] = {
     "output.alerts": "a",
     "output.incidents": "i",
     "output.dead_letters": "d",
+    "output.format": "confluent",
+    "output.register_schemas": False,
 }
 CHANGED_PAGER: dict[str, Any] = {
     "name": "renamed",

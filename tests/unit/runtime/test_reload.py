@@ -94,7 +94,7 @@ def test_a_snapshot_is_due_by_the_new_interval(tmp_path: Path):
     (shard,) = loop.shards.values()
     place.now_s = 100.0
     config = with_settings(place.config, delivery={"snapshot_interval": "10s"})
-    loop.stage(_prepare_detect(loop, watch, place.config, config))
+    loop.stage(_prepare_detect(loop, watch, place.config, place.config, config))
     loop.turn()
     assert shard.snapshot_due_s <= 110.0
     before = shard.snapshot_due_s
@@ -114,8 +114,8 @@ def test_an_artifact_in_another_place_is_loaded_before_the_file_is_taken(tmp_pat
     for wrong in (str(tmp_path / "nowhere"), str(tmp_path)):
         missing = with_settings(place.config, detector={"artifact": wrong})
         with pytest.raises(Exception, match="artifact"):
-            _prepare_detect(loop, watch, place.config, missing)
-    loop.stage(_prepare_detect(loop, watch, place.config, config))
+            _prepare_detect(loop, watch, place.config, place.config, missing)
+    loop.stage(_prepare_detect(loop, watch, place.config, place.config, config))
     place.topics.put(IN, PAYLOADS)
     place.work(loop)
     artifacts = [artifact for _, _, artifact in place.judged()]
