@@ -51,7 +51,7 @@ def groups(
     method: Annotated[
         str,
         typer.Option(
-            help="kmeans, or pbn: a network learns from the named groups what distinguishes groups; "
+            help="kmeans, or pbn: a network learns from the named groups how groups differ; "
             "it needs two names and the extra 'train', and takes a minute."
         ),
     ] = "kmeans",
