@@ -27,8 +27,11 @@ from streamad.errors import ConfigError
 
 MEMBERS: Final = MappingProxyType({"knn_fused": 1.0, "knn_features": 0.25})
 """Detectors that are fused where no others are named, and how much each counts."""
-OF_SEVERAL: Final = MappingProxyType({"knn_fused": 0.5, "knn_variates": 2.0, "deviations": 1.0})
-"""The same of windows of several variates (docs/adr/0028)."""
+OF_SEVERAL: Final = MappingProxyType({
+    "knn_fused": 0.5 / 2.8, "knn_variates": 2.0 / 2.8, "deviations": 1.0 / 2.8,
+})  # fmt: skip
+"""The same of windows of several variates (docs/adr/0028). They add up to as much as those above:
+the order of scores is the same for any sum, but what is usual for new keys (`tail`) is not."""
 LONG_ENOUGH: Final = 64
 """Samples of a window from which on its statistics are worth asking for: those of fewer are mostly
 chance (docs/adr/0027)."""
@@ -49,10 +52,10 @@ class Auto(Detector):
     windows below 64 samples are mostly chance: there raw windows decide alone. Weight and limit
     were chosen on one half of the benchmark's series and tested on the other (docs/adr/0027).
 
-    Where a window has several variates, raw windows of all at once (`FusedKNN`, weight 0.5) are
-    fused with each variate's own neighbours (`VariateKNN`, 2) and with the mean deviation from
-    training (`Deviations`, 1, of keys with training): the first see a break between variates, the
-    second what a few do by themselves, the third what all do a little (docs/adr/0028).
+    Where a window has several variates, raw windows of all at once (`FusedKNN`, weight 0.18) are
+    fused with each variate's own neighbours (`VariateKNN`, 0.71) and with the mean deviation from
+    training (`Deviations`, 0.36, of keys with training): the first see a break between variates,
+    the second what a few do by themselves, the third what all do a little (docs/adr/0028).
 
     The expected values, and where the event lies, are the first member's; a variate's share is that
     in all members' scores.
