@@ -117,7 +117,7 @@ def _write(state: ShardState, identity: StateIdentity, sink: _Sink) -> Iterator[
         for array in apart.values():
             raw = np.ascontiguousarray(array).data.cast("B") if array.size else b""
             for start in range(0, len(raw), _BATCH_BYTES):
-                piece = pa.array([bytes(raw[start : start + _BATCH_BYTES])], pa.binary())
+                piece = pa.array([raw[start : start + _BATCH_BYTES].tobytes()], pa.binary())
                 writer.write_batch(pa.record_batch([piece], schema=_REST))
                 yield
 
