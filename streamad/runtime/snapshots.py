@@ -115,7 +115,7 @@ def _write(state: ShardState, identity: StateIdentity, sink: _Sink) -> Iterator[
                 yield
     with pa.ipc.new_stream(sink, _REST, options=_OPTIONS) as writer:
         for array in apart.values():
-            raw = np.ascontiguousarray(array).data.cast("B") if array.size else b""
+            raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
             for start in range(0, len(raw), _BATCH_BYTES):
                 piece = pa.array([raw[start : start + _BATCH_BYTES].tobytes()], pa.binary())
                 writer.write_batch(pa.record_batch([piece], schema=_REST))
