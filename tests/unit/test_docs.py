@@ -198,7 +198,7 @@ def test_the_python_of_the_readme_raises_an_alert_and_ends_it(tmp_path):
 
 def test_the_sample_that_watches_this_machine_feeds_both_pipelines():
     watch = runpy.run_path(str(ROOT / "docs/sample/watch_host.py"))
-    busy = subprocess.Popen(["sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do sleep 0.4; done"])
+    busy = subprocess.Popen(["sh", "-c", "while :; do sleep 0.2; done"])
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()),
