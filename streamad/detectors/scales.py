@@ -13,6 +13,7 @@ SCALE_SHARE = 1e-6
 """Smallest scale, as a share of ``|median|``: what float32 can tell apart. Below it a series counts
 as constant."""
 TINIEST = 1e-30
+ROUNDING = np.float32(4 * np.finfo(np.float32).eps)
 CONSTANT = 100.0
 """How many scales from a constant past its first departure is."""
 
@@ -37,6 +38,26 @@ def in_scales(values: Floats, loc: Floats, scale: Floats) -> Floats:
     leap = np.where(np.abs(apart) <= noise, 0.0 * apart, np.sign(apart) * CONSTANT)
     scaled = np.clip(apart / np.where(still, 1, scale), -CLIP, CLIP)
     return np.where(still, leap, scaled).astype(np.float32)
+
+
+def from_scales(placed: Floats, loc: Floats, scale: Floats, observed: Floats) -> Floats:
+    """Return expected samples in the unit of the series; what was observed where they are alike.
+
+    Alike is what differs by no more than rounding on the way into scales and back: whether a sample
+    lies above or below one of the past that equals it must not be decided by that.
+
+    placed, loc, scale, observed : of one shape, the first in scales; NaN stays
+
+    Examples
+    --------
+    >>> observed, loc, scale = np.float32([[1000.3], [7]]), np.float32(999.1), np.float32(0.7)
+    >>> expected = from_scales(in_scales(observed, loc, scale), loc, scale, observed)
+    >>> bool((expected == observed).all())
+    True
+    """
+    back = placed * scale + loc
+    rounding = ROUNDING * (np.abs(placed * scale) + np.abs(loc))
+    return np.where(np.abs(back - observed) <= rounding, observed, back).astype(np.float32)
 
 
 def loc_and_scale(series: Floats) -> tuple[Floats, Floats]:

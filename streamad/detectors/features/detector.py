@@ -17,6 +17,7 @@ from streamad.detectors.base import (
 from streamad.detectors.features.kernels import distances, usual_distances
 from streamad.detectors.features.statistics import PatchStatistics
 from streamad.detectors.knn.kernels import MEASURE_AT
+from streamad.detectors.scales import from_scales
 from streamad.detectors.themis.detector import Themis
 from streamad.detectors.themis.features import scaled
 from streamad.detectors.themis.memory import WARM, Rhythm, ThemisMemory, own_memory
@@ -199,7 +200,7 @@ class FeatureKNN(Themis):
         middle, spread = usual[warm, :, 0], usual[warm, :, 1]
         scores[warm] = np.maximum((far - middle) / spread, 0)
         found = ~np.isnan(value)
-        back = value * scale[of[warm]] + loc[of[warm]]
+        back = from_scales(value, loc[of[warm]], scale[of[warm]], windows[warm, self._at])
         expected[warm] = np.where(found, back, expected[warm])
         return scores, expected.astype(np.float32)
 

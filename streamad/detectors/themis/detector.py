@@ -19,7 +19,7 @@ from streamad.detectors.base import (
     require_windows,
 )
 from streamad.detectors.embeddings import EMBEDDINGS, FEATURES, SHIPPED, load_encoder
-from streamad.detectors.scales import loc_and_scale
+from streamad.detectors.scales import from_scales, loc_and_scale
 from streamad.detectors.similarity import ADAPTERS
 from streamad.detectors.themis.against import AGAINST, unlike
 from streamad.detectors.themis.features import Features, scaled
@@ -361,8 +361,9 @@ class Themis(Detector):
             distance, value = self._search(np.ascontiguousarray(queries[:, v]), own, of[warm], v)
             scores[warm, v] = distance
             found = ~np.isnan(value)
-            at = of[warm[found]]
-            expected[warm[found], v] = value[found] * scale[at, v] + loc[at, v]
+            seen, at = warm[found], of[warm[found]]
+            observed = windows[seen, self._at, v]
+            expected[seen, v] = from_scales(value[found], loc[at, v], scale[at, v], observed)
         return scores, expected.astype(np.float32)
 
     def _search(
