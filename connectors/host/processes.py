@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import polars as pl
@@ -58,6 +58,9 @@ class ProcessStarts:
     cannot be read is missing. Processes that run when the source is made are not reported, nor are
     threads of the kernel, which Linux lists as processes and names anew at any moment.
 
+    A process begins as a copy of its parent and takes its own name a moment later. One that still
+    has its parent's name is looked at again with the next reading, and reported with that.
+
     Parameters
     ----------
     host : part of the key
@@ -94,6 +97,7 @@ class ProcessStarts:
         self._most, self._offset = most, -1
         self._pace = Pace(interval_ms, clock, sleep)
         self._seen = self._pids()
+        self._copies: dict[int, _Start] = {}
         # In a container this id is of a process like any other.
         self._kernel = _KERNEL if Names().of(_KERNEL) == "kthreadd" else None
 
@@ -112,10 +116,30 @@ class ProcessStarts:
         pids = self._pids()
         new = sorted(pids - self._seen)
         self._seen = pids
-        self.left_out += max(len(new) - self._most, 0)
-        names = Names()
-        read = (self._read(pid, names, (time_ms - passed_ms, time_ms)) for pid in new[: self._most])
-        return self._batch([one for one in read if one is not None], time_ms)
+        names, within = Names(), (time_ms - passed_ms, time_ms)
+        starts = self._by_now(pids, names, within)
+        room = self._most - len(starts)
+        self.left_out += max(len(new) - room, 0)
+        for pid in new[:room]:
+            one = self._read(pid, names, within)
+            if one is not None and one.process == one.parent:
+                self._copies[pid] = one
+            elif one is not None:
+                starts.append(one)
+        return self._batch(starts, time_ms)
+
+    def _by_now(self, pids: set[int], names: Names, within: tuple[int, int]) -> list[_Start]:
+        """Return the copies of the last reading as they are now; as they were where they ended."""
+        copies, self._copies = self._copies, {}
+        # Its parent may have ended, or given it to another: that of the beginning counts.
+        return [
+            replace(
+                one,
+                time_ms=within[0],
+                process=(names.of(pid) if pid in pids else None) or one.process,
+            )
+            for pid, one in copies.items()
+        ]
 
     def _pids(self) -> set[int]:
         try:

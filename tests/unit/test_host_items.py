@@ -126,11 +126,29 @@ def test_threads_of_the_kernel_are_no_starts_but_children_of_a_second_process_ar
     assert [row[2] for row in rows(source)] == ["ls"]
 
 
-def test_a_flood_of_starts_is_bounded_and_counted(table):
+def test_a_copy_of_its_parent_is_named_by_what_it_becomes(table):
+    """Between fork and exec a process has its parent's name."""
+    source = starts(Clock(), fields=("parent", "process"))
+    table[7] = Process.of("shell", ppid=1)
+    assert rows(source) == [("init", "shell")]
+    table |= {8: Process.of("shell", ppid=7), 9: Process.of("shell", ppid=7)}
+    table[10] = Process.of("shell", ppid=7)
+    assert rows(source) == []
+    table[8] = Process.of("cat", ppid=1)
+    del table[10]
+    batch = source.poll()
+    assert batch.values.fields.rows() == [("shell", "cat"), ("shell", "shell"), ("shell", "shell")]
+    assert set(batch.time_ms.tolist()) == {NOW + 500}, "no earlier than the reading before"
+    assert rows(source) == []
+
+
+@pytest.mark.parametrize("name", ["fork", "init"])
+def test_a_flood_of_starts_is_bounded_and_counted(table, name):
     source = starts(Clock(), most=10)
-    table |= {pid: Process.of("fork", ppid=1) for pid in range(100, 200)}
-    assert (len(source.poll()), source.left_out) == (10, 90)
-    assert len(source.poll()) == 0, "what was left out does not come later"
+    table |= {pid: Process.of(name, ppid=1) for pid in range(100, 200)}
+    readings = [len(source.poll()) for _ in range(3)]
+    assert readings == ([10, 0, 0] if name == "fork" else [0, 10, 0])
+    assert source.left_out == 90, "what was left out does not come later"
 
 
 def test_a_real_start_is_seen_and_scored_by_a_pipeline_of_the_same_fields():
