@@ -84,7 +84,8 @@ def calm(
             state = operator.new_state()
         else:
             operator.follow(state)
-        stop = len(batch) if number == len(spans) - 1 else int(np.searchsorted(offsets, end))
+        last = number == len(spans) - 1
+        stop = len(batch) if last else int(np.searchsorted(offsets[batch.message], end))
         out = operator.process(
             state, batch.take(begin, stop), at=Position(topic=job.input, partition=partition)
         )
