@@ -104,8 +104,9 @@ class VariateKNN(Detector):
         self._check(windows, memory)
         n, _, n_variates = windows.shape
         each = np.zeros((n, n_variates, 2), dtype=np.float32)
+        memories = {} if memory is None else _own(memory)
         for v in range(n_variates):
-            own = None if memory is None else _own(memory)[v]
+            own = memories.get(v)
             each[:, v] = self._model(v).looks(_alone(windows, v), memory=own, slots=slots)
         return _together(each)
 
@@ -118,8 +119,9 @@ class VariateKNN(Detector):
         evidence = np.zeros((n, n_variates), dtype=np.float64)
         expected = np.zeros((n, n_variates), dtype=np.float32)
         event = np.zeros((n, n_variates, 3), dtype=np.int32)
+        memories = {} if memory is None else _own(memory)
         for v in range(n_variates):
-            own = None if memory is None else _own(memory)[v]
+            own = memories.get(v)
             alone = _alone(windows, v)
             evidence[:, v] = np.log1p(self._model(v).score(alone, memory=own, slots=slots))
             why = self._model(v).explain(alone, memory=own, slots=slots)
