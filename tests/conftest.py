@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _pytest.doctest import DoctestModule
+from kafka.net.inet import KafkaNetSocket
 
 from streamad.testing.flink_cluster import FlinkCluster, why_no_cluster
 from streamad.testing.kafka_broker import KafkaBroker, why_no_broker
@@ -33,6 +36,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for room in ("integration", "flink", "chart"):
             if ROOT / "tests" / room in item.path.parents:
                 item.add_marker(room)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sockets_left_connecting() -> Iterator[None]:
+    """Close what kafka-python leaves to the collector: sockets it could not connect, or not yet.
+
+    A client closed (or a broker gone) while a connection is being made forgets its socket. The
+    warning of it would fail whichever test runs as the collector does.
+    """
+    connect = KafkaNetSocket.sock_connect
+
+    async def sock_connect(
+        self: KafkaNetSocket, net: Any, sock: socket.socket, address: Any, **given: Any
+    ) -> Any:
+        try:
+            return await connect(self, net, sock, address, **given)
+        except BaseException:
+            sock.close()
+            raise
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(KafkaNetSocket, "sock_connect", sock_connect)
+        yield
 
 
 def broker_required() -> bool:
