@@ -11,6 +11,7 @@ DETECTORS = Registry(
         "knn": "streamad.detectors.knn:KNN",
         "knn_fused": "streamad.detectors.knn:FusedKNN",
         "knn_features": "streamad.detectors.features:FeatureKNN",
+        "knn_roughness": "streamad.detectors.roughness:RoughnessKNN",
         "knn_variates": "streamad.detectors.variates:VariateKNN",
         "deviations": "streamad.detectors.deviations:Deviations",
         "lof": "streamad.detectors.pyod_models:LOF",

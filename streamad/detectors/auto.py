@@ -25,16 +25,14 @@ from streamad.detectors.base import (
 from streamad.detectors.memories import SideBySide, part_of, prefixed
 from streamad.errors import ConfigError
 
-MEMBERS: Final = MappingProxyType({"knn_fused": 1.0, "knn_features": 0.25})
+MEMBERS: Final = MappingProxyType({"knn_fused": 0.625, "knn_roughness": 0.625})
 """Detectors that are fused where no others are named, and how much each counts."""
 OF_SEVERAL: Final = MappingProxyType({
-    "knn_fused": 0.5 / 2.8, "knn_variates": 2.0 / 2.8, "deviations": 1.0 / 2.8,
+    "knn_fused": 0.5 / 3.2, "knn_variates": 2.0 / 3.2, "deviations": 1.0 / 3.2,
+    "knn_roughness": 0.5 / 3.2,
 })  # fmt: skip
 """The same of windows of several variates (docs/adr/0028). They add up to as much as those above:
 the order of scores is the same for any sum, but what is usual for new keys (`tail`) is not."""
-LONG_ENOUGH: Final = 64
-"""Samples of a window from which on its statistics are worth asking for: those of fewer are mostly
-chance (docs/adr/0027)."""
 MOST_MEMBERS: Final = 8
 
 
@@ -46,16 +44,16 @@ class Auto(Detector):
     less 1: a sum of logarithms. A window that the other members find usual has the score of the one
     that does not. The look at the newest samples is that of the first member which has one.
 
-    By default raw windows (`FusedKNN`, all variates at once) are fused with statistics of windows
-    (`FeatureKNN`, each variate alone). The first see a value or a shape that never was; the second
-    a change of kind in a noisy series, where all raw windows are equally far apart. Statistics of
-    windows below 64 samples are mostly chance: there raw windows decide alone. Weight and limit
-    were chosen on one half of the benchmark's series and tested on the other (docs/adr/0027).
+    By default raw windows (`FusedKNN`) are fused with their roughness (`RoughnessKNN`), evenly. The
+    first see a value or a shape that never was; the second a spike, a break, a change of noise or
+    of tempo, also where the series drifts or has moved for good and all raw windows are far apart.
+    The recipe was chosen on one half of the benchmark's series and tested on the other
+    (docs/adr/0030).
 
-    Where a window has several variates, raw windows of all at once (`FusedKNN`, weight 0.18) are
-    fused with each variate's own neighbours (`VariateKNN`, 0.71) and with the mean deviation from
-    training (`Deviations`, 0.36, of keys with training): the first see a break between variates,
-    the second what a few do by themselves, the third what all do a little (docs/adr/0028).
+    Where a window has several variates, raw windows and roughness of all at once (0.16 each) are
+    fused with each variate's own neighbours (`VariateKNN`, 0.62) and with the mean deviation from
+    training (`Deviations`, 0.31, of keys with training): the first see a break between variates,
+    the third what a few do by themselves, the fourth what all do a little (docs/adr/0028).
 
     The expected values, and where the event lies, are the first member's; a variate's share is that
     in all members' scores.
@@ -71,14 +69,14 @@ class Auto(Detector):
     finite: ClassVar[tuple[str, ...]] = (
         "knn_fused.samples",
         "knn_fused.scale",
-        "knn_features.bank",
-        "knn_features.judged",
+        "knn_roughness.samples",
+        "knn_roughness.scale",
         "deviations.usual",
     )
     in_spreads: ClassVar[bool] = True
     info: ClassVar[DetectorInfo] = DetectorInfo(
         name="auto",
-        summary="raw windows and their statistics, each against the past, fused",
+        summary="raw windows and their roughness, each against the past, fused",
         min_size=16,
         learns=True,
         warm_up=32,
@@ -101,8 +99,6 @@ class Auto(Detector):
     ) -> None:
         super().__init__(size=size)
         alone = dict(MEMBERS if members is None else members)
-        if members is None and self.size < LONG_ENOUGH:
-            del alone["knn_features"]
         self._alone, self._several = alone, dict(OF_SEVERAL if members is None else members)
         _check_weights(alone)
         self.members = {

@@ -13,7 +13,7 @@ rows before these. Windows are as long as in ``quality.py``; each is scored and 
 Members score in spreads from what is usual. Of a detector that does not do so by itself it is
 measured on training rows: fitted on their first half and scored on the second one (what needs
 training or none at all: scored on all of them), the median is 0 and the 90 % quantile 1. The fused
-score is that of `auto`: ``prod (1 + spreads) ^ weight``, raw windows with weight 1, all others with
+score is that of `auto`: ``prod (1 + spreads) ^ weight``, with its weights, all others with
 ``--weight``. TimeRCD has windows of its own, as in ``timercd_quality.py``.
 
 With ``--joint`` it is the series of several variates that count, all variates at once, with the
@@ -37,7 +37,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from streamad.detectors import DETECTORS
-from streamad.detectors.auto import LONG_ENOUGH, MEMBERS, OF_SEVERAL
+from streamad.detectors.auto import MEMBERS, OF_SEVERAL
 from streamad.detectors.base import Detector
 from streamad.detectors.knn.kernels import LEAST_SPREAD
 from streamad.evaluation.baselines import BASELINES
@@ -49,7 +49,7 @@ from tests.bench.timercd_quality import LONGEST, PARTS, SHORTEST, zero_shot
 
 Scores = NDArray[np.float64]
 RAW = "knn_fused"
-CANDIDATES = ("knn_fused", "knn_features", "themis", "timercd", "hypad")
+CANDIDATES = ("knn_fused", "knn_roughness", "knn_features", "themis", "timercd", "hypad")
 EVERY = 4
 """Of training rows so manieth are scored to see what is usual."""
 
@@ -200,8 +200,6 @@ def measure_all(
     found = []
     for part in parts:
         members = {name: kept(cache, part, name) for name in weights}
-        if window_size(part.values, part.begin) < LONG_ENOUGH and "knn_features" in members:
-            members["knn_features"] = np.zeros(len(part.judged))  # as `auto` has it
         figures = measure(part, members, weights, usual)
         for name in beside:
             scores = kept(cache, part, name)
@@ -266,7 +264,7 @@ def main() -> None:
     parser.add_argument("--joint", action="store_true", help="series of several variates, all")
     parser.add_argument("--members", nargs="+", metavar="NAME")
     parser.add_argument("--beside", nargs="*", default=["knn_raw"], metavar="NAME")
-    parser.add_argument("--weight", type=float, default=MEMBERS["knn_features"])
+    parser.add_argument("--weight", type=float, default=0.25)
     parser.add_argument("--per-set", nargs="+", default=["10"], metavar="[SET=]N")
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--training", type=int, default=2000)
