@@ -42,13 +42,13 @@ class _OfRoughness(FusedKNN):
 
 
 class RoughnessKNN(Detector):
-    """Decide by the nearest past windows of a series' *roughness*, as `FusedKNN` does of its values.
+    """Decide by the nearest past windows of a series' *roughness*, as `FusedKNN` of its values.
 
     Roughness is the standard deviation of the differences between neighbouring samples, over a
-    quarter of a window, of each variate. It stays as it is where a series drifts, or has moved to a new level for good,
-    which raw windows find strange for as long as it lasts; and it shows a spike, a break, a frozen
-    sensor and a change of noise or of tempo in any phase of a rhythm. It is blind to what is slow:
-    fuse it with raw windows, as `Auto` does (docs/adr/0030).
+    quarter of a window, of each variate. It stays as it is where a series drifts, or has moved to a
+    new level for good, which raw windows find strange for as long as it lasts; and it shows a
+    spike, a break, a frozen sensor and a change of noise or of tempo in any phase of a rhythm. It
+    is blind to what is slow: fuse it with raw windows, as `Auto` does (docs/adr/0030).
 
     Parameters
     ----------
@@ -190,46 +190,57 @@ def _moved(pick: np.ufunc, place: Ints | None, by: int, told: Ints) -> Ints | No
 
 @compiled
 def roughness(windows: Floats, of: int) -> Floats:
-    """Return the standard deviation of ``of`` differences, float32 ``(n, size - of, n_variates)``.
+    """Return the deviation of ``of`` differences, float32 ``(n, size - of, n_variates)``.
 
-    Missing (NaN) where more than half of the differences are. Sums are of pairs, of pairs of pairs
-    and so on, for all places at once: few operations, and the same ones at every place, so that
-    windows that overlap agree to the last bit.
+    Missing (NaN) where more than half of the differences are.
     """
     n, size, n_variates = windows.shape
     rough = np.empty((n, size - of, n_variates), dtype=np.float32)
-    partial, total = np.empty((3, size - 1)), np.empty((3, size - of))
+    apart, total = np.empty((3, size - 1)), np.empty((3, size - of))
     for w in range(n):
         for v in range(n_variates):
             for i in range(size - 1):
-                apart = np.float64(windows[w, i + 1, v]) - np.float64(windows[w, i, v])
-                there = apart == apart
-                partial[0, i] = 1.0 if there else 0.0
-                partial[1, i] = apart if there else 0.0
-                partial[2, i] = apart * apart if there else 0.0
-            total[:] = 0.0
-            done, width, length = 0, 1, size - 1
-            while done < of:
-                if of & width:
-                    for j in range(3):
-                        for i in range(size - of):
-                            total[j, i] += partial[j, i + done]
-                    done += width
-                length -= width
-                for j in range(3):
-                    for i in range(length):
-                        partial[j, i] += partial[j, i + width]
-                width *= 2
+                by = np.float64(windows[w, i + 1, v]) - np.float64(windows[w, i, v])
+                there = not np.isnan(by)
+                apart[0, i] = 1.0 if there else 0.0
+                apart[1, i] = by if there else 0.0
+                apart[2, i] = by * by if there else 0.0
+            _sums(apart, of, total)
             for i in range(size - of):
-                count = total[0, i]
-                rough[w, i, v] = np.nan
-                if 2.0 * count >= of:
-                    square = total[2, i] / count
-                    spread = square - (total[1, i] / count) * (total[1, i] / count)
-                    # What is left of a steady slope is rounding.
-                    deviation = np.sqrt(spread) if spread > ROUNDING * square else 0.0
-                    rough[w, i, v] = min(deviation, LARGEST)
+                rough[w, i, v] = _deviation(total[0, i], total[1, i], total[2, i], of)
     return rough
+
+
+@compiled
+def _sums(values: NDArray[np.float64], of: int, total: NDArray[np.float64]) -> None:
+    """Write the sums of ``of`` values from each place on; the values are used up.
+
+    Sums are of pairs, of pairs of pairs and so on, for all places at once: few operations, and the
+    same ones at every place, so that windows that overlap agree to the last bit.
+    """
+    total[:] = 0.0
+    done, width, length = 0, 1, values.shape[1]
+    while done < of:
+        if of & width:
+            for j in range(len(values)):
+                for i in range(total.shape[1]):
+                    total[j, i] += values[j, i + done]
+            done += width
+        length -= width
+        for j in range(len(values)):
+            for i in range(length):
+                values[j, i] += values[j, i + width]
+        width *= 2
+
+
+@compiled
+def _deviation(count: float, total: float, squares: float, of: int) -> float:
+    if 2.0 * count < of:
+        return np.nan
+    square, mean = squares / count, total / count
+    spread = square - mean * mean
+    # What is left of a steady slope is rounding.
+    return min(np.sqrt(spread), LARGEST) if spread > ROUNDING * square else 0.0
 
 
 @compiled
@@ -245,16 +256,15 @@ def _steps(
     at = np.empty(n, dtype=np.int32)
     expected = np.empty((n, n_variates), dtype=np.float32)
     for w in range(n):
-        v = np.argmax(share[w])
-        most, newest = -1.0, position[w] + of
-        at[w] = newest
-        for i in range(newest - of + 1, newest + 1):
-            apart = abs(np.float64(windows[w, i, v]) - np.float64(windows[w, i - 1, v]))
-            if apart > most:
-                most = apart
-                at[w] = i
+        most, told = -1.0, int(position[w]) + of
+        one = np.argmax(share[w])
+        for i in range(position[w] + 1, position[w] + of + 1):
+            by = abs(float(windows[w, i, one]) - float(windows[w, i - 1, one]))
+            if by > most:
+                most, told = by, i
+        at[w] = told
         for v in range(n_variates):
-            before, now = windows[w, at[w] - 1, v], windows[w, at[w], v]
-            step = -usual[w, v] if now < before else usual[w, v]
-            expected[w, v] = now if before != before or step != step else before + step
+            before, now = windows[w, told - 1, v], windows[w, told, v]
+            due = before - usual[w, v] if now < before else before + usual[w, v]
+            expected[w, v] = now if np.isnan(due) else due
     return at, expected

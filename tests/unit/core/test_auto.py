@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from streamad.detectors.auto import MEMBERS, Auto
+from streamad.detectors.auto import Auto
 from streamad.detectors.features import FeatureKNN
 from streamad.detectors.knn import FusedKNN
+from streamad.detectors.roughness import RoughnessKNN
 from streamad.errors import ArtifactError, ConfigError
 
 SIZE = 64
@@ -38,25 +39,27 @@ def test_statistics_see_a_change_of_kind_that_raw_windows_do_not():
 def test_the_fused_score_is_the_product_of_what_its_members_give():
     training, windows = windows_of(noise(600, 0)), windows_of(noise(100, 1))
     weights = {"knn_fused": 1.0, "knn_features": 0.25}
-    auto = Auto(size=SIZE).fit(training)
+    auto = Auto(size=SIZE, members=weights).fit(training)
     members = (FusedKNN(size=SIZE).fit(training), FeatureKNN(size=SIZE).fit(training))
     raw, features = (member.score(windows).astype(float) for member in members)
     expected = (1 + raw) * (1 + features) ** weights["knn_features"] - 1
     np.testing.assert_allclose(auto.looks(windows)[:, 0], expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(auto.looks(windows)[:, 1], members[0].looks(windows)[:, 1])
-    same = Auto(size=SIZE, members=weights).fit(training)
-    np.testing.assert_array_equal(same.looks(windows), auto.looks(windows))
 
 
-def test_short_windows_are_left_to_raw_ones():
-    training, windows = windows_of(noise(400, 0), 32), windows_of(noise(80, 1), 32)
-    auto, raw = Auto(size=32).fit(training), FusedKNN(size=32).fit(training)
-    np.testing.assert_allclose(auto.looks(windows), raw.looks(windows), rtol=1e-6, atol=1e-7)
+@pytest.mark.parametrize("size", [16, 32, SIZE])
+def test_by_default_raw_windows_and_their_roughness_count_evenly(size):
+    training, windows = windows_of(noise(600, 0), size), windows_of(noise(100, 1), size)
+    raw = FusedKNN(size=size).fit(training).score(windows).astype(float)
+    rough = RoughnessKNN(size=size).fit(training).score(windows).astype(float)
+    fused = Auto(size=size).fit(training).score(windows)
+    np.testing.assert_allclose(fused, ((1 + raw) * (1 + rough)) ** 0.625 - 1, rtol=1e-5, atol=1e-6)
 
 
 def test_the_guilty_variate_has_the_largest_share():
     series = noise(900, 0, 4)
-    auto = Auto(size=SIZE, members=dict(MEMBERS)).fit(windows_of(series))
+    members = {"knn_fused": 1.0, "knn_features": 0.25}
+    auto = Auto(size=SIZE, members=members).fit(windows_of(series))
     coming = noise(110, 3, 4)
     coming[:, 2] = smooth_noise(110, 4)[:, 0]
     share = auto.explain(windows_of(coming)).share
@@ -74,5 +77,5 @@ def test_misuse_of_members_is_told_in_words():
     with pytest.raises(ConfigError, match="1 to 8 members, got 0"):
         Auto(members={})
     alone = Auto(size=SIZE, members={"knn_fused": 1.0}).fit(training)
-    with pytest.raises(ArtifactError, match="none called knn_features"):
+    with pytest.raises(ArtifactError, match="none called knn_roughness"):
         Auto(size=SIZE).load(alone.state())
