@@ -15,8 +15,8 @@ import numpy as np
 
 from streamad.alerts.severity import severity
 from streamad.config import PipelineConfig
-from streamad.config_sections import ScoringConfig
-from streamad.config_values import format_duration
+from streamad.config.decisions import ScoringConfig
+from streamad.config.values import format_duration
 from streamad.errors import StreamadError, nearest
 from streamad.records import (
     FLAG_CANDIDATE,

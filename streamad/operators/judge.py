@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamad.config import PipelineConfig
-from streamad.config_sections import ScoringConfig
+from streamad.config.decisions import ScoringConfig
 from streamad.detectors.contract import ItemDetector, Memory, Observed
 from streamad.modalities import Modality
 from streamad.modalities.base import Item

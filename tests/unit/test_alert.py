@@ -16,7 +16,7 @@ from streamad.alerts.severity import MAX_SEVERITY
 from streamad.alerts.severity import severity as severity_of
 from streamad.alerts.state import ERROR_QUIET_MS
 from streamad.config import PipelineConfig
-from streamad.config_sections import AlertsConfig
+from streamad.config.decisions import AlertsConfig
 from streamad.errors import StateError
 from streamad.records import Alert, Explanation, Finding, stable_id
 from streamad.wording import ADOPTED, flapping
