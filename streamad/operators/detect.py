@@ -23,12 +23,11 @@ from streamad.operators.ahead import why_ahead
 from streamad.operators.call import NOWHERE, Call, DetectOutput, Position, RecordedScores
 from streamad.operators.findings import FindingMaker
 from streamad.operators.identity import StateIdentity
-from streamad.operators.judge import WindowJudge
+from streamad.operators.judge import Trial, WindowJudge
 from streamad.operators.kernels import LATE_RUN, late_runs
 from streamad.operators.newcomers import Newcomers, left_out, reject
 from streamad.operators.shard import ShardState
 from streamad.operators.silence import Silence, cut_at_ticks, tick_length
-from streamad.operators.trial import Trial
 from streamad.records import RecordBatch
 from streamad.scoring.episodes import NO_SEED, Episodes
 from streamad.windows.arrays import NEVER

@@ -11,7 +11,7 @@ import logging
 from typing import Protocol
 
 from streamad.operators.detect import DetectOperator
-from streamad.operators.trial import Trial
+from streamad.operators.judge import Trial
 from streamad.ports import Telemetry
 
 logger = logging.getLogger(__name__)

@@ -153,7 +153,7 @@ def test_an_operators_counts_have_metrics():
 def test_every_count_an_operator_makes_is_known():
     # What the operator counts is named in its source; the rest is told as findings.
     counted = set()
-    for path in (ROOT / "streamad" / "operators").glob("*.py"):
+    for path in (ROOT / "streamad" / "operators").rglob("*.py"):
         counted |= set(re.findall(r'out\.counts\["(\w+)"\]', path.read_text()))
     assert counted <= set(DETECT_COUNTS), "give the count a metric in connectors/telemetry.py"
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamad.detectors.contract import ItemDetector, Memory
-from streamad.operators.looks import NOT_FINITE
+from streamad.operators.judge.looks import NOT_FINITE
 
 MOST_TRIED = 256
 """Items a new artifact is tried on."""

@@ -12,11 +12,11 @@ from streamad.detectors.contract import ItemDetector
 from streamad.modalities import Modality
 from streamad.operators.call import Call
 from streamad.operators.findings import FindingMaker
+from streamad.operators.judge.looks import Looks
+from streamad.operators.judge.rounds import Round, rounds_of
+from streamad.operators.judge.telling import Telling
+from streamad.operators.judge.trial import Trial
 from streamad.operators.kernels import blind_runs, numbered
-from streamad.operators.looks import Looks
-from streamad.operators.rounds import Round, rounds_of
-from streamad.operators.telling import Telling
-from streamad.operators.trial import Trial
 from streamad.records import (
     FLAG_CANDIDATE,
     FLAG_EPISODE,

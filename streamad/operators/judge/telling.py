@@ -12,8 +12,8 @@ from streamad.modalities import Modality
 from streamad.modalities.base import Item
 from streamad.operators.call import Call
 from streamad.operators.findings import Episode, FindingMaker, Measured
-from streamad.operators.looks import Looks
-from streamad.operators.rounds import Round
+from streamad.operators.judge.looks import Looks
+from streamad.operators.judge.rounds import Round
 from streamad.records import FindingState
 from streamad.scoring.episodes import Judgement
 from streamad.scoring.kernels import ADOPTED, BEGAN, CONTINUES, ENDED, FROZEN, NOTHING

@@ -12,7 +12,7 @@ from streamad.config.decisions import ScoringConfig
 from streamad.detectors.contract import ItemDetector, Observed
 from streamad.modalities import Modality
 from streamad.operators.call import Call
-from streamad.operators.rounds import Round
+from streamad.operators.judge.rounds import Round
 from streamad.windows.signals import WindowBlock
 
 NOT_FINITE = "the detector returned a score that is not finite"
