@@ -18,7 +18,7 @@ from connectors.telemetry import (
 )
 from streamad.errors import UnknownNameError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 VERBS = {"count": "counter", "gauge": "gauge", "observe": "histogram"}
 # What may split a metric: all of these are few and bounded by the deployment, not by the data.
 LABELS = {
