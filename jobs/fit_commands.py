@@ -26,7 +26,7 @@ from jobs.offline.tables import Table, read_table
 from jobs.settings import environment, kafka_settings
 from streamad.artifacts import save_artifact
 from streamad.config import PipelineConfig, load_pipeline
-from streamad.config_values import parse_duration
+from streamad.config.values import parse_duration
 from streamad.errors import ConfigError
 from streamad.records import RecordBatch
 from streamad.training.answers import Period, left_out, read_periods

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streamad.config import PipelineConfig
-from streamad.config_values import format_size
+from streamad.config.values import format_size
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from streamad.config_values import parse_duration
+from streamad.config.values import parse_duration
 from streamad.errors import ConfigError
 
 _SECONDS_BELOW = 10**11

@@ -23,8 +23,8 @@ from jobs.plain.topics import Config, output_topics
 from jobs.settings import environment, kafka_settings
 from streamad.alerting.config import AlertingConfig, load_alerting
 from streamad.config import PipelineConfig, load_pipeline, read_config
-from streamad.config_text import line_of, read_yaml
-from streamad.config_values import format_size
+from streamad.config.text import line_of, read_yaml
+from streamad.config.values import format_size
 from streamad.errors import ConfigError
 from streamad.operators.detect import DetectOperator
 from streamad.operators.newcomers import full_keys

@@ -28,7 +28,7 @@ from safetensors.numpy import save as dump_arrays
 
 from streamad.artifact_files import FILE_NAME, named, read_file, require_known_store, shown
 from streamad.config import PipelineConfig
-from streamad.config_sections import BY_ROLE, FieldsConfig
+from streamad.config.input import BY_ROLE, FieldsConfig
 from streamad.detectors import DETECTORS
 from streamad.detectors.contract import Arrays, ItemDetector
 from streamad.errors import ArtifactError, StreamadError, UnfitArtifactError

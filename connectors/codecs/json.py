@@ -20,16 +20,8 @@ from connectors.codecs.budget import Collected
 from connectors.codecs.fields import FieldMap, look_up, times_to_ms
 from connectors.codecs.json_columns import explode, numbers_in, read_texts
 from connectors.codecs.json_diagnosis import diagnose, is_other
-from connectors.codecs.json_lines import (
-    Lines,
-    Messages,
-    Shape,
-    admit,
-    gather,
-    parse,
-    reject_lines,
-    reread,
-)
+from connectors.codecs.json_frames import Shape, parse, reject_lines, reread
+from connectors.codecs.json_lines import Lines, Messages, admit, gather
 from connectors.codecs.json_wrappers import unwrap
 from connectors.codecs.rows import (
     CODES,

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from streamad.config_sections import FieldsConfig
+from streamad.config.input import FieldsConfig
 from streamad.events.rows import EventRows
 from streamad.graphs.rows import EdgeRows
 

@@ -138,7 +138,7 @@ def backtest(  # noqa: PLR0913 - one argument an option
     the rows are batched. --report compares budgets: how many pages per week would have come, what
     they would have found, what was withheld. Read it before the pipeline pages anyone.
     """
-    from jobs.offline.backtest import Asked, Outputs, backtest_pipeline
+    from jobs.offline.backtest_command import Asked, Outputs, backtest_pipeline
 
     files = Outputs(
         alerts=out,

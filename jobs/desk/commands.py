@@ -28,7 +28,7 @@ from jobs.settings import environment, kafka_settings
 from streamad.alerting.config import AlertingConfig
 from streamad.alerting.matchers import parse_matchers
 from streamad.alerts.scale import rank_of
-from streamad.config_values import parse_duration
+from streamad.config.values import parse_duration
 from streamad.errors import ConfigError
 from streamad.incidents import Digest, Feedback, Incident, Silence, Verdict
 from streamad.paging.answers import MAX_EXPECTED_MS

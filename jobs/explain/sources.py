@@ -13,7 +13,8 @@ import polars as pl
 
 from connectors.records import cloudevents, scores_log
 from connectors.records.typed_json import ShapeError, to_record
-from jobs.explain.account import AROUND, Account, explain_rows
+from jobs.explain.account import Account, explain_rows
+from jobs.explain.window import AROUND
 from streamad.config import PipelineConfig
 from streamad.errors import ConfigError
 from streamad.ports import Log, Messages

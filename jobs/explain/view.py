@@ -10,7 +10,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from jobs.explain.account import Account, Around
+from jobs.explain.account import Account
+from jobs.explain.window import Around
 from streamad.records import Finding, as_dict
 from streamad.shown import safe_text
 from streamad.wording import both_numbers, clock, number, one_line

@@ -12,7 +12,7 @@ from connectors.files.times import TICK
 from jobs.init.items import Items
 from jobs.init.look import Look
 from jobs.init.measure import Measure
-from streamad.config_values import format_duration
+from streamad.config.values import format_duration
 from streamad.wording import duration
 
 SILENT_STEPS = 10

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from streamad.operators.detect import DetectOperator
+from streamad.scoring.block_kernels import block_length
 from streamad.scoring.episodes import ROOM
-from streamad.scoring.kernels import FEWEST_BLOCKS, block_length
+from streamad.scoring.kernels import FEWEST_BLOCKS
 from streamad.wording import duration
 
 

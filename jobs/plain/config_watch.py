@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from jobs.plain.topics import Config
 from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig, parse_config, read_config
-from streamad.config_live import changes
+from streamad.config.live import changes
 from streamad.errors import ConfigError, StreamadError
 from streamad.ports import NullTelemetry, Telemetry
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from jobs.offline.backtest import Decided, decide, in_order
 from streamad.alerting.config import AlertingConfig
-from streamad.config_values import format_pages
+from streamad.config.values import format_pages
 from streamad.modalities.levels import Levels, levels_of
 from streamad.operators.call import DetectOutput
 from streamad.operators.detect import DetectOperator, Position

@@ -10,7 +10,8 @@ import orjson
 
 from jobs.console import displayable, say, status
 from jobs.offline.backtest import FLAP_WINDOWS as FLAPS
-from jobs.offline.backtest import Asked, Backtest, Outputs, count_flaps, spans
+from jobs.offline.backtest import Backtest, count_flaps, spans
+from jobs.offline.backtest_command import Asked, Outputs
 from jobs.offline.readiness import beyond_memory, still_learning
 from jobs.offline.replay import Part, is_file
 from jobs.report.budgets import Budgets

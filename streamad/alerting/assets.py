@@ -9,7 +9,7 @@ from typing import Final, cast
 
 from pydantic import Field
 
-from streamad.config_sections import Section
+from streamad.config.section import Section
 from streamad.incidents import Affected
 from streamad.records import Finding
 

@@ -18,9 +18,11 @@ from streamad.alerting.assets import MAX_ASSETS, AssetConfig
 from streamad.alerting.pagers import MAX_PAGERS, PagerConfig
 from streamad.alerting.times import SilenceConfig
 from streamad.config import PipelineConfig, parse_config, read_config
-from streamad.config_live import Live
-from streamad.config_sections import DeliveryConfig, LimitConfig, Section
-from streamad.config_values import Duration, Pages
+from streamad.config.decisions import LimitConfig
+from streamad.config.live import Live
+from streamad.config.running import DeliveryConfig
+from streamad.config.section import Section
+from streamad.config.values import Duration, Pages
 from streamad.links import check_templates
 
 WEEK_MS = 7 * 86_400_000

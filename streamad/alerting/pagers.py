@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from streamad.config_live import Live, LiveIfGiven
-from streamad.config_sections import Section
-from streamad.config_values import Duration
+from streamad.config.live import Live, LiveIfGiven
+from streamad.config.section import Section
+from streamad.config.values import Duration
 from streamad.incidents import Digest, Incident
 from streamad.shown import is_secret_name, without_credentials
 

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from streamad.alerting.calendars import Spans, read_calendar
 from streamad.alerting.matchers import parse_matchers
-from streamad.config_sections import Section
+from streamad.config.section import Section
 
 WEEK: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MINUTES: Final = 24 * 60

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from streamad.config_sections import LimitConfig
-from streamad.config_values import format_duration
+from streamad.config.decisions import LimitConfig
+from streamad.config.values import format_duration
 from streamad.records import Finding, stable_id
 
 MAX_COUNT = 2**53

@@ -43,44 +43,13 @@ class DeviationMemory(ScaleMemory):
     adopting : uint8 ``(n_slots,)``, `ADOPTING` a new level from the next period on, or `ADOPTED`
     """
 
-    names: ClassVar[tuple[str, ...]] = ("usual", "n_windows", "adopting")
+    names: ClassVar[tuple[str, ...]] = (*ScaleMemory.names, "usual", "n_windows", "adopting")
 
     def __init__(self, n_variates: int) -> None:
         super().__init__(n_variates)
         self.usual = np.zeros((0, 2), dtype=np.float32)
         self.n_windows = np.zeros(0, dtype=np.int64)
         self.adopting = np.zeros(0, dtype=np.uint8)
-
-    @property
-    def bytes_per_slot(self) -> int:
-        """Return what one key costs."""
-        more = [getattr(self, name) for name in self.names]
-        own = sum(array.itemsize * int(np.prod(array.shape[1:])) for array in more)
-        return int(super().bytes_per_slot + own)
-
-    def reserve(self, n_slots: int) -> None:
-        """Make room for slots ``0 .. n_slots-1``."""
-        super().reserve(n_slots)
-        for name in self.names:
-            array = getattr(self, name)
-            more = np.zeros((len(self.loc) - len(array), *array.shape[1:]), dtype=array.dtype)
-            setattr(self, name, np.append(array, more, 0))
-
-    def forget(self, slots: Ints) -> None:
-        """Empty these slots."""
-        super().forget(slots)
-        for name in self.names:
-            getattr(self, name)[slots] = 0
-
-    def state(self, slots: Ints) -> Arrays:
-        """Return what these slots hold."""
-        return {**super().state(slots), **{name: getattr(self, name)[slots] for name in self.names}}
-
-    def load(self, slots: Ints, state: Arrays) -> None:
-        """Take back what ``state`` returned."""
-        super().load(slots, state)
-        for name in self.names:
-            getattr(self, name)[slots] = state[name]
 
 
 class Deviations(Detector):

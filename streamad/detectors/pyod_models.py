@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Protocol, Self
 
 import numpy as np
@@ -26,8 +26,8 @@ from streamad.detectors.base import (
     require_windows,
 )
 from streamad.detectors.scales import in_scales, measure
+from streamad.detectors.slots import SlotMemory
 from streamad.errors import ArtifactError, NotFittedError, WindowError
-from streamad.windows.arrays import lengthen, longer
 
 Rows = NDArray[np.float64]
 MIN_WINDOWS = 3
@@ -36,7 +36,7 @@ BATCH = 64
 LARGEST_SCORE = 1e30
 
 
-class ScaleMemory(Memory):
+class ScaleMemory(SlotMemory):
     """The training scale of each key's group, and nothing else; NaN where a key has none.
 
     Attributes
@@ -44,34 +44,12 @@ class ScaleMemory(Memory):
     loc, scale : float32 ``(n_slots, n_variates)``
     """
 
+    names: ClassVar[tuple[str, ...]] = ("loc", "scale")
+    empty: ClassVar[Mapping[str, float]] = {"loc": np.nan, "scale": np.nan}
+
     def __init__(self, n_variates: int) -> None:
         self.loc = np.zeros((0, n_variates), dtype=np.float32)
         self.scale = np.zeros((0, n_variates), dtype=np.float32)
-
-    @property
-    def bytes_per_slot(self) -> int:
-        """Return what one key costs."""
-        return int(2 * self.loc.itemsize * self.loc.shape[1])
-
-    def reserve(self, n_slots: int) -> None:
-        """Make room for slots ``0 .. n_slots-1``."""
-        n_held = len(self.loc)
-        if n_slots > n_held:
-            lengthen(vars(self), ("loc", "scale"), longer(n_held, n_slots))
-            self.loc[n_held:] = self.scale[n_held:] = np.nan
-
-    def forget(self, slots: Ints) -> None:
-        """Empty these slots."""
-        self.loc[slots] = self.scale[slots] = np.nan
-
-    def state(self, slots: Ints) -> Arrays:
-        """Return what these slots hold."""
-        return {"loc": self.loc[slots], "scale": self.scale[slots]}
-
-    def load(self, slots: Ints, state: Arrays) -> None:
-        """Take back what ``state`` returned."""
-        self.reserve(int(np.max(slots, initial=-1)) + 1)
-        self.loc[slots], self.scale[slots] = state["loc"], state["scale"]
 
 
 class WindowModel(Detector):

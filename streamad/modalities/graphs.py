@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from streamad.config_values import format_duration
+from streamad.config.values import format_duration
 from streamad.graphs.rows import Graphs
 from streamad.modalities.base import Item, Span, Windows
 from streamad.modalities.items import Items

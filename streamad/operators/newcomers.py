@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamad.config import PipelineConfig
-from streamad.config_values import format_size
+from streamad.config.values import format_size
 from streamad.detectors.contract import ItemDetector
 from streamad.modalities import Modality
 from streamad.operators.call import Call

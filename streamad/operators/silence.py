@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamad.config import PipelineConfig
-from streamad.config_sections import SeriesConfig
+from streamad.config.series import SeriesConfig
 from streamad.operators.call import Call
 from streamad.operators.findings import FindingMaker
 from streamad.operators.replaced import (

@@ -109,7 +109,7 @@ class Desk:
     def reword(self, config: AlertingConfig, scale: Scale | None) -> None:
         """Decide as before, with other links and words of severity from now on.
 
-        config : differs in live settings only, see `streamad.config_live`
+        config : differs in live settings only, see `streamad.config.live`
         """
         self.config, self._scale = config, scale
         self._alerts = AlertOperator(config)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields
 from itertools import chain, pairwise
 
 from streamad.config import PipelineConfig
-from streamad.config_sections import DeliveryConfig
+from streamad.config.running import DeliveryConfig
 from streamad.errors import MembershipError, SourceUnavailableError
 from streamad.operators.detect import DetectOperator
 from streamad.ports import (

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from streamad.config_sections import DeliveryConfig
+from streamad.config.running import DeliveryConfig
 from streamad.errors import MembershipError
 from streamad.ports import (
     Fault,

@@ -8,8 +8,8 @@ the law; probabilities are output.
 What is learned, and when: a block's maximum once the block is over. Windows inside an episode never
 update the law but for the one peak of the episode; suppressed windows (``direction``,
 ``min_effect``) never do. What recurs, by its rate or at its hour of the day or week, raises the law
-(`streamad.scoring.kernels.refit`). After ``adopt_after`` a lasting level that several messages
-showed is adopted.
+(`streamad.scoring.block_kernels.refit`). After ``adopt_after`` a lasting level that several
+messages showed is adopted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamad.scoring.kernels import ABOVE, BELOW, BY_NEWEST, HOUR_MS, ITEM_MS, OPEN, judge_windows
+from streamad.scoring.block_kernels import HOUR_MS, ITEM_MS
+from streamad.scoring.kernels import ABOVE, BELOW, BY_NEWEST, OPEN, judge_windows
 from streamad.scoring.law import CLUSTER_SHARE, law_of_tail
 from streamad.scoring.zone import offsets
 from streamad.windows.arrays import KeyedArrays

@@ -114,7 +114,7 @@ class MemoryList:
 
 
 class MemoryKept:
-    """Both handles, as `streamad.runtime.keyed.detect.KeyedState` has them."""
+    """Both handles, as `streamad.runtime.keyed.kept.KeyedState` has them."""
 
     def __init__(self, scope: _Scope) -> None:
         self.chunks, self.journal = MemoryMap(scope), MemoryList(scope)

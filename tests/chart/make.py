@@ -9,7 +9,7 @@ import yaml
 
 from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig
-from streamad.config_live import live_settings
+from streamad.config.live import live_settings
 from tests.chart.dashboards import dashboards
 from tests.chart.readme import readme
 from tests.chart.schema import CHART, values_schema

@@ -15,7 +15,7 @@ import yaml
 
 from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig
-from streamad.config_sections import Section
+from streamad.config.section import Section
 
 CHART = Path(__file__).resolve().parents[2] / "helm" / "streamad"
 Schema = dict[str, Any]

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from connectors.telemetry import METRICS, PREFIX
 from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig
-from streamad.config_sections import Section
+from streamad.config.section import Section
 from tests.chart.dashboards import dashboards
 from tests.chart.make import files
 from tests.chart.readme import rows

@@ -9,7 +9,7 @@ import yaml
 
 from streamad.alerting.config import AlertingConfig
 from streamad.config import PipelineConfig
-from streamad.config_live import changes, live_settings
+from streamad.config.live import changes, live_settings
 from tests.chart.rendering import helm, merged, rendered
 from tests.chart.schema import CHART
 from tests.chart.test_chart import BASE, HOSTS

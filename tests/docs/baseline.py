@@ -5,7 +5,7 @@ from __future__ import annotations
 from streamad.config import PipelineConfig
 from streamad.detectors.knn.detector import NEWEST
 from streamad.detectors.knn.kernels import MEASURE_AT
-from streamad.scoring import kernels, law
+from streamad.scoring import block_kernels, kernels, law
 from streamad.scoring.episodes import ROOM, Level
 from streamad.scoring.sudden import BEFORE, BREAK, TAILS
 from streamad.wording import duration
@@ -81,12 +81,12 @@ rhythm: train on earlier rows to see these. The first day begins again when a ne
 
 - **Ordinary windows.** Every window outside an episode counts towards its block's maximum.
 - **What comes back.** Excursions above the alert level that recur at least
-  {kernels.FEWEST_REPEATS} times, more often than the level allows and of about one size (the
-  smallest at least {kernels.ONE_SIZE:.0%} of the largest), raise the level
+  {block_kernels.FEWEST_REPEATS} times, more often than the level allows and of about one size (the
+  smallest at least {block_kernels.ONE_SIZE:.0%} of the largest), raise the level
   above that size. Of one hour of the day one of them counts.
 - **What comes at its hour.** At an hour of the day, or of the week, that showed excursions on at
   least two earlier days or weeks, the level is the second largest of them (the third largest from
-  {kernels.FEW_DAYS} days on) times {kernels.MARGIN_AT_ITS_HOUR}. Hours are those of
+  {block_kernels.FEW_DAYS} days on) times {block_kernels.MARGIN_AT_ITS_HOUR}. Hours are those of
   `scoring.timezone`, summer time included.
 - **A level that lasts.** An episode that lasts `scoring.adopt_after`
   ({duration(scoring.adopt_after)}), four windows' lengths, and at least {kernels.ADOPT_MESSAGES}
@@ -124,5 +124,5 @@ in the training data they learn the scale.
 
 
 def _hours() -> str:
-    *most, last = (int(n) for n in kernels.NICE_HOURS[1:])
+    *most, last = (int(n) for n in block_kernels.NICE_HOURS[1:])
     return f"{', '.join(map(str, most))} or {last}"

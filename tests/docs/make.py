@@ -22,8 +22,8 @@ from connectors.records.asyncapi import document
 from connectors.telemetry import METRICS, table
 from jobs.catalogue import Entry, entry
 from streamad.config import PipelineConfig, binds_state
-from streamad.config_live import live_settings
-from streamad.config_sections import Section
+from streamad.config.live import live_settings
+from streamad.config.section import Section
 from streamad.detectors import DETECTORS
 from tests.docs.alerts import alerts_page
 from tests.docs.baseline import baseline_page

@@ -6,7 +6,7 @@ import inspect
 from typing import get_args
 
 from streamad.alerting.pagers import HttpBase, PagerBase, PagerConfig
-from streamad.config_sections import Section
+from streamad.config.section import Section
 
 EXAMPLES = {
     "alertmanager": """

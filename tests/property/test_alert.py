@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from streamad.alerts.operator import AlertOperator
 from streamad.alerts.severity import MAX_SEVERITY, severity
 from streamad.config import PipelineConfig
-from streamad.config_sections import AlertsConfig, LimitConfig
+from streamad.config.decisions import AlertsConfig, LimitConfig
 from streamad.records import Alert, Finding
 
 OPERATOR = AlertOperator(PipelineConfig(name="hosts"))

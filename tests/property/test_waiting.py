@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamad.config import parse_pipeline
-from streamad.config_values import format_size
+from streamad.config.values import format_size
 from streamad.detectors.knn import FusedKNN
 from streamad.detectors.robust_z import RobustZ
 from streamad.operators.detect import DetectOperator

@@ -13,9 +13,10 @@ import pytest
 from rich.console import Console
 
 from jobs.cli import main
-from jobs.explain.account import NoSuchWindowError, explain_rows
+from jobs.explain.account import explain_rows
 from jobs.explain.sources import COLUMNS, from_files, read_scores
 from jobs.explain.view import as_json, panel
+from jobs.explain.window import NoSuchWindowError
 from jobs.moments import parse_moment
 from streamad.alerts.operator import AlertOperator
 from streamad.config import PipelineConfig

@@ -8,19 +8,19 @@ anomaly that has just begun matters.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from streamad.detectors.contract import Arrays, Floats, Ints, Memory
+from streamad.detectors.contract import Arrays, Floats, Ints
 from streamad.detectors.events.kernels import judge_keys, learn_keys
+from streamad.detectors.slots import SlotMemory
 from streamad.errors import ArtifactError, WindowError
 from streamad.events.kernels import hash_cells, hash_texts
 from streamad.events.rows import EventRows
 from streamad.events.vocabulary import TextBytes, Vocabulary, as_numbers, bytes_of
-from streamad.windows.arrays import lengthen, longer
 
 WIDTH: Final = 336
 EVERY: Final = 256
@@ -33,7 +33,7 @@ LEAST: Final = 128.0
 Hashes = NDArray[np.uint64]
 
 
-class PeerMemory(Memory):
+class PeerMemory(SlotMemory):
     """Counts of the values of each key, decayed; one slot per key.
 
     Attributes
@@ -46,7 +46,7 @@ class PeerMemory(Memory):
     n_seen : int64 ``(n_slots,)``
     """
 
-    names = (
+    names: ClassVar[tuple[str, ...]] = (
         "counts", "totals", "habits", "fresh", "fresh_totals", "fresh_habits", "banned", "n_seen",
     )  # fmt: skip
 
@@ -61,45 +61,17 @@ class PeerMemory(Memory):
         self.banned = np.zeros((0, 2, WIDTH), np.uint8)
         self.n_seen = np.zeros(0, np.int64)
 
-    def __len__(self) -> int:
-        return len(self.n_seen)
-
     @property
     def ranges(self) -> dict[str, tuple[int, int]]:
         """Return the least and the greatest value of arrays that kernels count with."""
         return {"n_seen": (0, 2**53)}
 
-    @property
-    def bytes_per_slot(self) -> int:
-        """Return what one key costs."""
-        return sum(array.itemsize * int(np.prod(array.shape[1:])) for array in self._arrays())
-
-    def reserve(self, n_slots: int) -> None:
-        """Make room for slots ``0 .. n_slots-1``."""
-        if n_slots > len(self):
-            lengthen(vars(self), self.names, longer(len(self), n_slots))
-
-    def forget(self, slots: Ints) -> None:
-        """Empty these slots."""
-        for array in self._arrays():
-            array[slots] = 0
-
-    def state(self, slots: Ints) -> Arrays:
-        """Return what these slots hold."""
-        return {name: getattr(self, name)[slots] for name in self.names}
-
-    def load(self, slots: Ints, state: Arrays) -> None:
-        """Take back what ``state`` returned; ArtifactError where it is of other fields."""
+    def _check_fits(self, state: Arrays) -> None:
         for name, own in zip(self.names, self._arrays(), strict=True):
             if state[name].shape[1:] != own.shape[1:]:
                 got, expected = state[name].shape[1:], own.shape[1:]
                 msg = f"{name} of a memory has the shape {got} per key, expected {expected}"
                 raise ArtifactError(msg)
-        if len(slots) == 0:
-            return
-        self.reserve(int(np.max(slots)) + 1)
-        for name in self.names:
-            getattr(self, name)[slots] = state[name]
 
     def judge(self, hashes: Hashes, slots: Ints, share: Floats) -> Floats:
         """Return how strange each value is for its key, and against its peers ``(n, m, 2)``.
@@ -159,9 +131,6 @@ class PeerMemory(Memory):
         if len(slots) and not 0 <= int(slots.min()) <= int(slots.max()) < len(self):
             msg = f"slots must lie in 0 .. {len(self) - 1}; reserve() more first"
             raise WindowError(msg)
-
-    def _arrays(self) -> list[NDArray[Any]]:
-        return [getattr(self, name) for name in self.names]
 
 
 def hashes_of(

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streamad.detectors.base import Arrays, Floats, Ints, Memory
 from streamad.detectors.knn.kernels import Counts, Held
+from streamad.detectors.slots import SlotMemory
 from streamad.errors import ArtifactError, WindowError
-from streamad.windows.arrays import lengthen, longer
 
 
-class KNNMemory(Memory):
+class KNNMemory(SlotMemory):
     """A ring of samples per key, with a mark on those that must not be learned from.
 
     Attributes
@@ -30,7 +29,7 @@ class KNNMemory(Memory):
     usual : float32 ``(n_slots, n_rows, 2)``, median and spread of distances; see `measure_usual`
     """
 
-    names = (
+    names: ClassVar[tuple[str, ...]] = (
         "samples", "marks", "n_windows", "n_samples", "warm_samples", "phase", "stride", "adopting",
         "loc", "scale", "usual",
     )  # fmt: skip
@@ -49,45 +48,17 @@ class KNNMemory(Memory):
         self.scale = np.zeros((0, n_variates), dtype=np.float32)
         self.usual = np.zeros((0, n_rows, 2), dtype=np.float32)
 
-    def __len__(self) -> int:
-        return len(self.phase)
-
     @property
     def ranges(self) -> dict[str, tuple[int, int]]:
         """Return the least and the greatest value of arrays that kernels index with."""
         counts = ("n_windows", "n_samples", "warm_samples", "stride")
         return {"phase": (0, 2), **dict.fromkeys(counts, (0, 2**53))}
 
-    @property
-    def bytes_per_slot(self) -> int:
-        """Return what one key costs."""
-        return sum(array.itemsize * int(np.prod(array.shape[1:])) for array in self._arrays())
-
-    def reserve(self, n_slots: int) -> None:
-        """Make room for slots ``0 .. n_slots-1``."""
-        if n_slots > len(self):
-            lengthen(vars(self), self.names, longer(len(self), n_slots))
-
-    def forget(self, slots: Ints) -> None:
-        """Empty these slots."""
-        for array in self._arrays():
-            array[slots] = 0
-
-    def state(self, slots: Ints) -> Arrays:
-        """Return what these slots hold."""
-        return {name: getattr(self, name)[slots] for name in self.names}
-
-    def load(self, slots: Ints, state: Arrays) -> None:
-        """Take back what ``state`` returned."""
+    def _check_fits(self, state: Arrays) -> None:
         if state["samples"].shape[1:] != self.samples.shape[1:]:
             got, own = state["samples"].shape[1:], self.samples.shape[1:]
             msg = f"a memory of (n_variates, capacity) {got} does not fit this detector's {own}"
             raise ArtifactError(msg)
-        if len(slots) == 0:
-            return
-        self.reserve(int(np.max(slots)) + 1)
-        for name in self.names:
-            getattr(self, name)[slots] = state[name]
 
     def held(self) -> Held:
         """Return the arrays kernels read samples from."""
@@ -96,9 +67,6 @@ class KNNMemory(Memory):
     def counts(self) -> Counts:
         """Return the arrays kernels read progress from."""
         return self.n_windows, self.n_samples, self.warm_samples, self.stride, self.phase
-
-    def _arrays(self) -> list[NDArray[Any]]:
-        return [getattr(self, name) for name in self.names]
 
 
 def own_memory(memory: Memory) -> KNNMemory:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamad.detectors.base import Arrays, Floats, Ints, Memory
+from streamad.detectors.slots import SlotMemory
 from streamad.errors import ArtifactError
-from streamad.windows.arrays import lengthen, longer
 
 SPACING: Final = 16
 """A past window is kept every sixteenth of its length: nearer ones say the same."""
@@ -19,7 +19,7 @@ DELAY_SIZES: Final = 4
 COLD, WARM = 0, 1
 
 
-class ThemisMemory(Memory):
+class ThemisMemory(SlotMemory):
     """Embeddings of a key's past windows, and before them the samples its scale is taken from.
 
     Attributes
@@ -38,6 +38,7 @@ class ThemisMemory(Memory):
         "features", "judged", "number", "n_windows", "warm_number", "phase", "loc", "scale",
         "stride", "early", "n_early",
     )  # fmt: skip
+    least: ClassVar[int] = 1
 
     def __init__(self, *, n_variates: int, n_features: int, capacity: int, n_early: int) -> None:
         self.n_variates, self.capacity = n_variates, capacity
@@ -56,9 +57,6 @@ class ThemisMemory(Memory):
         self.early = np.zeros((0, n_early, n_variates), dtype=np.float32)
         self.n_early = np.zeros(0, dtype=np.int64)
 
-    def __len__(self) -> int:
-        return len(self.phase)
-
     @property
     def ranges(self) -> dict[str, tuple[int, int]]:
         """Return the least and the greatest value of arrays that are indexed with."""
@@ -66,27 +64,7 @@ class ThemisMemory(Memory):
         early = {"n_early": (0, self.early.shape[1]), "phase": (0, 1)}
         return {**early, **dict.fromkeys(counts, (0, 2**53))}
 
-    @property
-    def bytes_per_slot(self) -> int:
-        """Return what one key costs."""
-        return sum(array.itemsize * int(np.prod(array.shape[1:])) for array in self._arrays())
-
-    def reserve(self, n_slots: int) -> None:
-        """Make room for slots ``0 .. n_slots-1``."""
-        if n_slots > len(self):
-            lengthen(vars(self), self.names, longer(len(self), n_slots, 1))
-
-    def forget(self, slots: Ints) -> None:
-        """Empty these slots."""
-        for array in self._arrays():
-            array[slots] = 0
-
-    def state(self, slots: Ints) -> Arrays:
-        """Return what these slots hold."""
-        return {name: getattr(self, name)[slots] for name in self.names}
-
-    def load(self, slots: Ints, state: Arrays) -> None:
-        """Take back what ``state`` returned."""
+    def _check_fits(self, state: Arrays) -> None:
         for name, array in zip(self.names, self._arrays(), strict=True):
             if state[name].shape[1:] != array.shape[1:]:
                 msg = (
@@ -95,11 +73,6 @@ class ThemisMemory(Memory):
                     "have changed, so begin afresh"
                 )
                 raise ArtifactError(msg)
-        if len(slots) == 0:
-            return
-        self.reserve(int(np.max(slots)) + 1)
-        for name in self.names:
-            getattr(self, name)[slots] = state[name]
 
     def collect(self, slot: int, samples: Floats) -> Floats:
         """Append samples of one more window to a key's warm-up; return all that are held."""
@@ -110,9 +83,6 @@ class ThemisMemory(Memory):
         self.n_early[slot] = len(joined)
         self.warm_number[slot] += 1
         return joined
-
-    def _arrays(self) -> list[NDArray[Any]]:
-        return [getattr(self, name) for name in self.names]
 
 
 @dataclass(frozen=True, slots=True)

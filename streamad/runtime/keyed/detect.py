@@ -11,24 +11,16 @@ has outgrown the state is replaced by a new snapshot, so writing costs at most t
 
 from __future__ import annotations
 
-import json
 import logging
-import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
-
-import numpy as np
+from collections.abc import Mapping
 
 from streamad.config import PipelineConfig
-from streamad.errors import OffsetOutOfRangeError, SourceUnavailableError, StateError
+from streamad.errors import SourceUnavailableError, StateError
 from streamad.operators.detect import DetectOperator
 from streamad.ports import (
     Decoder,
     DetectRecords,
-    Headers,
     Log,
-    Messages,
     NoNotes,
     Notes,
     NullTelemetry,
@@ -37,93 +29,21 @@ from streamad.ports import (
     Telemetry,
 )
 from streamad.records import ScoreBatch
-from streamad.runtime import quarantine, snapshots
+from streamad.runtime import quarantine
 from streamad.runtime.decoding import PORTION_BYTES, Decoding
 from streamad.runtime.ends import Ends
-from streamad.runtime.judging import Judging, OpenShard
+from streamad.runtime.judging import Judging
 from streamad.runtime.keyed import journal
-from streamad.runtime.keyed.in_hand import InHand, Part
+from streamad.runtime.keyed.in_hand import Part
 from streamad.runtime.keyed.journal import Entry
-from streamad.runtime.recorded import LoggedScores
+from streamad.runtime.keyed.kept import Keeper, KeyedShard, KeyedState, source_in
+from streamad.runtime.keyed.opening import Opening
 from streamad.runtime.recovery import Handover, Kept, none_kept
 
 logger = logging.getLogger(__name__)
 
-LAYOUT_VERSION = 1
-"""Of manifest and journal; the shard inside has a version of its own."""
-
 MAX_PENDING = 20_000
 """Messages that wait to be judged together."""
-
-_ABOUT = -1
-"""Where in the map of chunks the manifest stands."""
-
-
-class ByteList(Protocol):
-    """A list of bytes in the engine's state, of the key at hand."""
-
-    def get(self) -> Iterable[bytes]:
-        """Return all of them, in order."""
-        ...
-
-    def add(self, value: bytes) -> None:
-        """Append one."""
-        ...
-
-    def clear(self) -> None:
-        """Delete them all."""
-        ...
-
-
-class ByteMap(Protocol):
-    """Bytes by number in the engine's state, of the key at hand."""
-
-    def get(self, key: int) -> bytes | None:
-        """Return one; None where there is none."""
-        ...
-
-    def put(self, key: int, value: bytes) -> None:
-        """Set one."""
-        ...
-
-    def remove(self, key: int) -> None:
-        """Delete one."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyedState:
-    """What the engine keeps for a shard: a snapshot in chunks, and a journal of what came since."""
-
-    chunks: ByteMap
-    journal: ByteList
-
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """What is left of a record beside its value, as dead letters tell it."""
-
-    key: bytes | None
-    headers: Headers
-
-
-@dataclass(slots=True, kw_only=True)
-class KeyedShard(OpenShard):
-    """A shard at work.
-
-    journal_bytes, snapshot_bytes : sizes in the engine's state; heard_ms : the wall clock when
-    something last came, or when the shard was opened; timer_ms : the timer that is set, if any;
-    in_hand : what former lives had in hand when they ended
-    """
-
-    pending: list[Entry] = field(default_factory=list)
-    pending_bytes: int = 0
-    journal_bytes: int = 0
-    snapshot_bytes: int = 0
-    n_chunks: int = 0
-    heard_ms: int = 0
-    timer_ms: int = 0
-    in_hand: InHand
 
 
 class KeyedDetect:
@@ -170,12 +90,26 @@ class KeyedDetect:
         self._judging = Judging(
             config, operator, records=records, telemetry=self._telemetry, counters=counters
         )
-        self._identity, self._kept = operator.identity, kept
         self._linger_ms = config.flink.linger
-        self._journal_bytes = config.flink.journal_bytes
         # Reading scores back pays where making them is dear.
         self._keep_scores = operator.detector.info.cost != "cheap"
-        self._handover, self._notes = handover, notes or NoNotes()
+        self._handover = handover
+        self._keeper = Keeper(
+            operator.identity, journal_bytes=config.flink.journal_bytes, telemetry=self._telemetry
+        )
+        self._opening = Opening(
+            config,
+            operator,
+            keeper=self._keeper,
+            decoding=self._decoding,
+            records=records,
+            log=log,
+            telemetry=self._telemetry,
+            handover=handover,
+            notes=notes or NoNotes(),
+            before=kept,
+            keep_scores=self._keep_scores,
+        )
         self.shards: dict[int, KeyedShard] = {}
         self._vacant: set[int] = set()
         self._ends = Ends(self._end_reached)
@@ -199,7 +133,7 @@ class KeyedDetect:
                 "flink.max_parallelism the state was made with, or begin without it"
             )
             raise StateError(msg)
-        self._keep(shard, entry, kept)
+        self._keeper.keep(shard, entry, kept)
         shard.heard_ms = now_ms
         self._ends.heard(source, now_ms / 1000)
         if shard.pending_bytes >= PORTION_BYTES or len(shard.pending) >= MAX_PENDING:
@@ -212,7 +146,7 @@ class KeyedDetect:
         """Judge what waits, or let time pass where nothing came; returns as `take` does."""
         shard = self.shards.get(key)
         if shard is None:
-            source = self._source_of(kept)
+            source = source_in(kept)
             if source is None:  # no state, nothing to do
                 return [], None
             shard = self._open(key, source, kept, now_ms)
@@ -225,7 +159,7 @@ class KeyedDetect:
         if not shard.state.n_keys:
             # All keys are forgotten: what is kept shrinks to nothing, and no timer holds it awake.
             if shard.journal_bytes:
-                self._save(shard, kept)
+                self._keeper.save(shard, kept)
             return made, None
         return made, self._timer(shard, now_ms)
 
@@ -245,7 +179,7 @@ class KeyedDetect:
             return [], None
         if key in self._vacant:
             return [], None
-        if self._source_of(kept) is None:
+        if source_in(kept) is None:
             if self._handover is None or source not in self._handover:
                 self._vacant.add(key)
                 return [], None
@@ -270,7 +204,7 @@ class KeyedDetect:
         self._judging.measure(shard)
         logged = self._log_scores(shard, entries, scores)
         self._note(shard, kept, logged)
-        self._save_where_long(shard, kept)
+        self._keeper.save_where_long(shard, kept)
         self._telemetry.count("delivery_records_total", len(made) + len(logged), output="detect")
         return made + logged
 
@@ -279,7 +213,7 @@ class KeyedDetect:
     ) -> tuple[list[Outgoing], list[ScoreBatch]]:
         made: list[Outgoing] = []
         scores: list[ScoreBatch] = []
-        for portion in self._decoding.run([_messages(shard.source, entries)]):
+        for portion in self._decoding.run([journal.as_messages(shard.source, entries)]):
             judged = self._judging.portion(shard, portion)
             made += [*judged.records, *self._records.findings(judged.findings)]
             scores += judged.scores
@@ -291,13 +225,11 @@ class KeyedDetect:
         """Return what tells of a message that is not judged, in this life or when restored."""
         (entry,) = part.entries
         shard.in_hand.set_aside(entry.offset)
-        data = journal.set_aside(entry.offset)
-        kept.journal.add(data)
-        shard.journal_bytes += len(data)
+        self._keeper.note(shard, kept, journal.set_aside(entry.offset))
         why = quarantine.reason(part.deaths)
         self._telemetry.count("input_quarantined_total", topic=shard.source.topic)
         logger.error("%s@%d is quarantined: %s", shard.source, entry.offset, why)
-        message = _messages(shard.source, part.entries)
+        message = journal.as_messages(shard.source, part.entries)
         return quarantine.records_of(self._records, self._config, message, why=why, now_ms=now_ms)
 
     def _log_scores(
@@ -310,9 +242,7 @@ class KeyedDetect:
 
     def _note(self, shard: KeyedShard, kept: KeyedState, logged: list[Outgoing]) -> None:
         notes = [journal.scored(one.value or b"") for one in logged] if self._keep_scores else []
-        for data in (*notes, journal.JUDGED):
-            kept.journal.add(data)
-            shard.journal_bytes += len(data)
+        self._keeper.note(shard, kept, *notes, journal.JUDGED)
 
     def _pass_time(self, shard: KeyedShard, kept: KeyedState, now_ms: int) -> list[Outgoing]:
         """Let wall-clock time pass where a whole partition is silent, and log that it did."""
@@ -323,10 +253,8 @@ class KeyedDetect:
         if self._end_reached(shard.source, shard.position) is None:
             return []
         judged = self._judging.tick(shard, now_ms)
-        data = journal.ticked(now_ms)
-        kept.journal.add(data)
-        shard.journal_bytes += len(data)
-        self._save_where_long(shard, kept)
+        self._keeper.note(shard, kept, journal.ticked(now_ms))
+        self._keeper.save_where_long(shard, kept)
         return [*self._records.findings(judged.findings), *judged.records]
 
     def _end_reached(self, source: Source, position: int) -> int | None:
@@ -347,7 +275,16 @@ class KeyedDetect:
         passed = self._ends.passed(shard.source, shard.position, now_ms / 1000)
         if passed is not None:
             shard.position = passed
-            self._save_about(shard, kept)
+            self._keeper.save_about(shard, kept)
+
+    def _open(self, key: int, source: Source, kept: KeyedState, now_ms: int) -> KeyedShard:
+        shard = self._opening.open(source, kept, now_ms=now_ms)
+        self._judging.meet_keys(shard)
+        self._judging.measure(shard)
+        self._ends.heard(source, now_ms / 1000)
+        self.shards[key] = shard
+        self._telemetry.gauge("input_assigned_partitions", len(self.shards))
+        return shard
 
     def _timer(self, shard: KeyedShard, now_ms: int) -> int | None:
         """Return when to be called next, or None where that is set already."""
@@ -357,286 +294,3 @@ class KeyedDetect:
             return None
         shard.timer_ms = due_ms
         return due_ms
-
-    # ------------------------------------------------------------------ state
-
-    def _save_where_long(self, shard: KeyedShard, kept: KeyedState) -> None:
-        if shard.journal_bytes > max(self._journal_bytes, shard.snapshot_bytes):
-            self._save(shard, kept)
-
-    def _save(self, shard: KeyedShard, kept: KeyedState) -> None:
-        """Replace snapshot and journal by a snapshot of now; nothing may wait to be judged."""
-        chunks, n_chunks = snapshots.Chunks(shard.state, identity=self._identity), 0
-        for chunk in chunks:
-            kept.chunks.put(n_chunks, chunk)
-            n_chunks += 1
-        for number in range(n_chunks, shard.n_chunks):
-            kept.chunks.remove(number)
-        shard.n_chunks, shard.snapshot_bytes = n_chunks, chunks.n_bytes
-        self._save_about(shard, kept)
-        kept.journal.clear()
-        shard.journal_bytes = 0
-        labels = {"topic": shard.source.topic, "partition": str(shard.source.partition)}
-        self._telemetry.gauge("state_snapshot_bytes", shard.snapshot_bytes, **labels)
-
-    def _save_about(self, shard: KeyedShard, kept: KeyedState) -> None:
-        about = {
-            "layout": LAYOUT_VERSION,
-            **self._identity.header(),
-            "topic": shard.source.topic,
-            "partition": shard.source.partition,
-            "position": shard.position,
-            "ticked_ms": shard.ticked_ms,
-            "chunks": shard.n_chunks,
-        }
-        kept.chunks.put(_ABOUT, json.dumps(about).encode())
-
-    @staticmethod
-    def _source_of(kept: KeyedState) -> Source | None:
-        about = kept.chunks.get(_ABOUT)
-        if about is None:
-            return None
-        read = json.loads(about)
-        return Source(read["topic"], read["partition"])
-
-    def _open(self, key: int, source: Source, kept: KeyedState, now_ms: int) -> KeyedShard:
-        """Return a shard as the engine's state has it; a key that has none begins anew."""
-        # While the job was down nobody listened: silence is counted from now on.
-        in_hand = InHand.read(
-            self._notes, source, now_ms=now_ms, interval_ms=self._config.flink.checkpoint_interval
-        )
-        shard = KeyedShard(
-            source=source, state=self._operator.new_state(), heard_ms=now_ms, in_hand=in_hand
-        )
-        about = kept.chunks.get(_ABOUT)
-        if about is not None:
-            self._restore(shard, json.loads(about), kept)
-        elif self._handover is not None and source in self._handover:
-            self._take_over(shard, self._handover, kept)
-        else:
-            self._save_about(shard, kept)
-        self._judging.meet_keys(shard)
-        self._judging.measure(shard)
-        self._ends.heard(source, now_ms / 1000)
-        self.shards[key] = shard
-        self._telemetry.gauge("input_assigned_partitions", len(self.shards))
-        return shard
-
-    def _restore(self, shard: KeyedShard, about: dict[str, Any], kept: KeyedState) -> None:
-        started_s = time.perf_counter()
-        operator = self._operator
-        try:
-            operator = self._judged_by(about).under(about.get("settings") or {})
-            shard.state = operator.new_state()
-            self._restore_snapshot(shard, about, kept, operator.artifact)
-        except StateError as error:
-            if self._config.delivery.on_state_mismatch != "fresh":
-                msg = f"{shard.source}: {error}"
-                raise StateError(msg) from error
-            logger.warning("%s starts with fresh state, as configured: %s", shard.source, error)
-            shard.state = self._operator.new_state()
-            self._begin_afresh(shard, about, kept)
-            return
-        shard.source = Source(str(about["topic"]), int(about["partition"]))
-        shard.position, shard.ticked_ms = int(about["position"]), int(about["ticked_ms"])
-        self._replay(shard, operator, kept)
-        if operator.artifact != self._operator.artifact:
-            logger.info(
-                "%s: artifact %s judges from here on, so far it was %s",
-                shard.source, self._operator.artifact, operator.artifact,
-            )  # fmt: skip
-            operator = self._operator.under(about.get("settings") or {})
-            operator.follow(shard.state)
-            self._continue_as_ours(shard, kept)
-        elif operator is not self._operator:
-            logger.info("%s: settings that change nothing learned have changed", shard.source)
-            self._continue_as_ours(shard, kept)
-        self._check_input(shard)
-        self._tell(shard, "restored", started_s)
-
-    def _judged_by(self, about: dict[str, Any]) -> DetectOperator:
-        """Return the operator of the artifact that judged so far: the journal is of its scores.
-
-        Raises StateError where that is not ours, and cannot hand over to ours or is gone.
-        """
-        artifact = str(about.get("artifact", ""))
-        if artifact == self._operator.artifact or about.get("detector") != self._identity.detector:
-            return self._operator  # what else differs is found where the snapshot is restored
-        before, ours = self._kept(artifact), self._operator.artifact or "none"
-        if before is None:
-            msg = (
-                f"the state was made with artifact {artifact or 'none'}, and this job has {ours}: "
-                "put the other one beside it, under any name, until the job has started; or set "
-                "delivery.on_state_mismatch: fresh to start with empty state"
-            )
-            raise StateError(msg)
-        if why := self._operator.cannot_follow(before):
-            msg = (
-                f"the state was made with artifact {artifact}, and artifact {ours} cannot continue "
-                f"it: {why}. Put the other one back, or set delivery.on_state_mismatch: fresh to "
-                "start with empty state"
-            )
-            raise StateError(msg)
-        return before
-
-    def _restore_snapshot(
-        self, shard: KeyedShard, about: dict[str, Any], kept: KeyedState, artifact: str
-    ) -> None:
-        """Fill the state from the snapshot; raises StateError where it does not fit."""
-        if about["layout"] != LAYOUT_VERSION:
-            msg = (
-                f"the state has layout {about['layout']} and this streamad reads {LAYOUT_VERSION}; "
-                "run the version that wrote it, start without a savepoint, or set "
-                "delivery.on_state_mismatch: fresh to start with empty state"
-            )
-            raise StateError(msg)
-        identity = replace(self._identity, artifact=artifact)
-        identity.require(about)
-        n_chunks = int(about["chunks"])
-        if n_chunks:
-            chunks = [kept.chunks.get(number) or b"" for number in range(n_chunks)]
-            snapshots.restore(shard.state, chunks, identity=identity)
-            shard.snapshot_bytes = sum(map(len, chunks))
-        shard.n_chunks = n_chunks
-
-    def _take_over(self, shard: KeyedShard, handover: Handover, kept: KeyedState) -> None:
-        started_s = time.perf_counter()
-        found = handover.recover(shard.source)
-        shard.state, shard.position = found.state, found.position
-        # At once: from now on it is the engine that restores it.
-        self._save(shard, kept)
-        self._tell(shard, "taken over", started_s)
-
-    def _tell(self, shard: KeyedShard, how: str, started_s: float) -> None:
-        self._telemetry.observe("state_recovery_seconds", time.perf_counter() - started_s)
-        logger.info(
-            "%s %s: %d keys, resumes at offset %d",
-            shard.source,
-            how,
-            shard.state.n_keys,
-            shard.position,
-        )
-
-    def _begin_afresh(self, shard: KeyedShard, about: dict[str, Any], kept: KeyedState) -> None:
-        """Forget what was learned, but not messages that wait: the source has passed them."""
-        waiting: list[Entry] = []
-        for data in kept.journal.get() if about["layout"] == LAYOUT_VERSION else ():
-            match journal.decode(bytes(data)):
-                case Entry() as entry:
-                    waiting.append(entry)
-                case journal.SetAside(offset):
-                    waiting = _but(waiting, offset)
-                case journal.Judged():
-                    waiting = []
-        for number in range(int(about["chunks"])):
-            kept.chunks.remove(number)
-        kept.journal.clear()
-        self._save_about(shard, kept)
-        for entry in waiting:
-            self._keep(shard, entry, kept)
-
-    def _keep(self, shard: KeyedShard, entry: Entry, kept: KeyedState) -> None:
-        data = entry.encode()
-        kept.journal.add(data)
-        shard.journal_bytes += len(data)
-        shard.pending.append(entry)
-        shard.pending_bytes += entry.size
-        made_anew = entry.offset < shard.position
-        shard.position = entry.offset + 1
-        if made_anew:
-            self._save_about(shard, kept)  # it must not remember more than there is
-
-    def _continue_as_ours(self, shard: KeyedShard, kept: KeyedState) -> None:
-        """Go on under other light settings, or beside another artifact.
-
-        From a snapshot, or the journal would mix what each of them has judged.
-        """
-        shard.state = self._operator.adopt(shard.state)
-        waiting, shard.pending, shard.pending_bytes = shard.pending, [], 0
-        self._save(shard, kept)
-        for entry in waiting:
-            self._keep(shard, entry, kept)
-
-    def _replay(self, shard: KeyedShard, operator: DetectOperator, kept: KeyedState) -> None:
-        """Go through the journal as it was gone through before, and say nothing."""
-        waiting: list[Entry] = []
-        scores: list[bytes] = []
-        for data in kept.journal.get():
-            shard.journal_bytes += len(data)
-            match journal.decode(bytes(data)):
-                case Entry() as entry:
-                    waiting.append(entry)
-                    # The manifest may know of more: see `_pass_over`.
-                    shard.position = max(shard.position, entry.offset + 1)
-                case journal.Scored(value):
-                    scores.append(value)
-                case journal.Ticked(now_ms):
-                    shard.ticked_ms = now_ms
-                    operator.tick(shard.state, now_ms, at=shard.at)
-                case journal.SetAside(offset):
-                    waiting = _but(waiting, offset)
-                case journal.Judged():
-                    self._judge_again(shard, operator, waiting, scores)
-                    waiting, scores = [], []
-        shard.pending = waiting
-        shard.pending_bytes = sum(entry.size for entry in waiting)
-
-    def _judge_again(
-        self,
-        shard: KeyedShard,
-        operator: DetectOperator,
-        entries: list[Entry],
-        scores: list[bytes],
-    ) -> None:
-        recorded = None
-        if self._keep_scores:
-            recorded = self._recorded(shard, scores, operator.artifact)
-        for portion in self._decoding.run([_messages(shard.source, entries)]):
-            batch = portion.decoded.batch
-            operator.process(shard.state, batch, at=shard.at, recorded=recorded)
-
-    def _recorded(self, shard: KeyedShard, scores: list[bytes], artifact: str) -> LoggedScores:
-        n = len(scores)
-        read = Messages(
-            source=Source(self._records.scores_topic, 0),
-            payloads=list(scores),
-            offsets=np.arange(n),
-            broker_ms=np.full(n, -1),
-            raw=[_Record(None, ())] * n,
-        )
-        logged = self._records.read_log(read, shard.source, artifact=artifact)
-        found = [one.scores for one in logged]
-        return LoggedScores([batch for batch in found if batch is not None])
-
-    def _check_input(self, shard: KeyedShard) -> None:
-        """Report a topic that no longer holds what comes next; by the policy, stop here."""
-        bounds = self._log.bounds(shard.source.topic).get(shard.source)
-        if shard.position < 0 or bounds is None or bounds[0] <= shard.position <= bounds[1]:
-            return
-        self._telemetry.count("input_offset_out_of_range_total", topic=shard.source.topic)
-        said = (
-            f"{shard.source}: offset {shard.position} is out of range, the topic holds "
-            f"{bounds[0]} to {bounds[1]}"
-        )
-        if self._config.input.on_out_of_range == "fail":
-            msg = (
-                f"{said}; set input.on_out_of_range to earliest or latest to continue with a gap, "
-                "and raise the topic's retention"
-            )
-            raise OffsetOutOfRangeError(msg)
-        logger.error("%s; continuing with a gap", said)
-
-
-def _but(entries: list[Entry], offset: int) -> list[Entry]:
-    return [entry for entry in entries if entry.offset != offset]
-
-
-def _messages(source: Source, entries: list[Entry]) -> Messages:
-    n = len(entries)
-    return Messages(
-        source=source,
-        payloads=[entry.payload for entry in entries],
-        offsets=np.fromiter((entry.offset for entry in entries), np.int64, n),
-        broker_ms=np.fromiter((entry.broker_ms for entry in entries), np.int64, n),
-        raw=[_Record(entry.key, entry.headers) for entry in entries],
-    )

@@ -28,8 +28,9 @@ from pyflink.util.java_utils import get_j_env_configuration
 from streamad.errors import ClusterError, StateError
 from streamad.ports import Outgoing, Source, Telemetry
 from streamad.runtime.keyed import flink_print  # noqa: F401 - before anything that imports numba
-from streamad.runtime.keyed.detect import KeyedDetect, KeyedState
+from streamad.runtime.keyed.detect import KeyedDetect
 from streamad.runtime.keyed.journal import Entry
+from streamad.runtime.keyed.kept import KeyedState
 
 UID = "streamad-detect"
 """Of the operator that holds the state; a savepoint finds it by this."""

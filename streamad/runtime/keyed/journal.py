@@ -10,9 +10,10 @@ import struct
 from dataclasses import dataclass
 
 import lz4.block
+import numpy as np
 
 from streamad.errors import StateError
-from streamad.ports import Headers
+from streamad.ports import Headers, Messages, Source
 
 _MESSAGE, _JUDGED, _TICKED, _SCORED, _ASIDE = b"MJTSQ"
 _HEAD = struct.Struct("<BBqqiiI")
@@ -86,6 +87,14 @@ class Entry:
         return b"".join(parts)
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is left of a record beside its value, as dead letters tell it."""
+
+    key: bytes | None
+    headers: Headers
+
+
 JUDGED = bytes([_JUDGED])
 
 
@@ -130,6 +139,18 @@ def decode(data: bytes) -> Entry | Judged | Ticked | SetAside | Scored:
         raise StateError(msg) from error
     msg = f"the journal of a shard holds an unknown entry: {data[:1]!r}"
     raise StateError(msg)
+
+
+def as_messages(source: Source, entries: list[Entry]) -> Messages:
+    """Return messages as if they had just been polled."""
+    n = len(entries)
+    return Messages(
+        source=source,
+        payloads=[entry.payload for entry in entries],
+        offsets=np.fromiter((entry.offset for entry in entries), np.int64, n),
+        broker_ms=np.fromiter((entry.broker_ms for entry in entries), np.int64, n),
+        raw=[Record(entry.key, entry.headers) for entry in entries],
+    )
 
 
 def _entry(data: bytes) -> Entry:

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from streamad.config import PipelineConfig, load_pipeline, parse_pipeline
-from streamad.config_values import format_duration, parse_duration
+from streamad.config.values import format_duration, parse_duration
 from streamad.errors import ConfigError
 
 

@@ -22,7 +22,8 @@ from streamad.config import (
     changes_decisions,
     parse_pipeline,
 )
-from streamad.config_sections import OWN_FIELDS, Section
+from streamad.config.input import OWN_FIELDS
+from streamad.config.section import Section
 from streamad.detectors.knn import KNN
 from streamad.errors import StateError
 from streamad.modalities.graphs import GraphsOfEdges

@@ -19,8 +19,8 @@ from jobs.plain.config_watch import ConfigWatch
 from streamad.alerting.config import AlertingConfig
 from streamad.alerting.pagers import PagerConfig
 from streamad.config import LIGHT_SETTINGS, PipelineConfig, binds_state, changes_decisions
-from streamad.config_live import Change, changes, is_live, live_settings, sections_of
-from streamad.config_sections import Section
+from streamad.config.live import Change, changes, is_live, live_settings, sections_of
+from streamad.config.section import Section
 from streamad.paging.desk import Desk
 from streamad.records import Finding
 from tests.unit.core.test_decision_settings import OTHERS, base_of, changed

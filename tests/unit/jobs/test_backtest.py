@@ -13,7 +13,8 @@ import polars as pl
 import pytest
 
 from jobs.build import build_detect
-from jobs.offline.backtest import Backtest, Span, count_flaps, drawn, replay, spans
+from jobs.offline.backtest import Backtest, Span, count_flaps, replay, spans
+from jobs.offline.backtest_command import drawn
 from jobs.offline.replay import Part, between, joined, read_file, read_topic
 from jobs.report.command import facts
 from streamad.config import PipelineConfig, parse_pipeline

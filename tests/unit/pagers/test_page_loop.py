@@ -321,7 +321,7 @@ def test_noise_on_the_topics_is_passed_over(bench):
 
 
 def test_a_long_queue_waits_in_its_topic(bench, monkeypatch):
-    monkeypatch.setattr("streamad.runtime.page_queue.MAX_QUEUE", 10)
+    monkeypatch.setattr("streamad.runtime.page.queue.MAX_QUEUE", 10)
     bench.receiver.script = itertools.repeat(DOWN)
     lives = [replace(INCIDENT, id=f"{n:032x}") for n in range(40)]
     bench.member.max_records = 4

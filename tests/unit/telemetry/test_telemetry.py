@@ -18,7 +18,7 @@ from connectors.telemetry import (
 )
 from streamad.errors import UnknownNameError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 VERBS = {"count": "counter", "gauge": "gauge", "observe": "histogram"}
 # What may split a metric: all of these are few and bounded by the deployment, not by the data.
 LABELS = {
@@ -153,7 +153,7 @@ def test_an_operators_counts_have_metrics():
 def test_every_count_an_operator_makes_is_known():
     # What the operator counts is named in its source; the rest is told as findings.
     counted = set()
-    for path in (ROOT / "streamad" / "operators").glob("*.py"):
+    for path in (ROOT / "streamad" / "operators").rglob("*.py"):
         counted |= set(re.findall(r'out\.counts\["(\w+)"\]', path.read_text()))
     assert counted <= set(DETECT_COUNTS), "give the count a metric in connectors/telemetry.py"
 

@@ -13,7 +13,7 @@ import pytest
 
 from jobs.demo.disturbance import CHORE, N_SERVICES, STRANGER, WORKER, Disturbance
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def wait_until_gone(pid: int, seconds: float = 5.0) -> bool:

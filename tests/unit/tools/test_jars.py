@@ -11,7 +11,7 @@ import pytest
 
 from streamad.testing.jars import differences, main
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NAMESPACE = {"m": "http://maven.apache.org/POM/4.0.0"}
 
 

@@ -15,13 +15,13 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final
 
 from streamad.alerting.pagers import PagerBase
-from streamad.errors import MembershipError, SourceUnavailableError
-from streamad.incidents import Digest, Incident, PageRequest
+from streamad.errors import MembershipError
+from streamad.incidents import Digest, Incident
 from streamad.paging.changes import (
     Change,
     Outcome,
@@ -35,15 +35,14 @@ from streamad.paging.changes import (
 from streamad.ports import (
     Fault,
     Member,
-    Messages,
     NullTelemetry,
-    Outgoing,
     Progress,
     Source,
     Telemetry,
     no_fault,
 )
-from streamad.runtime.page_queue import Item, Part, only
+from streamad.runtime.page.intake import Intake, PageRecords
+from streamad.runtime.page.queue import Item, Part
 from streamad.runtime.placing import Clock, Placing
 
 logger = logging.getLogger(__name__)
@@ -58,26 +57,6 @@ LEAST_WAIT_S, MOST_WAIT_S = 0.5, 60.0
 KEEP_RESOLVED_S: Final = 300.0
 """Resolved incidents are sent again for so long, where what is open is."""
 REFUSED, GIVEN_UP = "page_refused", "page_given_up"
-
-
-class PageRecords(Protocol):
-    """Records of the page job."""
-
-    def incidents(self, messages: Messages) -> list[Incident | Digest | PageRequest | None]:
-        """Return what each message holds; None: nothing that is paged."""
-        ...
-
-    def told(self, source: Source, changed: Mapping[str, Told | None]) -> list[Outgoing]:
-        """Return what is known of incidents as records; None forgets one."""
-        ...
-
-    def load(self, source: Source) -> dict[str, Told]:
-        """Return what is known of the incidents of a partition."""
-        ...
-
-    def dead(self, messages: Messages, page: Page, *, reason: str, detail: str) -> list[Outgoing]:
-        """Return the dead-letter record of a message of one record, with the page's key."""
-        ...
 
 
 class PageLoop:
@@ -110,6 +89,14 @@ class PageLoop:
         self._config, self._pager = config, pager
         self._member, self._records, self._clock = member, records, clock
         self._telemetry, self._fault = telemetry or NullTelemetry(), fault
+        self._intake = Intake(
+            config,
+            member=member,
+            records=records,
+            clock=clock,
+            telemetry=self._telemetry,
+            count=self._count,
+        )
         self._placing = Placing(member, clock, self._place)
         self._swaps: deque[Callable[[], None]] = deque()
         self.parts: dict[Source, Part] = {}
@@ -144,7 +131,7 @@ class PageLoop:
 
         What waits for an attempt is tried at once: the settings may be its remedy.
         """
-        self._config, self._pager = config, pager
+        self._config, self._pager, self._intake.config = config, pager, config
         for part in self.parts.values():
             part.attempts, part.due_s = 0, 0.0
             part.remind_due_s = 0.0
@@ -169,7 +156,7 @@ class PageLoop:
         self._fault("after_poll")
         for messages in polled:
             if messages.source in self.parts:
-                self._take(self.parts[messages.source], messages)
+                self._intake.take(self.parts[messages.source], messages)
         for source in list(self.parts):
             if source in self.parts:
                 self._work(self.parts[source])
@@ -202,112 +189,16 @@ class PageLoop:
         now_s = self._clock.seconds()
         return not any(part.queue and part.due_s <= now_s for part in self.parts.values())
 
-    # ------------------------------------------------------------------ in
-
     def _place(self, source: Source) -> None:
-        first, after = self._member.log.bounds(source.topic)[source]
-        done = self._member.committed(source)
-        cut_ms = self._clock.wall_ms() - self._config.max_age
-        part = Part(source=source, position=0, read=0, told={}, cut_ms=cut_ms)
-        if done is None:
-            position = self._member.log.offset_at(source, cut_ms)
-            position = min(max(position, first), after)
-            for incident in self._open_in(source, first, position):
-                told = Told(incident=incident.id, sequence=incident.sequence, state="ignored")
-                part.told[incident.id], part.unsaved[incident.id] = told, None
-        else:
-            part.told = self._records.load(source)
-            position = done.offset
-            if not first <= position <= after:
-                # Its topic was made again, or retention has deleted what was to be paged.
-                logger.error("%s: offset %d is gone; paging from %d on", source, position, first)
-                self._telemetry.count("input_offset_out_of_range_total", topic=source.topic)
-                position = first
-            part.over = frozenset(self._over_in(source, position, after))
-        now_s = self._clock.seconds()
-        part.position = part.read = position
-        part.resolved_s = {t.incident: now_s for t in part.told.values() if t.state == "resolved"}
+        part = self._intake.open(source)
         self.parts[source] = part
-        self._member.place(source, position)
-        if done is None:
-            part.dirty = True
+        self._member.place(source, part.position)
+        if part.dirty:
             self._commit(part)
         logger.info(
             "pager %s: %s resumes at offset %d, %d incidents are open",
-            self._config.name, source, position, len(part.told),
+            self._config.name, source, part.position, len(part.told),
         )  # fmt: skip
-
-    def _open_in(self, source: Source, start: int, stop: int) -> list[Incident]:
-        newest: dict[str, Incident] = {}
-        for messages in self._member.log.read(source, start, stop):
-            for record in self._records.incidents(messages):
-                if isinstance(record, Incident):
-                    newest[record.id] = record
-                    if record.state == "resolved":
-                        del newest[record.id]
-        return list(newest.values())
-
-    def _over_in(self, source: Source, start: int, stop: int) -> list[str]:
-        return [
-            record.id
-            for messages in self._member.log.read(source, start, stop)
-            for record in self._records.incidents(messages)
-            if isinstance(record, Incident) and record.state == "resolved"
-        ]
-
-    def _take(self, part: Part, messages: Messages) -> None:
-        now_s = self._clock.seconds()
-        for number, record in enumerate(self._records.incidents(messages)):
-            offset = int(messages.offsets[number])
-            if offset < part.read:
-                continue
-            if isinstance(record, PageRequest):
-                try:
-                    wanted: Incident | Digest | None = self._asked_for(part, record, offset)
-                except SourceUnavailableError as error:
-                    logger.warning("%s@%d is read again: %s", part.source, offset, error)
-                    part.read = offset
-                    self._member.place(part.source, offset)
-                    return
-            else:
-                wanted = record
-            if wanted is not None and not self._too_late(part, messages, number, wanted):
-                part.put(Item(only(messages, number), wanted, offset, now_s))
-            elif not part.queue:
-                part.position, part.dirty = offset + 1, True
-        part.read = int(messages.offsets[-1]) + 1
-        # Committed within seconds, though nothing may be done: what waits for a pager is in its
-        # topic, and no reason to take this process for stuck.
-        part.dirty = True
-        if part.full and not part.paused:
-            part.paused = True
-            self._member.pause(part.source)
-
-    def _asked_for(self, part: Part, request: PageRequest, offset: int) -> Incident | None:
-        """Return the incident that a request is about, as it was last; None: nothing to send."""
-        if request.pager != self._config.name:
-            return None
-        first, _ = self._member.log.bounds(part.source.topic)[part.source]
-        start = max(first, min(request.since_offset, offset))
-        since = (
-            record
-            for messages in self._member.log.read(part.source, start, offset)
-            for record in self._records.incidents(messages)
-        )
-        incident, why = part.asked_for(request, since)
-        if incident is None:
-            self._count(why)
-        return incident
-
-    def _too_late(
-        self, part: Part, messages: Messages, number: int, record: Incident | Digest
-    ) -> bool:
-        """Return whether nobody needs to know any more: written long ago, and over by now."""
-        written_ms = int(messages.broker_ms[number])
-        late = written_ms < part.cut_ms and record.id in part.over and record.id not in part.told
-        if late:
-            self._count("too_late")
-        return late
 
     # ------------------------------------------------------------------ out
 

@@ -25,7 +25,7 @@ from streamad.events.rows import EventRows
 from streamad.graphs.rows import EdgeRows
 from streamad.records import Alert, RecordBatch
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SEEN = ("cpu_percent", "disk_write_bytes_per_s", "disturbance.cpu_percent", "load_1m")
 
 
