@@ -22,7 +22,7 @@ from streamad.detectors.base import (
     WindowExplanations,
     require_windows,
 )
-from streamad.detectors.memories import SideBySide, part_of, prefixed
+from streamad.detectors.memories import SideBySide, part_of, prefixed, undone_in_turn
 from streamad.errors import ConfigError
 
 MEMBERS: Final = MappingProxyType({"knn_fused": 0.625, "knn_roughness": 0.625})
@@ -109,6 +109,7 @@ class Auto(Detector):
             msg = f"members of auto must judge the same sample of a window, got lags {lags}"
             raise ConfigError(msg)
         self._lag = next(iter(lags.values()))
+        self.keeps_memory = all(member.keeps_memory for member in self.members.values())
 
     @property
     def lag(self) -> int:
@@ -136,6 +137,13 @@ class Auto(Detector):
         """Let a key start as one that ``fit`` knows as ``group``, in each member."""
         for name, own in _own(memory).members.items():
             self.members[name].seed_memory(own, slot=slot, group=group)
+
+    def retrained(self, memory: Memory, *, slots: Ints, groups: Ints) -> Callable[[], None]:
+        """Bring what keys learned up to our training, in each member."""
+        return undone_in_turn([
+            self.members[name].retrained(own, slots=slots, groups=groups)
+            for name, own in _own(memory).members.items()
+        ])  # fmt: skip
 
     def score(
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None

@@ -148,7 +148,7 @@ class ItemDetector(ABC, Generic[Items]):
     """Arrays of ``state`` that hold no NaN and no infinity; other artifacts are refused."""
     from_elsewhere: ClassVar[tuple[str, ...]] = ()
     """Parameters that name what is loaded from elsewhere: an artifact alone may not choose it."""
-    keeps_memory: ClassVar[bool] = False
+    keeps_memory: bool = False
     """What keys learned beside one artifact means the same beside another of the same size, once
     `retrained` has seen it: a running job may take over a new artifact."""
     calibrated: ClassVar[bool] = False

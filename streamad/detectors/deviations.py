@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import ClassVar, Final, Self
 
 import numpy as np
@@ -74,6 +75,7 @@ class Deviations(Detector):
     """
 
     finite: ClassVar[tuple[str, ...]] = ("usual",)
+    keeps_memory = True
     in_spreads: ClassVar[bool] = True
     info: ClassVar[DetectorInfo] = DetectorInfo(
         name="deviations",
@@ -146,6 +148,23 @@ class Deviations(Detector):
         if group < len(self._loc):
             own.loc[slot], own.scale[slot] = self._loc[group], self._scale[group]
             own.usual[slot] = self._usual[group]
+
+    def retrained(self, memory: Memory, *, slots: Ints, groups: Ints) -> Callable[[], None]:
+        """Give keys that have the scale of a training group that of ours."""
+        own = _own(memory)
+        known = (groups >= 0) & (groups < len(self._loc))
+        known &= ~np.isnan(own.loc[slots]).all(axis=1)
+        known[known] = ~np.isnan(self._loc[groups[known]]).all(axis=1)
+        theirs, ours = slots[known], groups[known]
+        before = [(array, array[theirs]) for array in (own.loc, own.scale, own.usual)]
+        own.loc[theirs], own.scale[theirs] = self._loc[ours], self._scale[ours]
+        own.usual[theirs] = self._usual[ours]
+
+        def undo() -> None:
+            for array, values in before:
+                array[theirs] = values
+
+        return undo
 
     def score(
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None

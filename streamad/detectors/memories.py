@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from streamad.detectors.base import Arrays, Ints, Memory
 from streamad.errors import ArtifactError
@@ -51,6 +51,16 @@ class SideBySide(Memory):
 def prefixed(parts: Mapping[str, Arrays]) -> Arrays:
     """Return the arrays of all parts, each under its part's name."""
     return {f"{name}.{key}": array for name, part in parts.items() for key, array in part.items()}
+
+
+def undone_in_turn(undos: Sequence[Callable[[], None]]) -> Callable[[], None]:
+    """Return what undoes all of these, the last one first."""
+
+    def undo() -> None:
+        for one in reversed(undos):
+            one()
+
+    return undo
 
 
 def part_of(state: Arrays, name: str, what: str, of: str) -> Arrays:

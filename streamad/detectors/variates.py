@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import ClassVar, Self
 
@@ -22,7 +22,7 @@ from streamad.detectors.base import (
     require_windows,
 )
 from streamad.detectors.knn import FusedKNN
-from streamad.detectors.memories import SideBySide, part_of, prefixed
+from streamad.detectors.memories import SideBySide, part_of, prefixed, undone_in_turn
 from streamad.errors import NotFittedError, WindowError
 
 
@@ -51,6 +51,7 @@ class VariateKNN(Detector):
     lag : samples by which the judged one trails the newest (None: half a window)
     """
 
+    keeps_memory = True
     in_spreads: ClassVar[bool] = True
     info: ClassVar[DetectorInfo] = replace(
         FusedKNN.info,
@@ -90,6 +91,13 @@ class VariateKNN(Detector):
         """Let a key start as one that ``fit`` knows as ``group``, in each variate."""
         for v, own in _own(memory).items():
             self._model(v).seed_memory(own, slot=slot, group=group)
+
+    def retrained(self, memory: Memory, *, slots: Ints, groups: Ints) -> Callable[[], None]:
+        """Give keys that were measured in training what was measured in ours, in each variate."""
+        return undone_in_turn([
+            self._model(v).retrained(own, slots=slots, groups=groups)
+            for v, own in _own(memory).items()
+        ])  # fmt: skip
 
     def score(
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None

@@ -92,3 +92,27 @@ def test_windows_of_other_variates_and_other_artifacts_are_refused_in_words():
         fitted.score(windows_of(waves(60, 0)[:, :2]))
     with pytest.raises(ArtifactError, match=r"windows.size = 32, the pipeline has 64"):
         VariateKNN(size=64).load(fitted.state())
+
+
+@pytest.mark.parametrize("detector", [VariateKNN, Auto])
+def test_a_new_artifact_measures_the_keys_it_knows_again_and_that_can_be_undone(detector):
+    old = detector(size=SIZE).fit(windows_of(waves(400, 0)))
+    new = detector(size=SIZE).fit(windows_of(10 + 3 * waves(400, 0)))
+    memory, fresh, slots = old.new_memory(VARIATES), new.new_memory(VARIATES), np.arange(2)
+    for made, by in ((memory, old), (fresh, new)):
+        made.reserve(2)
+        by.seed_memory(made, slot=0, group=0)
+    before, wanted = memory.state(slots), fresh.state(slots)
+    undo = new.retrained(memory, slots=slots, groups=np.array([0, -1]))
+    after = memory.state(slots)
+    measured = [name for name in after if name.rpartition(".")[2] in {"loc", "scale", "usual"}]
+    assert len(measured) >= 3
+    for name in measured:
+        np.testing.assert_array_equal(after[name], wanted[name])
+        unit = name.endswith("usual") or not np.array_equal(after[name], before[name])
+        assert unit  # what is usual is in spreads, whatever the unit
+    undo()
+    assert all(
+        np.array_equal(array, before[name], equal_nan=True)
+        for name, array in memory.state(slots).items()
+    )

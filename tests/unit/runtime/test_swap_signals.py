@@ -40,7 +40,7 @@ T0 = 1_700_000_000_000
 N, CUT = 420, 300
 KEYS = ("known", "later", "never")
 """In both trainings, in the second alone, in none."""
-REMEMBERING = ("knn", "knn_fused", "lof", "themis")
+REMEMBERING = ("auto", "knn", "knn_fused", "lof", "themis")
 
 Scores = list[tuple[str, int, str, str]]
 
