@@ -76,7 +76,7 @@ class Auto(Detector):
     in_spreads: ClassVar[bool] = True
     info: ClassVar[DetectorInfo] = DetectorInfo(
         name="auto",
-        summary="raw windows and their roughness, each against the past, fused",
+        summary="raw windows and their roughness, each against the past, fused; the default",
         min_size=16,
         learns=True,
         warm_up=32,
