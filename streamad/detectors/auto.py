@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from types import MappingProxyType
 from typing import ClassVar, Final, Self
 
@@ -34,6 +35,8 @@ OF_SEVERAL: Final = MappingProxyType({
 """The same of windows of several variates (docs/adr/0028). They add up to as much as those above:
 the order of scores is the same for any sum, but what is usual for new keys (`tail`) is not."""
 MOST_MEMBERS: Final = 8
+HEARD: Final = 0.5
+"""A member explains a window from this share of the largest evidence on."""
 
 
 class Auto(Detector):
@@ -55,8 +58,9 @@ class Auto(Detector):
     training (`Deviations`, 0.31, of keys with training): the first see a break between variates,
     the third what a few do by themselves, the fourth what all do a little (docs/adr/0028).
 
-    The expected values, and where the event lies, are the first member's; a variate's share is that
-    in all members' scores.
+    The expected values, and where the event lies, are those of the first member that has at least
+    half as much evidence as the one that has most; a variate's share is that in all members'
+    scores.
 
     Parameters
     ----------
@@ -171,28 +175,24 @@ class Auto(Detector):
     def explain(
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
     ) -> WindowExplanations:
-        """Return what the first member expected, and each variate's share of all scores."""
+        """Return what the member that tells of a window expected, and shares of all scores.
+
+        That is the first one with at least half as much evidence as the one that has most. What
+        any such member adds in words is added.
+        """
         require_windows(windows, size=self.size, nan_ok=self.info.nan_ok)
-        told: WindowExplanations | None = None
-        share = np.zeros((len(windows), windows.shape[2]), dtype=np.float64)
-        for name, weight in self._weights(windows.shape[2]).items():
+        weights = self._weights(windows.shape[2])
+        evidence = np.zeros((len(windows), len(weights)), dtype=np.float64)
+        reasons = []
+        for number, (name, weight) in enumerate(weights.items()):
             member, own = self.members[name], _of(memory, name)
-            why = member.explain(windows, memory=own, slots=slots)
-            # A trace of the first member: where no member finds anything, its shares stand.
-            least = 1e-9 if told is None else 0.0
+            reasons.append(member.explain(windows, memory=own, slots=slots))
             score = member.score(windows, memory=own, slots=slots).astype(np.float64)
-            share += (weight * np.log1p(np.maximum(score, 0)) + least)[:, None] * why.share
-            told = why if told is None else told
-        if told is None:  # there is one member at least
-            raise AssertionError
-        return WindowExplanations(
-            observed=told.observed,
-            expected=told.expected,
-            share=(share / share.sum(axis=1, keepdims=True)).astype(np.float32),
-            position=told.position,
-            first=told.first,
-            last=told.last,
-        )
+            evidence[:, number] = weight * np.log1p(np.maximum(score, 0))
+        heard = evidence >= evidence.max(axis=1, keepdims=True) * HEARD
+        evidence[:, 0] += 1e-9  # where no member finds anything, the shares of the first one stand
+        share = sum(evidence[:, n, None] * why.share for n, why in enumerate(reasons))
+        return _as_told(reasons, heard, (share / evidence.sum(axis=1, keepdims=True)))
 
     def learn(
         self,
@@ -223,6 +223,29 @@ class Auto(Detector):
         for name in names if state else ():
             self.members[name].load(part_of(state, name, "artifact", "auto"))
         return self
+
+
+def _as_told(
+    reasons: Sequence[WindowExplanations], heard: NDArray[np.bool_], share: NDArray[np.float64]
+) -> WindowExplanations:
+    """Return each window's explanation by the first member that is heard, with these shares.
+
+    heard : ``(n_windows, n_members)``, at least one of each window
+    """
+    rows, teller = np.arange(len(heard)), heard.argmax(axis=1)
+    position = np.stack([why.position for why in reasons])
+    first = np.stack([why.position if why.first is None else why.first for why in reasons])
+    last = np.stack([why.position if why.last is None else why.last for why in reasons])
+    told = zip(*(why.note or [""] * len(heard) for why in reasons), strict=True)
+    return WindowExplanations(
+        observed=np.stack([why.observed for why in reasons])[teller, rows],
+        expected=np.stack([why.expected for why in reasons])[teller, rows],
+        share=share.astype(np.float32),
+        position=position[teller, rows],
+        first=first[teller, rows],
+        last=last[teller, rows],
+        note=["; ".join(filter(None, compress(*one))) for one in zip(told, heard, strict=True)],
+    )
 
 
 def _check_weights(weights: Mapping[str, float]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar, Self
@@ -33,6 +34,12 @@ LARGEST = 3e38
 
 ROUNDING = 1e-12
 """Share of the mean square below which a variance is rounding."""
+
+
+UNCHANGED = 1e-6
+"""Share of the other roughness below which one counts as none."""
+ALIKE = 1.25
+"""Up to this ratio it is the course of roughness that is unusual, not its size."""
 
 
 class _OfRoughness(FusedKNN):
@@ -131,13 +138,16 @@ class RoughnessKNN(Detector):
         """
         why = self._inner.explain(self._rough(windows), memory=memory, slots=slots)
         position, expected = _steps(windows, why.position, why.expected, why.share, self._of)
+        rows, guilty = np.arange(len(windows)), why.share.argmax(axis=1)
+        changes = zip(why.observed[rows, guilty], why.expected[rows, guilty], strict=True)
         return WindowExplanations(
-            observed=windows[np.arange(len(windows)), position],
+            observed=windows[rows, position],
             expected=expected,
             share=why.share,
             position=position,
             first=_moved(np.minimum, why.first, self._of, position),
             last=_moved(np.maximum, why.last, self._of, position),
+            note=[in_words(float(observed), float(usual)) for observed, usual in changes],
         )
 
     def learn(
@@ -179,6 +189,33 @@ class RoughnessKNN(Detector):
     def _rough(self, windows: Floats, nan_ok: float | None = None) -> Floats:
         require_windows(windows, size=self.size, nan_ok=self.info.nan_ok if nan_ok is None else 1.0)
         return roughness(np.require(windows, requirements=["C", "W"]), self._of)
+
+
+def in_words(observed: float, usual: float) -> str:
+    """Return how a series changes from sample to sample, beside how it does so usually.
+
+    Examples
+    --------
+    >>> in_words(3.21, 1.0)
+    'it changes about 3.2 times as much as usual from sample to sample'
+    >>> in_words(0.26, 1.0)
+    'it changes about 0.26 times as much as usual from sample to sample'
+    >>> in_words(0.0, 1.0), in_words(0.1, 0.0)
+    ('it does not change from sample to sample', 'it changes from sample to sample, which is new')
+    >>> in_words(1.1, 1.0)
+    'how much it changes from sample to sample is unusual at this time'
+    """
+    if not (math.isfinite(observed) and math.isfinite(usual)):
+        return ""
+    if usual <= UNCHANGED * observed:
+        return "it changes from sample to sample, which is new" if observed > 0 else ""
+    if observed <= UNCHANGED * usual:
+        return "it does not change from sample to sample"
+    ratio = observed / usual
+    if 1 / ALIKE < ratio < ALIKE:
+        return "how much it changes from sample to sample is unusual at this time"
+    times = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
+    return f"it changes about {times} times as much as usual from sample to sample"
 
 
 def _moved(pick: np.ufunc, place: Ints | None, by: int, told: Ints) -> Ints | None:
