@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import compress
 from types import MappingProxyType
 from typing import ClassVar, Final, Self
 
@@ -177,8 +176,7 @@ class Auto(Detector):
     ) -> WindowExplanations:
         """Return what the member that tells of a window expected, and shares of all scores.
 
-        That is the first one with at least half as much evidence as the one that has most. What
-        any such member adds in words is added.
+        That is the first one with at least half as much evidence as the one that has most.
         """
         require_windows(windows, size=self.size, nan_ok=self.info.nan_ok)
         weights = self._weights(windows.shape[2])
@@ -236,7 +234,7 @@ def _as_told(
     position = np.stack([why.position for why in reasons])
     first = np.stack([why.position if why.first is None else why.first for why in reasons])
     last = np.stack([why.position if why.last is None else why.last for why in reasons])
-    told = zip(*(why.note or [""] * len(heard) for why in reasons), strict=True)
+    notes = [why.note or [""] * len(heard) for why in reasons]
     return WindowExplanations(
         observed=np.stack([why.observed for why in reasons])[teller, rows],
         expected=np.stack([why.expected for why in reasons])[teller, rows],
@@ -244,7 +242,7 @@ def _as_told(
         position=position[teller, rows],
         first=first[teller, rows],
         last=last[teller, rows],
-        note=["; ".join(filter(None, compress(*one))) for one in zip(told, heard, strict=True)],
+        note=[notes[one][i] for i, one in enumerate(teller)],
     )
 
 
