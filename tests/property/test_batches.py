@@ -48,7 +48,7 @@ def run(name, data, cuts):
     return set(findings), scores
 
 
-@pytest.mark.parametrize("name", ["robust_z", "knn", "knn_fused"])
+@pytest.mark.parametrize("name", ["robust_z", "knn", "auto"])
 @settings(max_examples=10, deadline=None)
 @given(cuts=st.lists(st.integers(0, N), max_size=20), seed=st.integers(0, 3))
 def test_batches_do_not_matter(name, cuts, seed):

@@ -44,7 +44,7 @@ windows: {{size: 16}}
 series: {{step: 1s, lateness: 2s, late: topic, silence: 20s, ttl: 90s, max_keys: 4, max_ahead: 1m}}
 scoring: {{min_windows: 8, cool_down: 3, update_every: 5, candidate: 0.01, exit: 0.05}}
 """
-DETECTORS = {"robust_z": ("{}", 240), "knn_fused": ("{history: 256}", 400)}
+DETECTORS = {"robust_z": ("{}", 240), "auto": ("{}", 400)}
 POISON = [payload for payload in NASTY if payload is None or len(payload) < 10_000]
 HEADERS = (("trace", b"\x00\xff"), ("größe", b""))
 
