@@ -22,7 +22,7 @@ from streamad.detectors.base import (
     require_windows,
 )
 from streamad.detectors.knn import FusedKNN
-from streamad.errors import ArtifactError
+from streamad.errors import ArtifactError, WindowError
 
 STRETCH = 4
 """Roughness is of one ``STRETCH``-th of a window, four samples at the least."""
@@ -87,6 +87,9 @@ class RoughnessKNN(Detector):
         super().__init__(size=size)
         self._of = max(self.size // STRETCH, 4)
         self._lag = self.size // 2 if lag is None else lag
+        if not 0 <= self._lag < self.size:
+            msg = f"lag must lie in 0 .. {self.size - 1} (inside the window), got {lag}"
+            raise WindowError(msg)
         self._inner = _OfRoughness(
             size=self.size - self._of,
             k=k,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from streamad.detectors.auto import Auto
 from streamad.detectors.knn import FusedKNN
 from streamad.detectors.roughness import RoughnessKNN, roughness
-from streamad.errors import ArtifactError
+from streamad.errors import ArtifactError, WindowError
 from streamad.evaluation.vus import auc_roc
 
 SIZE = 64
@@ -119,6 +119,12 @@ def test_an_artifact_of_another_size_is_refused_with_both():
     again = RoughnessKNN(size=SIZE).load(fitted.state())
     windows = windows_of(waves(200, 2))
     assert np.array_equal(again.score(windows), fitted.score(windows))
+
+
+@pytest.mark.parametrize("lag", [-1, SIZE])
+def test_a_judged_sample_outside_the_window_is_refused(lag):
+    with pytest.raises(WindowError, match=r"0 \.\. 63 \(inside the window\), got"):
+        RoughnessKNN(size=SIZE, lag=lag)
 
 
 def test_tumbling_windows_are_learned_from():
