@@ -304,7 +304,11 @@ def _steps(
                 most, told = by, i
         at[w] = told
         for v in range(n_variates):
-            before, now = windows[w, told - 1, v], windows[w, told, v]
-            due = before - usual[w, v] if now < before else before + usual[w, v]
-            expected[w, v] = now if np.isnan(due) else due
+            # Where it stands still, it was due to go on the way it last went.
+            way, i = 0.0, told
+            while way == 0.0 and i > 0:
+                way = np.sign(float(windows[w, i, v]) - float(windows[w, i - 1, v]))
+                i -= 1
+            due = windows[w, told - 1, v] + way * usual[w, v]
+            expected[w, v] = windows[w, told, v] if np.isnan(due) else due
     return at, expected
