@@ -40,6 +40,7 @@ from rich.progress import track
 from rich.table import Table as Grid
 
 from jobs.build import build_detect
+from jobs.commands import DEFAULT_DETECTOR
 from jobs.offline.score import pipeline_for, score_table
 from jobs.offline.tables import Table, read_table
 from streamad.alerting.config import AlertingConfig
@@ -70,12 +71,12 @@ class Series:
     z_episodes: NDArray[np.float64]
 
 
-def score_series(task: tuple[Path, str, str, int, Mapping[str, Any]]) -> Series:
+def score_series(task: tuple[Path, str, str, int, Mapping[str, Any], str]) -> Series:
     """Score one series as the command does, and keep its findings."""
-    path, set_name, name, train_end, scoring = task
+    path, set_name, name, train_end, scoring, detector = task
     frame = pl.read_parquet(path, columns=["timestamp", "v0", "label"])
     table: Table = read_table(path, columns=["v0"])
-    config = pipeline_for(table, detector="knn_fused")
+    config = pipeline_for(table, detector=detector)
     config = config.model_copy(update={"scoring": config.scoring.model_copy(update=scoring)})
     scored = score_table(table, config, train_end=train_end or None)
     times = frame["timestamp"].to_numpy().astype(np.int64)
@@ -291,14 +292,16 @@ def fail_together(rng: np.random.Generator) -> NDArray[np.float64]:
 # ------------------------------------------------------------------ tables
 
 
-def real(data: Path, sets: Sequence[str], workers: int, scoring: Mapping[str, Any]) -> list[Any]:
+def real(
+    data: Path, sets: Sequence[str], workers: int, scoring: Mapping[str, Any], detector: str
+) -> list[Any]:
     """Return the rows of the table on labelled series."""
     index = pl.read_csv(data / "index.csv")
     index = index.filter(
         (pl.col("dims") == 1) & (pl.col("split") == "open") & pl.col("set").is_in(sets)
     )
     tasks = [
-        (data / row["file"], row["set"], row["series"], row["train_end"], scoring)
+        (data / row["file"], row["set"], row["series"], row["train_end"], scoring, detector)
         for row in index.iter_rows(named=True)
     ]
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
@@ -342,12 +345,12 @@ def real(data: Path, sets: Sequence[str], workers: int, scoring: Mapping[str, An
     return rows
 
 
-def made(seeds: int) -> list[Any]:
+def made(seeds: int, detector: str) -> list[Any]:
     """Return the rows of the table on made streams."""
     rows = []
     kinds: dict[str, Callable[[np.random.Generator], tuple[list[Finding], float]]] = {
         kind: lambda rng, kind=kind: judged(  # type: ignore[misc]
-            made_stream(kind, rng, 40, 8 * 2016), 300_000, detector="knn_fused"
+            made_stream(kind, rng, 40, 8 * 2016), 300_000, detector=detector
         )
         for kind in ("independent", "ar95", "seasonal", "drifting")
     }
@@ -393,15 +396,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--sets", nargs="*", default=SETS)
     parser.add_argument("--made", action="store_true")
+    parser.add_argument("--detector", default=DEFAULT_DETECTOR)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(argv)
     rows = []
     if options.data:
-        rows += real(options.data, options.sets, options.workers, {})
+        rows += real(options.data, options.sets, options.workers, {}, options.detector)
     if options.made:
-        rows += made(options.seeds)
+        rows += made(options.seeds, options.detector)
     show(rows)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))
