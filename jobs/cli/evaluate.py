@@ -36,7 +36,7 @@ def evaluate(  # noqa: PLR0913 - one argument an option
             "--detector",
             "-d",
             help="A detector, with parameters as name:param=value,param=value. Repeatable. "
-            "Default: auto.",
+            "Default: knn_fused.",
         ),
     ] = None,
     out: Annotated[

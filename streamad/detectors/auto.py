@@ -79,7 +79,7 @@ class Auto(Detector):
     in_spreads: ClassVar[bool] = True
     info: ClassVar[DetectorInfo] = DetectorInfo(
         name="auto",
-        summary="raw windows and their roughness, each against the past, fused; the default",
+        summary="raw windows and their roughness, each against the past, fused",
         min_size=16,
         learns=True,
         warm_up=32,
@@ -89,7 +89,7 @@ class Auto(Detector):
         cost="moderate",
         n_looks=2,
         dull=1.0,
-        tail=(5.0, 13.0, 80.0, 2000.0),
+        tail=(3.5, 8.0, 50.0, 1200.0),
         paper="Ramaswamy et al., Efficient Algorithms for Mining Outliers, SIGMOD 2000",
     )
 
