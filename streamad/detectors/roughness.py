@@ -26,16 +26,10 @@ from streamad.errors import ArtifactError, WindowError
 
 STRETCH = 4
 """Roughness is of one ``STRETCH``-th of a window, four samples at the least."""
-
-
 LARGEST = 3e38
 """Samples of float32 may be further apart than a float32 can tell."""
-
-
 ROUNDING = 1e-12
 """Share of the mean square below which a variance is rounding."""
-
-
 UNCHANGED = 1e-6
 """Share of the other roughness below which one counts as none."""
 ALIKE = 1.25
@@ -189,8 +183,8 @@ class RoughnessKNN(Detector):
         self._inner.load({**state, "size": np.array([self._inner.size], dtype=np.int32)})
         return self
 
-    def _rough(self, windows: Floats, nan_ok: float | None = None) -> Floats:
-        require_windows(windows, size=self.size, nan_ok=self.info.nan_ok if nan_ok is None else 1.0)
+    def _rough(self, windows: Floats, nan_ok: float = info.nan_ok) -> Floats:
+        require_windows(windows, size=self.size, nan_ok=nan_ok)
         return roughness(np.require(windows, requirements=["C", "W"]), self._of)
 
 
