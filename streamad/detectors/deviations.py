@@ -156,15 +156,8 @@ class Deviations(Detector):
         known &= ~np.isnan(own.loc[slots]).all(axis=1)
         known[known] = ~np.isnan(self._loc[groups[known]]).all(axis=1)
         theirs, ours = slots[known], groups[known]
-        before = [(array, array[theirs]) for array in (own.loc, own.scale, own.usual)]
-        own.loc[theirs], own.scale[theirs] = self._loc[ours], self._scale[ours]
-        own.usual[theirs] = self._usual[ours]
-
-        def undo() -> None:
-            for array, values in before:
-                array[theirs] = values
-
-        return undo
+        rows = {"loc": self._loc[ours], "scale": self._scale[ours], "usual": self._usual[ours]}
+        return own.put(theirs, rows)
 
     def score(
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None

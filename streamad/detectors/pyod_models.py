@@ -156,13 +156,7 @@ class WindowModel(Detector):
         own = _own(memory)
         known = (groups >= 0) & (groups < len(self._loc))
         theirs, ours = slots[known], groups[known]
-        loc, scale = own.loc[theirs], own.scale[theirs]
-        own.loc[theirs], own.scale[theirs] = self._loc[ours], self._scale[ours]
-
-        def undo() -> None:
-            own.loc[theirs], own.scale[theirs] = loc, scale
-
-        return undo
+        return own.put(theirs, {"loc": self._loc[ours], "scale": self._scale[ours]})
 
     def state(self) -> Arrays:
         """Return scales and training windows; the model is trained again when loaded."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,6 +32,16 @@ class SlotMemory(Memory):
     def bytes_per_slot(self) -> int:
         """Return what one key costs."""
         return sum(array.itemsize * int(np.prod(array.shape[1:])) for array in self._arrays())
+
+    def put(self, slots: Ints, rows: Mapping[str, NDArray[Any]]) -> Callable[[], None]:
+        """Set rows of some arrays, each of another slot; return what undoes it."""
+        before = {name: getattr(self, name)[slots] for name in rows}
+        self._set(slots, rows)
+        return lambda: self._set(slots, before)
+
+    def _set(self, slots: Ints, rows: Mapping[str, NDArray[Any]]) -> None:
+        for name, values in rows.items():
+            getattr(self, name)[slots] = values
 
     def reserve(self, n_slots: int) -> None:
         """Make room for slots ``0 .. n_slots-1``."""
