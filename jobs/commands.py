@@ -27,7 +27,7 @@ from streamad.config import load_pipeline
 from streamad.errors import ConfigError
 from streamad.training.fit import rows_of
 
-DEFAULT_DETECTOR = "knn_fused"
+DEFAULT_DETECTOR = "auto"
 MAX_SHOWN = 12
 
 

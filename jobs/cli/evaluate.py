@@ -36,7 +36,7 @@ def evaluate(  # noqa: PLR0913 - one argument an option
             "--detector",
             "-d",
             help="A detector, with parameters as name:param=value,param=value. Repeatable. "
-            "Default: knn_fused.",
+            "Default: auto.",
         ),
     ] = None,
     out: Annotated[

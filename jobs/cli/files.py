@@ -45,7 +45,7 @@ def score(  # noqa: PLR0913 - one argument an option
     file: File,
     *,
     detector: Annotated[
-        str | None, typer.Option("--detector", "-d", help="The detector; default: knn_fused.")
+        str | None, typer.Option("--detector", "-d", help="The detector; default: auto.")
     ] = None,
     artifact: Annotated[
         str | None, typer.Option(help="A fitted detector: directory or URL (see 'streamad fit').")
@@ -105,7 +105,7 @@ def score(  # noqa: PLR0913 - one argument an option
 
 @commands.command(
     epilog=examples(
-        "streamad fit knn_fused lastmonth.parquet --key host -o models/hosts",
+        "streamad fit auto lastmonth.parquet --key host -o models/hosts",
         "streamad fit pca pumps.csv --columns flow,pressure,heat --size 96 -o models/pumps",
         "streamad fit ape logins.csv --count count --label label --normal ok -o models/logins",
         "streamad fit rqgnn graphs/ --normal 1 -o models/graphs",

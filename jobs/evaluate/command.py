@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from jobs.commands import DEFAULT_DETECTOR
 from jobs.console import bar, say
 from jobs.evaluate.layouts import (
     Labelled,
@@ -113,7 +114,7 @@ def _specs(asked: Asked) -> tuple[list[Spec], list[str]]:
     """Return detectors and baselines without repetition, and notes on those left out."""
     wanted = ALWAYS if asked.baselines is None else (*NEVER_LEFT_OUT, *asked.baselines)
     specs, notes = [], []
-    for name in dict.fromkeys([*(asked.detectors or ["knn_fused"]), *wanted]):
+    for name in dict.fromkeys([*(asked.detectors or [DEFAULT_DETECTOR]), *wanted]):
         spec = read_spec(name)
         remedy = missing_package(spec.name)
         if remedy is None:

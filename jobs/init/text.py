@@ -104,7 +104,7 @@ def pipeline_text(name: str, source: str, topic: str, look: Look, found: Measure
         "windows:",
         *_windows(found),
         "",
-        "detector: knn_fused",
+        "detector: auto",
         "",
         *_alerts("series"),
     ]

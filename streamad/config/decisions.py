@@ -16,7 +16,7 @@ from streamad.links import check_templates
 class DetectorConfig(Section):
     """The detector, and the artifact it starts from."""
 
-    name: str = "knn_fused"
+    name: str = "auto"
     """A detector of docs/detectors.md."""
     artifact: LiveIfGiven[str | None] = None
     """The output of ``streamad fit``: a folder, or a URL of a store that fsspec reads (``s3://``,

@@ -22,6 +22,7 @@ from streamad.detectors.base import (
     WindowExplanations,
     require_windows,
 )
+from streamad.detectors.knn.detector import TAIL
 from streamad.detectors.memories import SideBySide, part_of, prefixed, undone_in_turn
 from streamad.errors import ConfigError
 
@@ -44,7 +45,9 @@ class Auto(Detector):
     Each member scores in spreads from what is usual for the key (`Detector.in_spreads`), so that
     one unit means the same for all, and ``score = prod over members of (1 + score_m) ^ weight_m``,
     less 1: a sum of logarithms. A window that the other members find usual has the score of the one
-    that does not. The look at the newest samples is that of the first member which has one.
+    that does not. The look at the newest samples is that of the first member which has one. What is
+    judged is the Box-Cox transform of the score (`DetectorInfo.power`): the neighbours of roughness
+    lie among few dimensions, where the largest ordinary distances are far apart (docs/adr/0031).
 
     By default raw windows (`FusedKNN`) are fused with their roughness (`RoughnessKNN`), evenly. The
     first see a value or a shape that never was; the second a spike, a break, a change of noise or
@@ -79,7 +82,7 @@ class Auto(Detector):
     in_spreads: ClassVar[bool] = True
     info: ClassVar[DetectorInfo] = DetectorInfo(
         name="auto",
-        summary="raw windows and their roughness, each against the past, fused",
+        summary="raw windows and their roughness, each against the past, fused; the default",
         min_size=16,
         learns=True,
         warm_up=32,
@@ -89,7 +92,8 @@ class Auto(Detector):
         cost="moderate",
         n_looks=2,
         dull=1.0,
-        tail=(3.5, 8.0, 50.0, 1200.0),
+        power=0.25,
+        tail=TAIL,
         paper="Ramaswamy et al., Efficient Algorithms for Mining Outliers, SIGMOD 2000",
     )
 

@@ -39,6 +39,9 @@ class DetectorInfo:
         kinds are numbers too, not codes of something.
     dull : scores below never matter, whatever a key's history; windows that score less are not
         asked for their explanation where ``direction`` or ``min_effect`` need one.
+    power : exponent of the Box-Cox transform by which the centred look is judged: 1 where the
+        largest ordinary scores lie about as far apart as a Gumbel law has it, less where they are
+        heavier (`streamad.scoring.law`); the order of scores is the same
     certain : its looks have one more column: how certain it is of what it expected, 0 to 1, which
         is kept beside the score and decides nothing by itself.
     learn_every, delay : `learn` takes effect at multiples of ``learn_every`` windows of the key,
@@ -63,6 +66,7 @@ class DetectorInfo:
     n_looks: int = 1
     certain: bool = False
     dull: float = 0.0
+    power: float = 1.0
     tail: tuple[float, float, float, float] = (1.0, 2.0, 3.0, 4.0)
     paper: str = ""
 

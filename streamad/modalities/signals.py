@@ -70,6 +70,7 @@ class Signals(Modality):
             step_ms=config.series.step or 0,
             smooth_delay=max(delay, 0),
             learns=detector.info.learns,
+            power=detector.info.power,
             zone=scoring.timezone,
         )
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from streamad.scoring.block_kernels import HOUR_MS, ITEM_MS
 from streamad.scoring.kernels import ABOVE, BELOW, BY_NEWEST, OPEN, judge_windows
-from streamad.scoring.law import CLUSTER_SHARE, law_of_tail
+from streamad.scoring.law import CLUSTER_SHARE, box_cox, law_of_tail
 from streamad.scoring.zone import offsets
 from streamad.windows.arrays import KeyedArrays
 
@@ -67,6 +67,7 @@ class EpisodePlan:
     first_ms : time for which the centred look of a key without seeds only learns
     update_every : windows between two reports of an episode
     memory_ms : history a law is made of; more where blocks are longer than an hour
+    power : of the Box-Cox transform of the centred score, see `streamad.scoring.law.box_cox`
     size, stride : of windows, in samples; step_ms : time between samples (0: measured per key)
     quiet_ms : an episode ends no sooner than so long after its last window that was not calm
     update_ms : time between two reports of an episode that does not grow
@@ -92,6 +93,7 @@ class EpisodePlan:
     update_ms: int = 0
     smooth_delay: int = 0
     learns: bool = False
+    power: float = 1.0
     zone: str = "UTC"
 
 
@@ -100,7 +102,8 @@ class Judgement:
     """What became of each window, arrays ``(n,)``.
 
     event : uint8, one of `NOTHING` to `ADOPTED`
-    score, p_value, level : float32, of the centred look (smoothed), and its entry level
+    score, p_value, level : float32, of the centred look (transformed and smoothed), and its entry
+        level
     newest_p, newest_level : float32, of the look at the newest samples; NaN where there is none
     severity : float32, of the window by the look that makes more of it: 1.0 at the alert level
     candidate, inside : bool (at or above an entry level; in an open episode)
@@ -148,7 +151,7 @@ class OpenEpisode:
 class Episodes:
     """The laws and the open episode of each key of one shard.
 
-    tail : scores at the tail probabilities on ordinary data, for keys without history
+    tail : looks at the tail probabilities on ordinary data, for keys without history
     n_looks : 1, or 2 where the detector looks at the newest samples, too
     seeds : block maxima ``(n_groups, n_looks, n)`` of training series, newest first, negative: none
     """
@@ -163,7 +166,9 @@ class Episodes:
     ) -> None:
         self.plan, self.n_looks = plan, n_looks
         share = CLUSTER_SHARE if plan.size > 1 else ITEM_MS / HOUR_MS
-        self._prior = np.array([law_of_tail(tail, share=share)] * n_looks, np.float64)
+        judged = tuple(box_cox(look, plan.power) for look in tail)
+        tails = [judged, *[tail] * (n_looks - 1)]
+        self._prior = np.array([law_of_tail(one, share=share) for one in tails], np.float64)
         self._seeds = np.empty((0, n_looks, 0), np.float32) if seeds is None else seeds
         self._zone = offsets(plan.zone)
         self.state = KeyedArrays(
@@ -280,7 +285,8 @@ class Episodes:
             np.zeros(n, i4) if still is None else still,
             np.ones(n, b) if sudden is None else sudden,
             end_ms if message is None else message,
-            self._settings, self._levels, self._prior, *self._zone, self._seeds, s["seed"],
+            self._settings, self._levels, self._prior, self.plan.power, *self._zone, self._seeds,
+            s["seed"],
             s["count"], s["clocks"], s["tally"], s["held"], s["recent"], s["rings"], s["maxima"],
             s["laws"], s["marks"], s["peaks"],
             made.event, made.score, made.p_value, made.level, made.newest_p, made.newest_level,

@@ -13,7 +13,7 @@ from streamad.scoring.block_kernels import (
     rate_of,
     refit,
 )
-from streamad.scoring.law import position, probability
+from streamad.scoring.law import box_cox, position, probability
 
 NOTHING, BEGAN, CONTINUES, ENDED, ADOPTED = range(5)
 """What a window means for its key's episode."""
@@ -58,7 +58,7 @@ SMOOTH, PEAK_P, REPORTED, PEAK_RATIO, REPORTED_RATIO, SHARE = range(6)
 @compiled
 def judge_windows(
     codes, start_ms, end_ms, looks, final, suppressed, still, sudden, message, settings, levels,
-    prior,
+    prior, power,
     zone_from, zone_offset, seeds, seed_of,
     count, clocks, tally, held, recent, rings, maxima, laws, marks, peaks,
     event, score, p_value, level, newest_p, newest_level, severity, candidate, inside, withheld,
@@ -83,10 +83,11 @@ def judge_windows(
         # The smoothed centred look; what was logged is smoothed already.
         s[0] = looks[i, 0]
         s[1] = looks[i, 1] if two else np.float32(0.0)
-        if two and not final[i]:
-            if delay > 0 and count[k] >= delay:
+        if not final[i]:
+            if two and delay > 0 and count[k] >= delay:
                 s[0] = max(s[0], recent[k, count[k] % delay])
-            if count[k] > 0 and size > 1:
+            s[0] = np.float32(box_cox(s[0], power))
+            if two and count[k] > 0 and size > 1:
                 # Of what lies far beyond the alert level no more is carried on, or it would trail.
                 top = laws[k, 0, 0] + laws[k, 0, 2] + laws[k, 0, 1] * marks[k, 2]
                 before = min(hold[SMOOTH], np.float32(CARRIED * top))

@@ -20,7 +20,7 @@ from streamad.detectors.contract import Floats, Ints, ItemDetector
 from streamad.errors import TrainingError
 from streamad.operators.detect import DetectOperator
 from streamad.records import SignalBatch
-from streamad.scoring.law import fit_law, law_of_tail, tail_of_law
+from streamad.scoring.law import box_cox, fit_law, from_box_cox, law_of_tail, tail_of_law
 from streamad.windows.keys import KeyTable
 from streamad.windows.kinds import GAUGE, kinds_of
 from streamad.windows.period import MAX_SHARE, MAX_SIZE, choose_size
@@ -253,8 +253,11 @@ def measure_tail(make: Make, config: PipelineConfig, batch: SignalBatch, *, size
         pooled.append(maxima[0][maxima[0] >= 0])
     if len(frame) < TAIL_WINDOWS or not sum(map(len, pooled)):
         return Measured(tail=None, seeds=seeds, n_windows=len(frame))
-    location, scale = fit_law(np.concatenate(pooled), *law_of_tail(detector.info.tail))
-    return Measured(tail=tail_of_law(location, scale), seeds=seeds, n_windows=len(frame))
+    power = operator.modality.episodes.power
+    usual = law_of_tail(tuple(box_cox(look, power) for look in detector.info.tail))
+    law = fit_law(np.concatenate(pooled), *usual)
+    a, b, c, d = (from_box_cox(score, power) for score in tail_of_law(*law))
+    return Measured(tail=(a, b, c, d), seeds=seeds, n_windows=len(frame))
 
 
 def block_maxima(looks: Floats, length: int) -> Floats:

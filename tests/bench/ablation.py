@@ -40,6 +40,7 @@ from streamad.detectors import DETECTORS
 from streamad.detectors.auto import MEMBERS, OF_SEVERAL
 from streamad.detectors.base import Detector
 from streamad.detectors.knn.kernels import LEAST_SPREAD
+from streamad.errors import WindowError
 from streamad.evaluation.baselines import BASELINES
 from streamad.evaluation.intervals import Interval, mean_interval, paired_difference
 from streamad.evaluation.vus import vus
@@ -116,7 +117,11 @@ def kept(cache: Path, part: Part, name: str) -> Scores:
     path = cache / f"{part.set}-{part.series}-{name}.npy"
     if not path.exists():
         begun = time.perf_counter()
-        found = spreads(part, name)
+        try:
+            found = spreads(part, name)
+        except WindowError as error:
+            print(f"{part.set} {part.series} left out: {error}", flush=True)
+            found = np.zeros(0)
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, found.astype(np.float32))
         seconds = time.perf_counter() - begun
@@ -191,21 +196,27 @@ def measure_all(
     weights: Mapping[str, float],
     usual: Sequence[str],
     beside: Sequence[str],
-) -> list[dict[str, float]]:
-    """Return the figures of every series; beside : detectors that are measured alone."""
+) -> tuple[list[Part], list[dict[str, float]]]:
+    """Return the series that every member can be fitted to, and the figures of each.
+
+    beside : detectors that are measured alone
+    """
     # Member by member, so that a run that is stopped has whole columns.
     for name in [*weights, *beside]:
         for part in parts:
             kept(cache, part, name)
-    found = []
+    found, taken = [], []
     for part in parts:
         members = {name: kept(cache, part, name) for name in weights}
+        if any(len(scores) == 0 for scores in members.values()):
+            continue
+        taken.append(part)
         figures = measure(part, members, weights, usual)
         for name in beside:
             scores = kept(cache, part, name)
             figures[name] = vus(part.judged, scores, window=part.buffer).pr
         found.append(figures)
-    return found
+    return taken, found
 
 
 def table(found: Sequence[Mapping[str, float]], names: Sequence[str]) -> str:
@@ -281,7 +292,7 @@ def main() -> None:
         training=given.training,
         joint=given.joint,
     )
-    found = measure_all(parts, given.cache, weights, list(usual), given.beside * given.joint)
+    parts, found = measure_all(parts, given.cache, weights, list(usual), given.beside * given.joint)
     taken = Counter(part.set for part in parts)
     print(f"{len(parts)} series: " + ", ".join(f"{n} {name}" for name, n in sorted(taken.items())))
     print(table(found, names))

@@ -364,12 +364,12 @@ class FusedKNN(KNN):
 
     The short one ranks narrow anomalies, the long one strange shapes; the larger of the two counts,
     each in spreads from its own usual, and the look at the newest samples once more as the centred
-    look reaches them. So no length has to be chosen for a series. It is the default detector.
+    look reaches them. So no length has to be chosen for a series.
     """
 
     info: ClassVar[DetectorInfo] = DetectorInfo(
         name="knn_fused",
-        summary="nearest neighbours at several window lengths at once; the default",
+        summary="nearest neighbours at several window lengths at once",
         min_size=16,
         learns=True,
         warm_up=32,

@@ -55,7 +55,7 @@ def test_a_wrong_detector_is_refused_with_the_remedy(text: str, told: str):
 
 
 def test_windows_too_small_for_the_detector_are_refused():
-    with pytest.raises(ConfigError, match=r"windows\.size: knn_fused needs .* at least 16"):
+    with pytest.raises(ConfigError, match=r"windows\.size: auto needs .* at least 16"):
         build_detect(pipeline("windows: {size: 8}\n"))
 
 

@@ -267,7 +267,7 @@ def test_validate_prints_what_would_run_without_secrets(
             "name: p\ndetector:\n  name: knn\n  params:\n    histroy: 1\n",
             ":5: detector.params.histroy: knn has no such parameter; did you mean 'history'?",
         ),
-        ("name: p\nwindows:\n  size: 8\n", ":3: windows.size: knn_fused needs windows of at"),
+        ("name: p\nwindows:\n  size: 8\n", ":3: windows.size: auto needs windows of at"),
         ("name: p\ninput:\n  format: jsn\n", ":3: input.format: no codec is called 'jsn'"),
         (
             "name: p\ninput:\n  format: prometheus\n  fields: {values: [a, b]}\n",
