@@ -12,7 +12,9 @@ from streamad.scoring.episodes import EpisodePlan, Episodes, Level
 from streamad.scoring.kernels import ADOPT_MESSAGES, ADOPTED, BEGAN, CONTINUES, ENDED, NOTHING
 from streamad.scoring.law import (
     block_probability,
+    box_cox,
     fit_law,
+    from_box_cox,
     law_of_tail,
     position,
     probability,
@@ -89,6 +91,46 @@ def test_a_law_holds_the_tail_it_was_made_from():
     location, scale = law_of_tail(TAIL)
     assert tail_of_law(location, scale)[:2] == pytest.approx(TAIL[:2])
     assert block_probability(0.01, share=0.25) == pytest.approx(1 - 0.99**4)
+
+
+@settings(deadline=None)
+@given(st.floats(0, 1e6), st.floats(0, 1e6), st.sampled_from([0.1, 0.25, 0.5, 1.0]))
+def test_the_transform_keeps_the_order_and_can_be_undone(a, b, power):
+    low, high = sorted((a, b))
+    assert box_cox(low, power) <= box_cox(high, power) <= high
+    assert from_box_cox(box_cox(high, power), power) == pytest.approx(high, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_transform_brings_heavy_maxima_to_their_law(seed):
+    # As the logarithm of what is judged, block maxima have the law the kernel fits.
+    heavy = np.exp(1.2 * np.random.default_rng(seed).gumbel(0, 1, 40_000)) - 1
+
+    def high(power):
+        judged = np.array([box_cox(one, power) for one in heavy])
+        location, scale = fit_law(judged[:300].astype(np.float32), 1.0, 1e-3)
+        return ((judged[300:] - location) / scale > 6).mean()
+
+    assert high(1.0) > 0.03
+    assert high(0.1) < high(1.0) / 3
+
+
+def test_the_centred_look_is_judged_transformed_and_the_newest_as_it_is():
+    looks = np.stack([noise(3000, 1), noise(3000, 2)], axis=1) * 3
+    plain = judge(one_key(n_looks=2, smooth_delay=4, power=1.0), looks)
+    drawn = judge(one_key(n_looks=2, smooth_delay=4, power=0.25), looks)
+    np.testing.assert_array_equal(plain.newest_p, drawn.newest_p)
+    assert drawn.score.max() < box_cox(float(looks.max()), 0.25)
+    assert plain.score.max() > drawn.score.max()
+    # What was read from the log is transformed already.
+    n = len(looks)
+    end = np.arange(n, dtype=np.int64) * MINUTE
+    again = one_key(n_looks=2, smooth_delay=4, power=0.25).judge(
+        np.zeros(n, np.int32), np.stack([drawn.score, looks[:, 1]], axis=1),
+        end - (SIZE - 1) * MINUTE, end, np.zeros(n, np.bool_), final=np.ones(n, np.bool_),
+    )  # fmt: skip
+    np.testing.assert_array_equal(again.score, drawn.score)
+    np.testing.assert_array_equal(again.p_value, drawn.p_value)
 
 
 def test_a_few_anomalies_do_not_move_a_law():
