@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
 import numpy as np
@@ -19,10 +21,34 @@ from streamad.detectors.base import (
 )
 from streamad.detectors.embeddings import SHIPPED
 from streamad.detectors.timercd.model import Normalised, load_rcd, normalised
-from streamad.errors import WindowError
+from streamad.errors import ConfigError, WindowError
 
 PATCHES: Final = 4
 """Fewest patches a window may have: with fewer there is no context to compare with."""
+SCALES: Final = (1, 2, 4, 8)
+"""Samples that are averaged into one before the network reads a window; see `TimeRcd`."""
+MOST_SCALES, COARSEST = 8, 256
+LONGEST: Final = 1024
+"""Most samples, or averages, that are read at one scale: longer contexts were not trained with."""
+
+
+TAIL: Final = (0.13, 0.5, 1.1, 1.6)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A window as it is read at one scale.
+
+    log_odds : ``(n, n_variates, samples)`` of averages, NaN where all samples of one are missing
+    """
+
+    scale: int
+    given: Normalised
+    log_odds: Floats
+
+    def place(self, lag: int) -> int:
+        """Return where the sample lies that trails the newest by ``lag``."""
+        return int(self.log_odds.shape[2]) - 1 - lag // self.scale
 
 
 class TimeRcd(Detector):
@@ -33,8 +59,11 @@ class TimeRcd(Detector):
     all of the window around it. Nothing is learned from the user's data: there is no fit, no
     warm-up and no memory, and a new series is judged from its first full window on.
 
-    ``score = -ln(1 - P)`` of the judged sample, 0 where it surely fits. With several variates all
-    attend to each other; the score is the strangest one's.
+    The network reads the window several times, as it is and with every 2, 4 and 8 samples averaged
+    into one, and ``score = sum over scales of -ln(1 - P)`` of the judged sample: 0 where it surely
+    fits at each. What is long, or drowns in noise, is read at the scale at which it is as long as
+    what the network was trained with; that ranks far better than one scale (docs/adr/0032). With
+    several variates all attend to each other; the score is the strangest one's.
 
     The window is the whole context, scaled by its own mean and deviation. What lasts longer than
     about half of it becomes the normal case, and a slow drift is not seen. Take a window that holds
@@ -49,6 +78,8 @@ class TimeRcd(Detector):
     size : samples per window, 64 or more; trained on 256 to 1024
     model : ``"shipped"``, or a directory that ``streamad pretrain timercd`` wrote
     lag : samples by which the judged one trails the newest
+    scales : samples averaged into one, for each reading of a window: up to the newest 1,024
+        averages; those at which a window has fewer than 4 patches (64 averages) are left out
 
     Examples
     --------
@@ -69,15 +100,21 @@ class TimeRcd(Detector):
         default_size=512,
         nan_ok=0.2,
         cost="heavy",
-        tail=(0.13, 0.5, 1.1, 1.6),
+        tail=TAIL,
         paper="Lan et al., Towards Foundation Models for Zero-Shot Time Series Anomaly Detection "
         "(TimeRCD), arXiv 2509.21190, 2025",
     )
 
     def __init__(
-        self, *, size: int | None = None, model: str = SHIPPED, lag: int | None = None
+        self,
+        *,
+        size: int | None = None,
+        model: str = SHIPPED,
+        lag: int | None = None,
+        scales: Sequence[int] = SCALES,
     ) -> None:
         super().__init__(size=size)
+        self.scales = _checked(scales)
         self.model = model
         self._rcd = load_rcd(model)
         patch = self._rcd.patch
@@ -87,10 +124,10 @@ class TimeRcd(Detector):
                 f"got windows.size = {self.size}; set it to {PATCHES * patch} or more"
             )
             raise WindowError(msg)
-        self._length = self.size // patch * patch
+        self._length = min(self.size, LONGEST) // patch * patch
         self._lag = patch if lag is None else lag
         if not 0 <= self._lag < self._length:
-            msg = f"lag must lie in 0 .. {self._length - 1} (inside the window), got {lag}"
+            msg = f"lag must lie in 0 .. {self._length - 1} (inside what is read), got {lag}"
             raise WindowError(msg)
 
     @property
@@ -111,9 +148,10 @@ class TimeRcd(Detector):
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
     ) -> Floats:
         """Return ``-ln(1 - P)`` of the judged sample being anomalous, float32 ``(n_windows,)``."""
-        _, log_odds = self._judge(windows)
-        judged = self._rcd.combined(log_odds[:, :, self._length - 1 - self._lag])
-        return _surprise(judged)
+        total = np.zeros(len(windows), dtype=np.float32)
+        for read in self._readings(windows):
+            total += _surprise(self._rcd.combined(self._judged(read, windows)))
+        return total
 
     def score_samples(self, windows: Floats) -> Floats:
         """Return the score of every sample of each window, float32 ``(n_windows, size)``.
@@ -121,9 +159,12 @@ class TimeRcd(Detector):
         One call decides a whole file in steps of a patch; the newest samples know the least of what
         comes after them. The oldest ``size % 16`` have no score, they are 0.
         """
-        _, log_odds = self._judge(windows)
         out = np.zeros(windows.shape[:2], dtype=np.float32)
-        out[:, self.size - self._length :] = _surprise(self._rcd.combined(log_odds))
+        for read in self._readings(windows):
+            whole = np.repeat(read.log_odds, read.scale, axis=2)
+            begin = self.size - whole.shape[2]
+            missing = np.isnan(windows[:, begin:]).transpose(0, 2, 1)
+            out[:, begin:] += _surprise(self._rcd.combined(np.where(missing, np.nan, whole)))
         return out
 
     def explain(
@@ -131,47 +172,100 @@ class TimeRcd(Detector):
     ) -> WindowExplanations:
         """Return the judged sample, and what the network fills in where the event is hidden.
 
-        The event is the run of samples around the judged one that are more likely anomalous than
-        not; its patches are hidden, at most half of the window's, and filled in from the others.
+        It is told at the scale at which the judged sample is strangest. The event is the run of
+        samples around it that are more likely anomalous than not; its patches are hidden, at most
+        half of the window's, and filled in from the others.
         """
-        given, log_odds = self._judge(windows)
-        n, at = len(windows), self._length - 1 - self._lag
-        whole = self._rcd.combined(log_odds)
-        first, last = _runs(whole > 0, at)
-        patch, n_patches = self._rcd.patch, self._length // self._rcd.patch
+        readings = self._readings(windows)
+        strange = [_surprise(self._rcd.combined(self._judged(read, windows))) for read in readings]
+        teller = np.argmax(strange, axis=0)
+        n, n_variates = len(windows), windows.shape[2]
+        at = self.size - 1 - self._lag
+        expected = np.empty((n, n_variates), dtype=np.float32)
+        first, last = np.full(n, -1, dtype=np.int32), np.full(n, -1, dtype=np.int32)
+        weights = np.full((n, n_variates), 1e-9, dtype=np.float32)
+        for number, read in enumerate(readings):
+            weights += _surprise(np.nan_to_num(self._judged(read, windows), nan=-np.inf))
+            ours = np.flatnonzero(teller == number)
+            if len(ours):
+                told, *event = self._told(read, ours)
+                expected[ours] = told
+                for place, end in zip((first, last), event, strict=True):
+                    place[ours] = end
+        return WindowExplanations(
+            observed=windows[:, at].copy(),
+            expected=expected,
+            share=(weights / weights.sum(axis=1, keepdims=True)).astype(np.float32),
+            position=np.full(n, at, dtype=np.int32),
+            first=first,
+            last=last,
+        )
+
+    def _judged(self, read: _Reading, windows: Floats) -> Floats:
+        """Return log odds of the judged sample ``(n, n_variates)``; NaN where it is missing."""
+        missing = np.isnan(windows[:, self.size - 1 - self._lag])
+        judged = read.log_odds[:, :, read.place(self._lag)]
+        return np.where(missing, np.float32(np.nan), judged)
+
+    def _told(self, read: _Reading, ours: Ints) -> tuple[Floats, Ints, Ints]:
+        """Return of some windows what is filled in at the judged sample, and the event's ends."""
+        at, length = read.place(self._lag), read.log_odds.shape[2]
+        first, last = _runs(self._rcd.combined(read.log_odds[ours]) > 0, at)
+        patch, n_patches = self._rcd.patch, length // self._rcd.patch
         place = np.arange(n_patches)[None, :]
         begin = np.where(first < 0, at, first)[:, None] // patch
         end = np.where(first < 0, at, last)[:, None] // patch
         near = np.abs(place - at // patch) < max(n_patches // 4, 1)
-        expected = self._rcd.expected(given, (place >= begin) & (place <= end) & near)[:, :, at]
-        offset = self.size - self._length
-        observed = windows[:, offset + at]
-        judged = np.nan_to_num(log_odds[:, :, at], nan=-np.inf)
-        weights = _surprise(judged) + np.float32(1e-9)
-        moved = np.where(first < 0, -1, first + offset).astype(np.int32)
-        return WindowExplanations(
-            observed=observed.copy(),
-            expected=np.ascontiguousarray(expected, dtype=np.float32),
-            share=(weights / weights.sum(axis=1, keepdims=True)).astype(np.float32),
-            position=np.full(n, offset + at, dtype=np.int32),
-            first=moved,
-            last=np.where(first < 0, -1, last + offset).astype(np.int32),
-        )
+        hidden = (place >= begin) & (place <= end) & near
+        expected = self._rcd.expected(read.given.of(ours), hidden)[:, :, at]
+        offset, scale, newest = self.size - length * read.scale, read.scale, self.size - 1
+        since = np.where(first < 0, -1, offset + first * scale)
+        until = np.where(first < 0, -1, np.minimum(offset + (last + 1) * scale - 1, newest))
+        return expected, since.astype(np.int32), until.astype(np.int32)
 
     def state(self) -> Arrays:
         """Return nothing: nothing is learned."""
         return {}
 
-    def _judge(self, windows: Floats) -> tuple[Normalised, Floats]:
-        """Return windows as the network reads them, and log odds ``(n, n_variates, length)``.
-
-        Log odds are NaN where a sample is missing.
-        """
+    def _readings(self, windows: Floats) -> list[_Reading]:
+        """Return windows as the network reads them, at each scale that has patches enough."""
         require_windows(windows, size=self.size, nan_ok=self.info.nan_ok)
-        given = normalised(windows, patch=self._rcd.patch)
-        log_odds = self._rcd.log_odds(given)
-        missing = np.isnan(windows[:, self.size - self._length :]).transpose(0, 2, 1)
-        return given, np.where(missing, np.float32(np.nan), log_odds)
+        patch, made = self._rcd.patch, []
+        for scale in self.scales:
+            length = min(self.size // scale, LONGEST) // patch * patch
+            if length < PATCHES * patch or self._lag // scale >= length:
+                continue
+            averages = _averaged(windows[:, self.size - length * scale :], scale)
+            given = normalised(averages, patch=patch)
+            log_odds = self._rcd.log_odds(given)
+            missing = np.isnan(averages).transpose(0, 2, 1)
+            made.append(_Reading(scale, given, np.where(missing, np.float32(np.nan), log_odds)))
+        return made
+
+
+def _checked(scales: Sequence[int]) -> tuple[int, ...]:
+    kept = tuple(scales)
+    fit = all(isinstance(one, int) and 1 <= one <= COARSEST for one in kept)
+    if not fit or not 1 <= len(kept) <= MOST_SCALES or len(set(kept)) < len(kept) or 1 not in kept:
+        msg = (
+            f"scales must be 1 to {MOST_SCALES} different whole numbers from 1 to {COARSEST}, one "
+            f"of them 1; got {list(kept)}"
+        )
+        raise ConfigError(msg)
+    return kept
+
+
+def _averaged(windows: Floats, scale: int) -> Floats:
+    """Return means of ``scale`` samples each; missing where all of them are."""
+    if scale == 1:
+        return windows
+    n, size, n_variates = windows.shape
+    parts = windows.reshape(n, size // scale, scale, n_variates)
+    present = ~np.isnan(parts)
+    # float64: sums of what float32 can hold would not be finite in it.
+    total = np.where(present, parts, 0).astype(np.float64).sum(axis=2)
+    count = present.sum(axis=2)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
 def _surprise(log_odds: Floats) -> Floats:

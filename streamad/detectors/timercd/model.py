@@ -43,6 +43,10 @@ class Normalised:
     loc: Floats
     scale: Floats
 
+    def of(self, rows: NDArray[np.intp]) -> Normalised:
+        """Return some of the windows."""
+        return Normalised(self.patches[rows], self.seen[rows], self.loc[rows], self.scale[rows])
+
 
 def normalised(windows: Floats, *, patch: int) -> Normalised:
     """Scale each variate of ``(n, size, n_variates)`` by its own window and cut it into patches.

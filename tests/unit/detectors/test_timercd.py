@@ -13,7 +13,7 @@ import pytest
 
 from streamad.detectors.timercd import TimeRcd
 from streamad.detectors.timercd.model import directory_of, load_rcd, normalised
-from streamad.errors import ArtifactError, WindowError
+from streamad.errors import ArtifactError, ConfigError, WindowError
 
 SHIPPED = Path(directory_of("shipped"))
 
@@ -96,6 +96,48 @@ def test_missing_samples_are_never_strange():
     why = detector.explain(windows)
     assert np.isfinite(why.share).all()
     assert np.isfinite(why.expected).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_drowns_in_noise_is_seen_at_a_coarser_scale(seed: int):
+    rng, t, at = np.random.default_rng(seed), np.arange(4096), np.arange(3000, 3080)
+    series = (np.sin(2 * np.pi * t / 160) + 0.6 * rng.standard_normal(4096)).astype(np.float32)
+    turned = series.copy()
+    turned[at] -= (2 * np.sin(2 * np.pi * at / 160)).astype(np.float32)  # upside down
+
+    def cut(values, ends):
+        whole = np.lib.stride_tricks.sliding_window_view(values, 1024)
+        return np.ascontiguousarray(whole[ends - 1023, :, None])
+
+    calm, event = cut(series, np.arange(1023, 4096, 48)), cut(turned, at[::4] + 16)
+    plain, scaled = TimeRcd(size=1024, scales=(1,)), TimeRcd(size=1024)
+    assert np.median(plain.score(event)) < np.quantile(plain.score(calm), 0.99)
+    assert np.median(scaled.score(event)) > 1.5 * np.quantile(scaled.score(calm), 0.95)
+
+
+def test_a_coarser_scale_reads_means_of_what_is_there():
+    detector = TimeRcd(size=256, scales=(1, 4))
+    windows = waves(6, 256)
+    means = np.ascontiguousarray(windows.reshape(6, 64, 4, 1).mean(axis=2, dtype=np.float64))
+    coarse = TimeRcd(size=64, scales=(1,), lag=4).score(means.astype(np.float32))
+    plain = TimeRcd(size=256, scales=(1,)).score(windows)
+    np.testing.assert_allclose(detector.score(windows), plain + coarse, rtol=1e-5)
+    # A missing sample beside the judged one leaves its average; the judged one missing is nothing.
+    windows[:, 256 - 1 - 16] = np.nan
+    assert not detector.score(windows).any()
+    # A lag that a scale does not reach, with averages cut to whole patches, is judged at others.
+    long = waves(3, 600)
+    every, one = TimeRcd(size=600, lag=590), TimeRcd(size=600, lag=590, scales=(1,))
+    assert np.array_equal(every.score(long), one.score(long))
+    # Scales that leave fewer than four patches are not read.
+    fewer = TimeRcd(size=256, scales=(1, 2, 4)).score(waves(6, 256))
+    assert np.array_equal(TimeRcd(size=256).score(waves(6, 256)), fewer)
+
+
+@pytest.mark.parametrize("scales", [(), (2, 4), (1, 1), (1, 0), (1, 512), (1, 2.0), range(1, 10)])
+def test_scales_that_cannot_be_read_are_refused(scales):
+    with pytest.raises(ConfigError, match="scales must be 1 to 8 different whole numbers"):
+        TimeRcd(scales=scales)
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path):
