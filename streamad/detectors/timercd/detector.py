@@ -32,7 +32,7 @@ LONGEST: Final = 1024
 """Most samples, or averages, that are read at one scale: longer contexts were not trained with."""
 
 
-TAIL: Final = (0.13, 0.5, 1.1, 1.6)
+TAIL: Final = (0.62, 1.2, 3.5, 8.0)
 
 
 @dataclass(frozen=True, slots=True)
