@@ -30,8 +30,6 @@ SCALES: Final = (1, 2, 4, 8)
 MOST_SCALES, COARSEST = 8, 256
 LONGEST: Final = 1024
 """Most samples, or averages, that are read at one scale: longer contexts were not trained with."""
-
-
 TAIL: Final = (0.62, 1.2, 3.5, 8.0)
 
 
@@ -244,7 +242,7 @@ class TimeRcd(Detector):
 
 
 def _checked(scales: Sequence[int]) -> tuple[int, ...]:
-    kept = tuple(scales)
+    kept = tuple(scales) if isinstance(scales, Sequence) else (scales,)
     fit = all(isinstance(one, int) and 1 <= one <= COARSEST for one in kept)
     if not fit or not 1 <= len(kept) <= MOST_SCALES or len(set(kept)) < len(kept) or 1 not in kept:
         msg = (

@@ -134,7 +134,9 @@ def test_a_coarser_scale_reads_means_of_what_is_there():
     assert np.array_equal(TimeRcd(size=256).score(waves(6, 256)), fewer)
 
 
-@pytest.mark.parametrize("scales", [(), (2, 4), (1, 1), (1, 0), (1, 512), (1, 2.0), range(1, 10)])
+@pytest.mark.parametrize(
+    "scales", [(), (2, 4), (1, 1), (1, 0), (1, 512), (1, 2.0), range(1, 10), 4, "12"]
+)
 def test_scales_that_cannot_be_read_are_refused(scales):
     with pytest.raises(ConfigError, match="scales must be 1 to 8 different whole numbers"):
         TimeRcd(scales=scales)
