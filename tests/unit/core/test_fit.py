@@ -1,5 +1,6 @@
 """Fitting from tables: windows of each key, an honest tail, and facts for the manifest."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -105,6 +106,25 @@ def test_an_anomaly_in_the_training_data_does_not_lift_the_level_out_of_reach():
     assert calm is not None
     assert marred is not None
     assert marred[1] < 3 * calm[1]
+
+
+class Drawn(KNN):
+    """Judged by the Box-Cox transform of its scores."""
+
+    info = replace(KNN.info, power=0.25)
+
+
+def test_maxima_are_of_what_is_judged_and_the_tail_is_in_the_detectors_unit():
+    batch = two_hosts(spike=True)
+    plain = measure_tail(knn, CONFIG, batch, size=32)
+    drawn = measure_tail(lambda size: Drawn(size=size), CONFIG, batch, size=32)
+    centred, newest = drawn.seeds["one"]
+    assert 0 < centred.max() < 0.5 * plain.seeds["one"][0].max()
+    np.testing.assert_array_equal(newest, plain.seeds["one"][1])
+    assert plain.tail is not None
+    assert drawn.tail is not None
+    # The law is another one; its body says the same of the detector's scores.
+    assert drawn.tail[0] == pytest.approx(plain.tail[0], rel=0.3)
 
 
 def test_too_few_windows_say_nothing_of_a_tail():
