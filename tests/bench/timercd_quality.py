@@ -28,15 +28,16 @@ import polars as pl
 
 from streamad.detectors import DETECTORS
 from streamad.detectors.timercd import TimeRcd
+from streamad.detectors.timercd.detector import SCALES
 from streamad.evaluation.vus import auc_pr, vus_pr
 
 LONGEST, SHORTEST, PARTS = 512, 64, 4
 CALL = 64
 
 
-def zero_shot(series, begin: int, *, size: int, model: str, lag: int):
+def zero_shot(series, begin: int, *, size: int, model: str, lag: int, scales=SCALES):
     """Return one score per row from ``begin`` on."""
-    detector = TimeRcd(size=size, model=model, lag=lag)
+    detector = TimeRcd(size=size, model=model, lag=lag, scales=scales)
     step = detector.step
     first = max(begin + lag, size - 1)
     ends = np.unique(np.append(np.arange(first, len(series), step), len(series) - 1))
@@ -67,7 +68,9 @@ def measure(row: dict[str, Any], given: argparse.Namespace) -> dict[str, Any] | 
     scores = {
         "random": np.random.default_rng(0).random(n - begin),
         "abs_z": np.abs(series[begin:] - np.median(series[:begin])),
-        "timercd": zero_shot(series, begin, size=size, model=given.model, lag=given.lag),
+        "timercd": zero_shot(
+            series, begin, size=size, model=given.model, lag=given.lag, scales=given.scales
+        ),
     }
     line: dict[str, Any] = {"set": row["set"], "series": row["series"], "n": n, "size": size}
     line["seconds"] = round(time.process_time() - started, 2)
@@ -134,6 +137,7 @@ def main() -> None:
     parser.add_argument("--model", default="shipped")
     parser.add_argument("--size", type=int, default=LONGEST)
     parser.add_argument("--lag", type=int, default=16)
+    parser.add_argument("--scales", type=int, nargs="+", default=SCALES)
     parser.add_argument("--sets", default="aiops,cloudmon,donut,ecg,mgab,nab,nasa,synth,ucr")
     parser.add_argument("--every", type=int, default=1, help="take every n-th series")
     parser.add_argument("--out", type=Path, help="a line of JSON per series is added here")
