@@ -30,7 +30,8 @@ SCALES: Final = (1, 2, 4, 8)
 MOST_SCALES, COARSEST = 8, 256
 LONGEST: Final = 1024
 """Most samples, or averages, that are read at one scale: longer contexts were not trained with."""
-TAIL: Final = (0.62, 1.2, 3.5, 8.0)
+TAIL: Final = (0.13, 0.5, 1.1, 1.6)
+"""A mean over scales has the same tail at one scale and at four, within what it has over series."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class TimeRcd(Detector):
     warm-up and no memory, and a new series is judged from its first full window on.
 
     The network reads the window several times, as it is and with every 2, 4 and 8 samples averaged
-    into one, and ``score = sum over scales of -ln(1 - P)`` of the judged sample: 0 where it surely
+    into one, and ``score = mean over scales of -ln(1 - P)`` of the judged sample: 0 where it surely
     fits at each. What is long, or drowns in noise, is read at the scale at which it is as long as
     what the network was trained with; that ranks far better than one scale (docs/adr/0032). With
     several variates all attend to each other; the score is the strangest one's.
@@ -146,10 +147,11 @@ class TimeRcd(Detector):
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
     ) -> Floats:
         """Return ``-ln(1 - P)`` of the judged sample being anomalous, float32 ``(n_windows,)``."""
+        readings = self._readings(windows)
         total = np.zeros(len(windows), dtype=np.float32)
-        for read in self._readings(windows):
+        for read in readings:
             total += _surprise(self._rcd.combined(self._judged(read, windows)))
-        return total
+        return total / np.float32(len(readings))
 
     def score_samples(self, windows: Floats) -> Floats:
         """Return the score of every sample of each window, float32 ``(n_windows, size)``.
@@ -158,12 +160,13 @@ class TimeRcd(Detector):
         comes after them. The oldest ``size % 16`` have no score, they are 0.
         """
         out = np.zeros(windows.shape[:2], dtype=np.float32)
-        for read in self._readings(windows):
+        readings = self._readings(windows)
+        for read in readings:
             whole = np.repeat(read.log_odds, read.scale, axis=2)
             begin = self.size - whole.shape[2]
             missing = np.isnan(windows[:, begin:]).transpose(0, 2, 1)
             out[:, begin:] += _surprise(self._rcd.combined(np.where(missing, np.nan, whole)))
-        return out
+        return out / np.float32(len(readings))
 
     def explain(
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
