@@ -23,6 +23,7 @@ Seed = Annotated[int, typer.Option(help="Equal seeds draw equal series.")]
     epilog=examples(
         "streamad pretrain timercd -o models/rcd",
         "streamad pretrain timercd -o models/rcd --minutes 120 --threads 2",
+        "streamad pretrain timercd -o models/more --start models/rcd --rate 4e-4 --minutes 60",
         "streamad pretrain timercd -o models/rcd --size paper --device cuda --half --workers 12",
     )
 )
@@ -48,6 +49,10 @@ def timercd(  # noqa: PLR0913 - one argument an option
     half: Annotated[
         bool, typer.Option("--half", help="Compute in bfloat16; faster on a GPU alone.")
     ] = False,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Begin with the weights in this directory, or with the 'shipped' ones."),
+    ] = None,
 ) -> None:
     """Train TimeRCD on synthetic series with labelled anomalies; no data is needed.
 
@@ -70,6 +75,7 @@ def timercd(  # noqa: PLR0913 - one argument an option
         threads=threads,
         workers=workers,
         half=half,
+        start=start,
     )
     pretrain_timercd(out, asked)
 

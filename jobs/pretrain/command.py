@@ -28,11 +28,13 @@ class Asked:
     threads: int
     workers: int
     half: bool
+    start: Path | None
 
 
 def pretrain_timercd(out: Path, asked: Asked) -> None:
     """Train, or resume what ``out`` holds, and write what serves into it."""
     _require_torch()
+    from streamad.detectors.timercd.model import directory_of
     from streamad.training.corpus import TELEMETRY, BatchPlan
     from streamad.training.timercd.checkpoint import CHECKPOINT
     from streamad.training.timercd.export import network_of, save_network
@@ -47,13 +49,20 @@ def pretrain_timercd(out: Path, asked: Asked) -> None:
         raise ConfigError(msg)
     _within("--samples", asked.samples, asked.length, 2**26)
     recipe = Recipe(
-        steps=asked.steps, minutes=asked.minutes, rate=asked.rate, half=asked.half, seed=asked.seed
+        steps=asked.steps,
+        minutes=asked.minutes,
+        rate=asked.rate,
+        half=asked.half,
+        seed=asked.seed,
+        start=None if asked.start is None else Path(directory_of(str(asked.start))),
     )
     plan = BatchPlan(
         seed=asked.seed,
         samples=asked.samples,
         length=asked.length,
         patch=config.patch,
+        shortest=4 * config.patch,
+        cut=0.5,
         corpus=TELEMETRY,
     )
     pace = Pace(workers=asked.workers, threads=asked.threads, device=asked.device)

@@ -258,18 +258,23 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 # losses ------------------------------------------------------------------------------------------
 
 
-def classification_loss(logits: Tensor, labels: Tensor, present: Tensor, *, combine: str) -> Tensor:
+def classification_loss(
+    logits: Tensor, labels: Tensor, present: Tensor, *, combine: str, weight: Tensor | None = None
+) -> Tensor:
     """Return the cross-entropy over time steps, padding left out (section 3.3 of the paper).
 
     logits, labels : ``(n, n_variates, length)``; present : ``(n, length)``, 0 where padded
     combine : ``"max"``: each variate against its own labels; ``"mean"``: mean logits against any
+    weight : what a sample counts for, as ``labels`` (None: each the same)
     """
     if combine == "mean":
         each = functional.binary_cross_entropy_with_logits(
             logits.mean(dim=1), labels.amax(dim=1), reduction="none"
         )
+        each = each if weight is None else each * weight.amax(dim=1)
         return (each * present).sum() / present.sum().clamp(min=1.0)
     each = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    each = each if weight is None else each * weight
     counted = present[:, None].expand_as(each)
     return (each * counted).sum() / counted.sum().clamp(min=1.0)
 

@@ -7,8 +7,9 @@
 window) and the files it names (columns ``v0`` and ``label``); only the first variate is read.
 Nothing is fitted: no row before ``train_end`` has any part but as context. A window is 512 samples,
 or a quarter of a shorter series, at least 64. It steps by a patch (16 samples), and the patch
-before its newest one is scored: no row's score uses a row more than 31 samples later. Rows before
-the first full window get the first score. Random and ``|z|`` (distance from the median of the rows
+before its newest one is scored: no row's score uses a row more than 31 samples later. The newest
+rows of a series are scored by its last window. Rows before the first full window get the first
+score. Random and ``|z|`` (distance from the median of the rows
 before ``train_end``) stand beside it.
 
 ``--speed`` prints windows per second of one thread, beside detectors measured in turn with it, and
@@ -49,6 +50,9 @@ def zero_shot(series, begin: int, *, size: int, model: str, lag: int, scales=SCA
         scores = detector.score_samples(windows[part - size + 1].astype(np.float32))
         rows.append((part[:, None] - lag - np.arange(step)[::-1]).ravel())
         values.append(scores[:, judged - step + 1 : judged + 1].ravel())
+    if lag:
+        rows.append(ends[-1] - lag + 1 + np.arange(lag))
+        values.append(scores[-1, judged + 1 :])
     row, value = np.concatenate(rows), np.concatenate(values)
     order = np.argsort(row, kind="stable")
     return np.interp(np.arange(begin, len(series)), row[order], value[order].astype(np.float64))

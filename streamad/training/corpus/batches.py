@@ -10,7 +10,7 @@ import multiprocessing
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Final, Self
 
@@ -33,7 +33,11 @@ class BatchPlan:
     samples : values per batch, over all series and variates: wide series come in small batches
     length : longest series; others are shorter by whole patches, and padded
     widths, width_share : numbers of variates, and how often each is drawn
-    full : share of series of the full length; another: share normalised by the statistics of
+    shortest : samples of the shortest series (None: a quarter of the longest)
+    full : share of series of the full length, others are as often short as long
+    cut : share of series whose end is cut off, so that an event may be seen to begin only, as a
+        detector sees it that judges the newest samples
+    another: share normalised by the statistics of
         another stretch of the series, as a detector with training statistics does
     gaps : share of series with samples missing, drawn in by a line
     """
@@ -44,7 +48,9 @@ class BatchPlan:
     patch: int = 16
     widths: tuple[int, ...] = (1, 2, 3, 5)
     width_share: tuple[float, ...] = (0.7, 0.1, 0.1, 0.1)
+    shortest: int | None = None
     full: float = 0.4
+    cut: float = 0.0
     another: float = 0.2
     gaps: float = 0.15
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
@@ -77,9 +83,12 @@ def make_batch(plan: BatchPlan, number: int) -> Batch:
     for i in range(n):
         length = plan.length
         if rng.random() >= plan.full:
-            shortest = max(plan.length // 4, 8 * plan.patch) // plan.patch
-            length = plan.patch * int(rng.integers(shortest, plan.length // plan.patch + 1))
-        sample = draw_sample(plan.corpus, rng, length=length, n_variates=width)
+            shortest = plan.shortest or max(plan.length // 4, 8 * plan.patch)
+            drawn = np.exp(rng.uniform(np.log(shortest), np.log(plan.length + plan.patch)))
+            length = plan.patch * min(int(drawn) // plan.patch, plan.length // plan.patch)
+        beyond = int(rng.integers(1, length // 3)) if rng.random() < plan.cut else 0
+        sample = draw_sample(plan.corpus, rng, length=length + beyond, n_variates=width)
+        sample = _newest_cut(sample, length)
         values = sample.series
         if rng.random() < plan.gaps:
             values = _with_gaps(values, sample.labels, rng)
@@ -89,6 +98,16 @@ def make_batch(plan: BatchPlan, number: int) -> Batch:
         labels[i, :length] = sample.labels
         present[i, :length] = True
     return Batch(series=series, normal=normal, labels=labels, present=present)
+
+
+def _newest_cut(sample: Sample, length: int) -> Sample:
+    """Return the sample up to ``length``; its events are those of the whole."""
+    return replace(
+        sample,
+        series=sample.series[:length],
+        normal=sample.normal[:length],
+        labels=sample.labels[:length],
+    )
 
 
 def _units(

@@ -115,13 +115,13 @@ class _Making:
                 delta = delta[large[0] : large[-1] + 1] if len(large) else delta
                 start += int(large[0]) if len(large) else 0
                 stop = start + len(delta)
-            else:
+            elif self.config.stays:
                 delta = np.concatenate([delta, np.full(len(self.clean) - stop, after)])
-                stop = len(self.clean)
+                stop, after = len(self.clean), 0.0
             seen = float(np.sqrt(np.mean(delta * delta))) / self.scales[variate]
             room = self.labels[max(start - 3, 0) : stop + 3, variate]
             if seen >= self.config.visible and not room.any():
-                endogenous = self._apply(kind, variate, start, delta)
+                endogenous = self._apply(kind, variate, start, delta, after)
                 return Event(
                     kind=kind, variate=variate, start=start, stop=stop, endogenous=endogenous
                 )
@@ -145,23 +145,32 @@ class _Making:
         change = local.make(rng, self.clean[start : start + n, variate], float(size))
         return start, change.delta[: length - start], change.after
 
-    def _apply(self, kind: str, variate: int, start: int, delta: Series) -> bool:
+    def _apply(self, kind: str, variate: int, start: int, delta: Series, after: float) -> bool:
+        """Add a change, and ``after`` it for good; return whether it went through the graph."""
         stop = start + len(delta)
         self.labels[start:stop, variate] = True
         config, n_variates = self.config, self.clean.shape[1]
         chance = config.endogenous_local if kind in LOCAL else config.endogenous_seasonal
         if n_variates == 1 or self.rng.random() >= chance:
             self.series[start:stop, variate] += delta
+            self.series[stop:, variate] += after
+            self.clean[stop:, variate] += after
             return False
         own = np.zeros(self.clean.shape)
         # So much that what shows at the variate itself is the change as drawn.
-        own[start:stop, variate] = delta / (1.0 - self.graph.share[variate])
+        share = 1.0 - self.graph.share[variate]
+        own[start:stop, variate] = delta / share
+        own[stop:, variate] = after / share
         effect = self.graph.joined(own)
         self.series += effect
         for v in range(n_variates):
             changed = np.flatnonzero(np.abs(effect[:, v]) >= config.visible * self.scales[v])
+            end = stop
             if v != variate and len(changed):
-                self.labels[changed[0] : changed[-1] + 1, v] = True
+                end = int(changed[-1]) + 1 if not after else int(changed[0]) + stop - start
+                self.labels[changed[0] : end, v] = True
+            if after:
+                self.clean[end:, v] += effect[end:, v]
         return True
 
 

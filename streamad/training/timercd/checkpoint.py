@@ -8,12 +8,13 @@ from typing import Any, Final
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from streamad.errors import ArtifactError
 from streamad.training.timercd.recipe import Run
 
 CHECKPOINT: Final = "checkpoint.safetensors"
+WEIGHTS: Final = "model.safetensors"
 FORMAT: Final = 1
 
 
@@ -90,6 +91,30 @@ def load_checkpoint(run: Run, path: Path, *, settings: dict[str, Any]) -> None:
     run.step, run.seconds = int(about["step"]), float(about["seconds"])
     run.curve = [tuple(row) for row in about["curve"]]
     run.checked = list(about["checked"])
+
+
+def begin_with(run: Run, directory: Path) -> None:
+    """Put the weights of a directory that ``streamad pretrain`` wrote into a run at step 0.
+
+    Raises ArtifactError where there are none, or those of a network of another size.
+    """
+    path = directory / WEIGHTS
+    try:
+        weights = load_file(path)
+        run.network.load_state_dict(weights)
+        run.averaged.load_state_dict(weights)
+    except FileNotFoundError as error:
+        msg = f"no weights at {path}; name a directory that 'streamad pretrain timercd' wrote"
+        raise ArtifactError(msg) from error
+    except RuntimeError as error:
+        told = str(error).splitlines()[0]
+        msg = f"{path} holds a network of another size; name the same --size: {told}"
+        raise ArtifactError(msg) from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":
+            raise
+        msg = f"{path} is no safetensors file: {error}"
+        raise ArtifactError(msg) from error
 
 
 def _differences(kept: dict[str, Any], asked: dict[str, Any], path: str = "") -> dict[str, Any]:

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from streamad.networks.timercd import TimeRCD, TimeRCDConfig
-from streamad.training.timercd.checkpoint import read_about
+from streamad.training.timercd.checkpoint import WEIGHTS, read_about
 from streamad.training.timercd.graph import build_graph
 
 MODEL, EXPECTED, CONFIG = "model.onnx", "expected.onnx", "config.json"
@@ -28,7 +28,7 @@ def save_network(network: TimeRCD, out: Path, *, facts: dict[str, Any]) -> None:
     for name, explains in ((MODEL, False), (EXPECTED, True)):
         onnx.save(build_graph(network, explains=explains), out / name)
     halves = {name: value.half().contiguous() for name, value in network.state_dict().items()}
-    save_file(halves, out / "model.safetensors")
+    save_file(halves, out / WEIGHTS)
     (out / CONFIG).write_text(json.dumps(asdict(network.config), indent=2) + "\n")
     (out / "training.json").write_text(json.dumps(facts) + "\n")
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from streamad.networks.timercd import (
@@ -27,7 +30,11 @@ class Recipe:
 
     steps : planned steps; minutes : planned time over all runs; the rate follows whichever is
         nearer to its end
+    brief : labelled samples that a shorter event counts as: of a mean over samples, one of two
+        samples would be a hundredth of one of two hundred, and a spike is what pages people
     masked : share of patches hidden; floor : the rate at the end, as a share of the highest
+    start : a directory (`save_network`) whose weights a new training begins with, in place of
+        random ones
     average : decay per step of the averaged weights, which are the ones that are used
     """
 
@@ -39,10 +46,12 @@ class Recipe:
     weight_decay: float = 0.01
     clip: float = 1.0
     masked: float = 0.15
+    brief: int = 16
     average: float = 0.999
     reconstruction: float = 1.0
     half: bool = False
     seed: int = 0
+    start: Path | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,6 +105,7 @@ class Tensors:
 
     patches, normal : ``(n, n_variates, n_patches, patch)``; labels : ``(n, n_variates, length)``
     present : ``(n, length)``; seen : ``(n, n_variates, n_patches)``
+    weight : what a sample counts for in the loss, as ``labels``
     """
 
     patches: Tensor
@@ -103,9 +113,31 @@ class Tensors:
     labels: Tensor
     present: Tensor
     seen: Tensor
+    weight: Tensor
 
 
-def to_tensors(batch: Batch, *, patch: int, device: torch.device | str) -> Tensors:
+def event_weights(labels: NDArray[np.bool_], brief: int) -> NDArray[np.float32]:
+    """Return 1 for each sample, and ``brief / L`` for those of an event of fewer, ``L``, samples.
+
+    labels : ``(n, length, n_variates)``, as what is returned
+
+    Examples
+    --------
+    >>> event_weights(np.array([[0, 1, 1, 0, 1]], dtype=bool)[..., None], 4)[0, :, 0].tolist()
+    [1.0, 2.0, 2.0, 1.0, 4.0]
+    """
+    weights = np.ones(labels.shape, dtype=np.float32)
+    n, _, width = labels.shape
+    around = np.zeros((n, labels.shape[1] + 2, width), dtype=np.int8)
+    around[:, 1:-1] = labels
+    turns = np.diff(around, axis=1).transpose(0, 2, 1)
+    begun, ended = np.argwhere(turns == 1), np.argwhere(turns == -1)
+    for (i, v, start), stop in zip(begun, ended[:, 2], strict=True):
+        weights[i, start:stop, v] = max(brief / (stop - start), 1.0)
+    return weights
+
+
+def to_tensors(batch: Batch, *, patch: int, device: torch.device | str, brief: int = 1) -> Tensors:
     """Cut a batch into patches."""
     n, length, width = batch.series.shape
 
@@ -121,6 +153,7 @@ def to_tensors(batch: Batch, *, patch: int, device: torch.device | str) -> Tenso
         labels=torch.from_numpy(batch.labels).to(device).permute(0, 2, 1).float(),
         present=present.float(),
         seen=held.float()[:, None].expand(n, width, length // patch),
+        weight=torch.from_numpy(event_weights(batch.labels, brief)).to(device).permute(0, 2, 1),
     )
 
 
@@ -140,6 +173,7 @@ def losses(
         network.logits(steps).reshape(n, width, n_patches * patch).float(),
         given.labels,
         counted,
+        weight=given.weight,
         combine=network.config.combine,
     )
     # The reconstruction head costs most and is asked for few patches: only they go through it.
@@ -162,7 +196,7 @@ def train_step(run: Run, batch: Batch, recipe: Recipe) -> tuple[float, float]:
     torch.manual_seed(recipe.seed * 1_000_003 + run.step)
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + run.step)
     run.network.train()
-    given = to_tensors(batch, patch=run.network.config.patch, device=device)
+    given = to_tensors(batch, patch=run.network.config.patch, device=device, brief=recipe.brief)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.half):
         labelled, again = losses(run.network, given, masked=recipe.masked, generator=generator)
     run.optimiser.zero_grad(set_to_none=True)

@@ -16,13 +16,18 @@ from streamad.errors import ConfigError
 from streamad.networks.timercd import TimeRCDConfig, paper
 from streamad.training.corpus import Batches, BatchPlan
 from streamad.training.timercd.check import held_out, validate
-from streamad.training.timercd.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from streamad.training.timercd.checkpoint import (
+    CHECKPOINT,
+    begin_with,
+    load_checkpoint,
+    save_checkpoint,
+)
 from streamad.training.timercd.recipe import Recipe, Run, learning_rate, start_run, train_step
 
 REPORT_EVERY: Final = 50
 """Steps averaged in one row of the loss curve."""
-TIMES: Final = ("steps", "minutes", "half")
-"""Settings of a recipe that may change when a training resumes: they bend the rate alone."""
+FREE: Final = ("steps", "minutes", "half", "start")
+"""Settings of a recipe that may change when a training resumes: most bend the rate alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +47,7 @@ class Pace:
 
 def settings_of(config: TimeRCDConfig, recipe: Recipe, plan: BatchPlan) -> dict[str, Any]:
     """Return what a checkpoint must agree with."""
-    fixed = {name: value for name, value in asdict(recipe).items() if name not in TIMES}
+    fixed = {name: value for name, value in asdict(recipe).items() if name not in FREE}
     return {"network": asdict(config), "recipe": fixed, "plan": asdict(plan)}
 
 
@@ -70,6 +75,8 @@ def pretrain(
     path = out / CHECKPOINT
     if path.exists():
         load_checkpoint(run, path, settings=settings)
+    elif recipe.start is not None:
+        begin_with(run, recipe.start)
     log = out / "log.jsonl"
     with Batches(plan, first=run.step, workers=pace.workers) as batches:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -47,7 +49,34 @@ def test_a_kind_changes_the_series_inside_its_label_and_nowhere_else(kind: str):
         changed = np.flatnonzero(gap > 0.04 * gap.max())
         assert changed[0] - event.start <= 1
         assert event.stop - 1 - changed[-1] <= 1 or lasting
-        assert (event.stop == 400) if lasting else label.mean() <= 0.5
+        assert label.mean() <= 0.5
+
+
+def test_a_level_that_stays_is_labelled_to_the_end_as_published_or_is_the_new_normal():
+    published = replace(TELEMETRY, stays=True)
+    for seed in range(20):
+        one, other = (
+            draw_sample(
+                config,
+                np.random.default_rng(seed),
+                length=400,
+                kinds=("increase_after_upward_spike",),
+            )
+            for config in (published, TELEMETRY)
+        )
+        if not one.events or not other.events:
+            continue
+        assert np.array_equal(one.series, other.series)
+        assert one.labels[-1]
+        event = other.events[0]
+        assert event.stop < 400
+        assert not other.labels[event.stop :].any()
+        assert np.array_equal(other.normal[event.stop :], other.series[event.stop :])
+        # The level of the twin is another one than before.
+        gone = (other.normal - one.normal)[:, 0]
+        assert not gone[: event.stop].any()
+        assert np.ptp(gone[event.stop :]) < 1e-4
+        assert gone[-1] > 0.1 * one.normal.std()
 
 
 def test_a_sample_is_a_function_of_its_seed():
@@ -113,3 +142,22 @@ def test_shares_of_anomalies_are_those_of_the_published_corpus():
     # Real samples of its family: 47 % without an anomaly, 7.8 % of samples anomalous.
     assert 0.2 < n / len(share) < 0.55
     assert 0.04 < np.mean(share) < 0.2
+
+
+def test_some_series_are_short_and_some_end_amid_an_event():
+    whole = replace(PLAN, full=1.0, widths=(1,), width_share=(1.0,))
+    open_ends = []
+    for cut in (0.0, 1.0):
+        batches = [make_batch(replace(whole, cut=cut), i) for i in range(24)]
+        open_ends.append(sum(int(batch.labels[:, -1].sum()) for batch in batches))
+    # Levels that stay reach the end in either.
+    assert open_ends[1] > 1.5 * open_ends[0] > 0
+
+    lengths = []
+    for i in range(12):
+        batch = make_batch(replace(whole, full=0.0, shortest=64), i)
+        lengths += batch.present.sum(axis=1).tolist()
+    assert {one % PLAN.patch for one in lengths} == {0}
+    assert min(lengths) == 64
+    assert max(lengths) <= PLAN.length
+    assert np.median(lengths) <= PLAN.length / 2

@@ -24,7 +24,13 @@ from streamad.training.corpus import TELEMETRY, BatchPlan, make_batch  # noqa: E
 from streamad.training.timercd.checkpoint import CHECKPOINT  # noqa: E402
 from streamad.training.timercd.export import network_of, save_network  # noqa: E402
 from streamad.training.timercd.official import load_official  # noqa: E402
-from streamad.training.timercd.recipe import Recipe, losses, start_run, to_tensors  # noqa: E402
+from streamad.training.timercd.recipe import (  # noqa: E402
+    Recipe,
+    event_weights,
+    losses,
+    start_run,
+    to_tensors,
+)
 from streamad.training.timercd.train import Pace, network_config, pretrain  # noqa: E402
 
 TINY = TimeRCDConfig(d_model=32, n_layers=2, n_heads=2, d_ff=48, d_step=16, d_reconstruct=24)
@@ -189,6 +195,68 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path):
         pretrain(
             tmp_path / "x", config=TINY, recipe=Recipe(), plan=PLAN, pace=Pace(device="cuda:99")
         )
+
+
+def test_a_training_begins_with_given_weights(tmp_path: Path):
+    network = settled(TINY)
+    save_network(network, tmp_path / "kept", facts={})
+    run = pretrain(
+        tmp_path / "more",
+        config=TINY,
+        recipe=Recipe(steps=1, rate=0.0, start=tmp_path / "kept"),
+        plan=PLAN,
+        pace=Pace(validate_every=10_000),
+    )
+    for name, value in network.state_dict().items():
+        # Kept in half precision.
+        assert torch.equal(run.network.state_dict()[name], value.half().float()), name
+        assert torch.allclose(run.averaged.state_dict()[name], value, atol=2e-3), name
+    for begin, config, match in (
+        (tmp_path / "absent", TINY, "no weights at"),
+        (tmp_path / "kept", replace(TINY, d_ff=32), "another size"),
+    ):
+        recipe = Recipe(start=begin)
+        with pytest.raises(ArtifactError, match=match):
+            pretrain(tmp_path / "x", config=config, recipe=recipe, plan=PLAN, pace=Pace())
+    (tmp_path / "kept" / "model.safetensors").write_bytes(b"no tensors here")
+    with pytest.raises(ArtifactError, match="no safetensors file"):
+        pretrain(
+            tmp_path / "x",
+            config=TINY,
+            recipe=Recipe(start=tmp_path / "kept"),
+            plan=PLAN,
+            pace=Pace(),
+        )
+
+
+def test_a_brief_event_counts_as_a_longer_one_in_the_loss():
+    labels = np.zeros((2, 64, 1), dtype=bool)
+    labels[0, 10] = True
+    labels[1, 10:26] = True
+    missed = torch.full((2, 1, 64), -6.0)
+    truth = torch.from_numpy(labels).permute(0, 2, 1).float()
+    each = []
+    for brief in (1, 16):
+        weight = torch.from_numpy(event_weights(labels, brief)).permute(0, 2, 1)
+        each.append(
+            [
+                float(
+                    classification_loss(
+                        missed[i : i + 1],
+                        truth[i : i + 1],
+                        torch.ones(1, 64),
+                        combine=combine,
+                        weight=weight[i : i + 1],
+                    )
+                )
+                for i in range(2)
+                for combine in ("max", "mean")
+            ]
+        )
+    plain, even = np.array(each).reshape(2, 2, 2)
+    assert (plain[1] > 10 * plain[0]).all()
+    np.testing.assert_allclose(even[0], even[1], rtol=0.02)
+    np.testing.assert_allclose(even[1], plain[1])
 
 
 def official_layout(network: TimeRCD) -> dict[str, torch.Tensor]:
