@@ -64,8 +64,8 @@ class TimeRcd(Detector):
     what the network was trained with; that ranks far better than one scale (docs/adr/0032). With
     several variates all attend to each other; the score is the strangest one's.
 
-    The window is the whole context, scaled by its own mean and deviation. What lasts longer than
-    about half of it becomes the normal case, and a slow drift is not seen. Take a window that holds
+    The window is the whole context, scaled by its own mean and deviation. A level that lasts
+    becomes the normal case, after about half of it at the latest, and a slow drift is not seen. Take a window that holds
     two or more periods of the series. The judged sample trails the newest by a patch (16 samples),
     since the network reads what comes after, too.
 
@@ -74,7 +74,7 @@ class TimeRcd(Detector):
 
     Parameters
     ----------
-    size : samples per window, 64 or more; trained on 256 to 1024
+    size : samples per window, 64 or more; trained on 64 to 1024; more ranks better
     model : ``"shipped"``, or a directory that ``streamad pretrain timercd`` wrote
     lag : samples by which the judged one trails the newest
     scales : samples averaged into one, for each reading of a window: up to the newest 1,024
