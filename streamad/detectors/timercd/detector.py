@@ -65,9 +65,9 @@ class TimeRcd(Detector):
     several variates all attend to each other; the score is the strangest one's.
 
     The window is the whole context, scaled by its own mean and deviation. A level that lasts
-    becomes the normal case, after about half of it at the latest, and a slow drift is not seen. Take a window that holds
-    two or more periods of the series. The judged sample trails the newest by a patch (16 samples),
-    since the network reads what comes after, too.
+    becomes the normal case, after about half of it at the latest, and a slow drift is not seen.
+    Take a window that holds two or more periods of the series. The judged sample trails the newest
+    by a patch (16 samples), since the network reads what comes after, too.
 
     Missing samples are drawn in from their neighbours; a patch (16 samples) without any is left
     out, and a missing sample is never strange.
