@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from streamad.errors import ArtifactError
@@ -48,10 +48,7 @@ def read_about(path: Path) -> dict[str, Any]:
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         msg = f"{path} is no checkpoint of 'streamad pretrain timercd': {error}"
         raise ArtifactError(msg) from error
-    except Exception as error:
-        # safetensors raises an exception type of its own for a damaged header.
-        if type(error).__name__ != "SafetensorError":
-            raise
+    except SafetensorError as error:
         msg = f"{path} is no safetensors file: {error}; give a checkpoint of 'streamad pretrain'"
         raise ArtifactError(msg) from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
@@ -110,9 +107,7 @@ def begin_with(run: Run, directory: Path) -> None:
         told = str(error).splitlines()[0]
         msg = f"{path} holds a network of another size; name the same --size: {told}"
         raise ArtifactError(msg) from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":
-            raise
+    except SafetensorError as error:
         msg = f"{path} is no safetensors file: {error}"
         raise ArtifactError(msg) from error
 

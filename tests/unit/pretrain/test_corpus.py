@@ -53,7 +53,7 @@ def test_a_kind_changes_the_series_inside_its_label_and_nowhere_else(kind: str):
 
 
 def test_a_level_that_stays_is_labelled_to_the_end_as_published_or_is_the_new_normal():
-    published = replace(TELEMETRY, stays=True)
+    published, n_compared = replace(TELEMETRY, stays=True), 0
     for seed in range(20):
         one, other = (
             draw_sample(
@@ -66,6 +66,7 @@ def test_a_level_that_stays_is_labelled_to_the_end_as_published_or_is_the_new_no
         )
         if not one.events or not other.events:
             continue
+        n_compared += 1
         assert np.array_equal(one.series, other.series)
         assert one.labels[-1]
         event = other.events[0]
@@ -77,6 +78,7 @@ def test_a_level_that_stays_is_labelled_to_the_end_as_published_or_is_the_new_no
         assert not gone[: event.stop].any()
         assert np.ptp(gone[event.stop :]) < 1e-4
         assert gone[-1] > 0.1 * one.normal.std()
+    assert n_compared >= 10
 
 
 def test_a_sample_is_a_function_of_its_seed():
