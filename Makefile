@@ -110,10 +110,10 @@ $(FLINK_LIBS)/.complete: tests/flink/pom.xml tests/flink/jars.sha256 | $(BIN)/uv
 
 .PHONY: flink-up flink-down
 flink-up: setup-flink ## start a Flink cluster for you (FLINK_PORT=8081 FLINK_SLOTS=2)
-	@$(BIN)/python -m streamad.testing.flink_cluster up --port $(FLINK_PORT) --slots $(FLINK_SLOTS)
+	@$(BIN)/python -m streamad.testing.flink up --port $(FLINK_PORT) --slots $(FLINK_SLOTS)
 
 flink-down: $(VENV)/.level-base ## stop it
-	@$(BIN)/python -m streamad.testing.flink_cluster down
+	@$(BIN)/python -m streamad.testing.flink down
 
 # --- prove ----------------------------------------------------------------------------------------
 

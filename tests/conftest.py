@@ -14,7 +14,7 @@ from _pytest.doctest import DoctestModule
 from kafka.net.inet import KafkaNetSocket
 from kafka.net.transport import KafkaTCPTransport
 
-from streamad.testing.flink_cluster import FlinkCluster, why_no_cluster
+from streamad.testing.flink import FlinkCluster, why_no_cluster
 from streamad.testing.kafka_broker import KafkaBroker, why_no_broker
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -48,7 +48,7 @@ def readiness(operator: DetectOperator, *, step_ms: int | None = None) -> Readin
     """Return when keys of an operator are watched; step_ms : where ``series.step`` says nothing."""
     config, info = operator.config, operator.detector.info
     stride, size = config.windows.stride, operator.detector.size
-    warm = size + operator.detector.warm_up * stride
+    warm = operator.plan.begins + operator.detector.warm_up * stride
     step_ms = config.series.step or step_ms
     learning_ms = config.scoring.first_day if info.n_looks > 1 else 0
     if learning_ms and step_ms:

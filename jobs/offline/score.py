@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -130,7 +131,8 @@ def score_table(
     operator, begin, note = _operator(table, config, train_end)
     rows = _streamed_rows(operator, table, begin)
     batch = rows_of(table.batch, rows)
-    heard = _stream(operator, batch, progress)
+    n_before = int((rows < begin).sum())
+    heard = _stream(operator, batch, progress, n_before=n_before)
     late = np.zeros(len(table), np.bool_)
     late[rows[heard.late]] = True
     accepted = rows[~late[rows]]
@@ -212,8 +214,8 @@ def _operator(
 def _streamed_rows(operator: DetectOperator, table: Table, train_end: int) -> NDArray[np.int64]:
     """Return the rows to stream: all from ``train_end`` on, and those that fill the first window.
 
-    A key's first window closes with its first row after the training part, so that nothing but a
-    full window stands between training and the first score.
+    A key's first full window closes with its first row after the training part, so that nothing but
+    a full window stands between training and the first score.
     """
     coming = np.flatnonzero(table.usable[train_end:]) + train_end
     before = np.flatnonzero(table.usable[:train_end])
@@ -243,18 +245,23 @@ class _Heard:
     n_errors: int
 
 
-def _stream(operator: DetectOperator, batch: SignalBatch, progress: Progress) -> _Heard:
+def _stream(
+    operator: DetectOperator, batch: SignalBatch, progress: Progress, *, n_before: int
+) -> _Heard:
+    """Stream rows; what partial windows say of the first ``n_before``, the context, is not heard."""
     state = operator.new_state()
     heard = _Heard(
         scores=[], findings=[], late=np.empty(0, np.int64), account=Account(), n_errors=0
     )
     late = []
-    for start in range(0, len(batch), CHUNK):
-        part = batch.take(start, min(start + CHUNK, len(batch)))
+    starts = [*range(0, n_before, CHUNK), *range(n_before, len(batch), CHUNK)]
+    for start, stop in pairwise([*starts, len(batch)]):
+        part = batch.take(start, stop)
         out = operator.process(state, part)
         heard.account.take(part, out)
-        heard.scores += out.scores
-        heard.findings += out.findings
+        if start >= n_before:
+            heard.scores += out.scores
+            heard.findings += out.findings
         heard.n_errors += out.counts["detector_errors"]
         late.append(out.late + start)
         progress(start + len(part), len(batch))

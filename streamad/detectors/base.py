@@ -78,6 +78,15 @@ class Detector(ItemDetector[Floats]):
             )
             raise WindowError(msg)
 
+    @property
+    def min_periods(self) -> int:
+        """Samples from which a key is judged: fewer than ``size`` where it takes partial windows.
+
+        A partial window is one of a key that has sent ``min_periods .. size - 1`` samples: its
+        oldest rows, which it does not hold, are NaN. `fit` is given full windows alone.
+        """
+        return self.size
+
     def fit(self, windows: Floats, *, groups: Ints | None = None) -> Self:
         """Learn what is usual from training windows.
 
@@ -134,8 +143,15 @@ def smoothing(size: int) -> int:
     return size // 10
 
 
-def require_windows(windows: Floats, *, size: int | None = None, nan_ok: float = 0.0) -> None:
-    """Refuse windows of a wrong kind, shape or with unusable values; raises WindowError."""
+def require_windows(
+    windows: Floats, *, size: int | None = None, nan_ok: float = 0.0, min_periods: int | None = None
+) -> Ints:
+    """Refuse windows of a wrong kind, shape or with unusable values; raises WindowError.
+
+    min_periods : samples that a partial window holds at least (None: windows are full); its oldest
+        samples, which it does not hold, are NaN and do not count as missing
+    Returns how many samples each window holds, int32 ``(n_windows,)``.
+    """
     if not isinstance(windows, np.ndarray) or windows.dtype != np.float32:
         got = getattr(windows, "dtype", type(windows).__name__)
         msg = f"windows must be a float32 array (n_windows, size, n_variates), got {got}"
@@ -146,16 +162,25 @@ def require_windows(windows: Floats, *, size: int | None = None, nan_ok: float =
     if size is not None and windows.shape[1] != size:
         msg = f"windows must have {size} samples (the detector's size), got {windows.shape[1]}"
         raise WindowError(msg)
+    n, length, n_variates = windows.shape
+    filled = np.full(n, length, dtype=np.int32)
     if windows.size and not np.isfinite(windows).all():
         if np.isinf(windows).any():
             msg = (
                 "windows hold infinite values; the decoder refuses them, so check where they arose"
             )
             raise WindowError(msg)
-        share = float(np.isnan(windows).mean(axis=(1, 2)).max())
+        missing = np.isnan(windows)
+        if min_periods is not None:
+            unseen = missing.all(axis=2)
+            absent = np.where(unseen.all(axis=1), length, (~unseen).argmax(axis=1))
+            filled = np.maximum(length - absent, min(min_periods, length)).astype(np.int32)
+        unknown = missing.sum(axis=(1, 2)) - (length - filled) * n_variates
+        share = float((unknown / (filled * n_variates)).max())
         if share > nan_ok:
             msg = (
                 f"windows hold up to {share:.0%} missing samples and this detector takes "
                 f"{nan_ok:.0%}; set series.gaps.fill, or lower series.gaps.max_share"
             )
             raise WindowError(msg)
+    return filled

@@ -47,6 +47,7 @@ class Signals(Modality):
             max_missing=series.gaps.max_share,
             nan_limit=self.detector.info.nan_ok,
             reorder=series.reorder,
+            min_periods=self.detector.min_periods,
         )
 
     @property

@@ -85,6 +85,8 @@ class DetectOperator:
             settings=self.config.decision_settings(),
             detector=self.detector.info.name,
             artifact=self.artifact,
+            size=self.detector.size,
+            begins=self.plan.begins,
         )
 
     def under(self, settings: Mapping[str, Any]) -> DetectOperator:

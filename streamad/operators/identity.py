@@ -30,13 +30,16 @@ class StateIdentity:
 
     settings : value of each setting that changes decisions, by dotted path (JSON values); checksum
     : over those that state is bound to; detector : name of the one that scores, which may be a
-    fallback; artifact : id of its artifact ("" = none).
+    fallback; artifact : id of its artifact ("" = none); size, begins : samples of a window, and
+    those with which a key has its first one (0: not of windows).
     """
 
     checksum: str
     settings: Mapping[str, Any]
     detector: str
     artifact: str = ""
+    size: int = 0
+    begins: int = 0
 
     def header(self) -> dict[str, Any]:
         """Return what a header says of this, JSON-ready."""
@@ -46,6 +49,8 @@ class StateIdentity:
             "settings": dict(self.settings),
             "detector": self.detector,
             "artifact": self.artifact,
+            "size": self.size,
+            "begins": self.begins,
         }
 
     def require(self, header: Mapping[str, Any]) -> None:
@@ -79,6 +84,12 @@ class StateIdentity:
         pairs += [
             ("detector that scores", header.get("detector", _UNSET), self.detector),
             ("artifact id", header.get("artifact", _UNSET), self.artifact),
+        ]
+        # State of before these were written: its first windows were full ones.
+        size = header.get("size", self.size)
+        pairs += [
+            ("samples of a window", size, self.size),
+            ("samples with which a key is first judged", header.get("begins", size), self.begins),
         ]
         found = [f"{path}: {_text(old)} -> {_text(new)}" for path, old, new in pairs if old != new]
         if not found and header.get("checksum") != self.checksum:

@@ -166,7 +166,7 @@ def rows_of(batch: SignalBatch, rows: NDArray[np.int64]) -> SignalBatch:
 def cut_windows(
     config: PipelineConfig, detector: ItemDetector[Any], batch: SignalBatch
 ) -> TrainingWindows:
-    """Return every complete window of every key, cut as they are cut live.
+    """Return every complete, full window of every key, cut as they are cut live.
 
     Where they would not fit in `MAX_WINDOW_BYTES` the stride grows, never beyond the size.
     """
@@ -176,7 +176,7 @@ def cut_windows(
     stride = min(plan.size, max(plan.stride, -(-len(batch) // most)))
     found = {}
     for one in split(batch):
-        cut = _windows_of(replace(plan, stride=stride), one)
+        cut = _windows_of(replace(plan, stride=stride, min_periods=None), one)
         if len(cut):
             found[str(one.keys[0])] = cut
     parts = list(found.values()) or [np.empty((0, plan.size, plan.n_variates), np.float32)]

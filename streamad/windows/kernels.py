@@ -54,6 +54,7 @@ def ingest_points(
     out_code, out_values, out_start, out_end, out_incomplete, out_row, out_still,
 ):  # fmt: skip
     size, stride, step, lateness = settings[0], settings[1], settings[2], settings[3]
+    min_periods = settings[6]
     most = pending_ms.shape[1] - 1
     v = values.shape[1]
     made = 0
@@ -196,20 +197,29 @@ def ingest_points(
                 head = head + 1 if head + 1 < size else 0
                 # On a grid the phase is absolute, so it does not depend on what came first.
                 phase = end // step if step else n_samples[k]
-                if n_samples[k] < size or (stride > 1 and phase % stride != 0):
+                if n_samples[k] < min_periods or (stride > 1 and phase % stride != 0):
                     continue
+                held = min(n_samples[k], size)
                 row, window = ring[k], out_values[made]
                 split = head * v
                 window[: size * v - split] = row[split:]
                 window[size * v - split :] = row[:split]
+                # What a partial window does not hold yet is not known.
+                window[: (size - held) * v] = np.nan
                 if step:
                     out_start[made] = end - (size - 1) * step
-                else:
+                elif held == size:
                     # The oldest sample's gap reaches back to one that has left the window.
                     out_start[made] = end - (sums[k, 2] - np.int64(gap_ms[k, head]))
+                else:
+                    # The first sample has no gap. Were the window full it would begin about here.
+                    out_start[made] = end - sums[k, 2] * (size - 1) // max(held - 1, 1)
                 out_code[made] = k
                 out_end[made] = end
-                out_incomplete[made] = sums[k, 0] > limits[0] or sums[k, 1] > limits[1]
+                part = held / size
+                out_incomplete[made] = (
+                    sums[k, 0] > limits[0] * part or sums[k, 1] > limits[1] * part
+                )
                 out_row[made] = i
                 out_still[made] = still[k]
                 made += 1

@@ -30,9 +30,10 @@ _FILLS = {None: -1, "none": 0, "previous": 1, "linear": 2, "zero": 3}
 class WindowPlan:
     """How samples are made and windows cut.
 
-    size, stride : samples; step_ms : the grid (0: every row is a sample); nan_limit : share of
-    missing cells above which a window is incomplete; max_missing : share of filled-in cells above
-    which it is.
+    size, stride : samples; min_periods : samples from which a key has windows (None: ``size``); of
+    a partial one what it does not hold, the oldest, is NaN and not missing; step_ms : the grid (0:
+    every row is a sample); nan_limit : share of missing cells above which a window is incomplete;
+    max_missing : share of filled-in cells above which it is.
     """
 
     size: int
@@ -46,6 +47,12 @@ class WindowPlan:
     max_missing: float = 0.2
     nan_limit: float = 0.0
     reorder: int = 64
+    min_periods: int | None = None
+
+    @property
+    def begins(self) -> int:
+        """Return the number of samples with which a key has its first window."""
+        return self.size if self.min_periods is None else min(self.min_periods, self.size)
 
     @property
     def pending(self) -> int:
@@ -60,7 +67,8 @@ class WindowBlock:
     """Windows that closed, in the order their keys' points came; valid until the next is asked for.
 
     codes : int32 ``(n,)``; values : the items, of signals float32 ``(n, size, n_variates)``;
-    start_ms, end_ms : int64 ``(n,)``, times of the first and the last sample;
+    start_ms, end_ms : int64 ``(n,)``, times of the first and the last sample, the first as if the
+    window were full;
     incomplete : bool ``(n,)``; row : int64 ``(n,)``, the input row that closed the window;
     still : int32 ``(n,)``, samples for which no variate has changed its value.
     """
@@ -154,7 +162,7 @@ class SignalWindows:
         settings = np.array(
             [
                 plan.size, plan.stride, plan.step_ms, plan.lateness_ms,
-                _AGGREGATES[plan.aggregate], _FILLS[plan.fill],
+                _AGGREGATES[plan.aggregate], _FILLS[plan.fill], plan.begins,
             ],
             np.int64,
         )  # fmt: skip

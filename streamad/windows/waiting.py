@@ -61,7 +61,7 @@ class WaitingRoom:
             }
         )
         self.tags: dict[int, dict[str, str]] = {}
-        self._span_ms = (plan.size - 2) * plan.step_ms
+        self._span_ms = (plan.begins - 2) * plan.step_ms
         self._settings = np.array(
             [plan.step_ms, plan.lateness_ms, rows_of(plan), self._span_ms], np.int64
         )
@@ -211,7 +211,7 @@ class WaitingRoom:
 
 def rows_of(plan: WindowPlan) -> int:
     """Return how many rows of a key may wait: too few for a window, or to push a sample out."""
-    most = min(plan.size - 1, MOST_ROWS)
+    most = min(plan.begins - 1, MOST_ROWS)
     if plan.lateness_ms and not plan.step_ms:
         return min(most, plan.reorder)
     return most

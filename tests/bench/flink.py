@@ -39,7 +39,7 @@ from connectors.kafka.admin import make_topics
 from connectors.kafka.client import KafkaSettings
 from connectors.records import scores_log
 from jobs.plain.topics import Topic
-from streamad.testing.flink_cluster import FlinkCluster
+from streamad.testing.flink import FlinkCluster
 from streamad.testing.kafka_broker import KafkaBroker
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,12 +5,12 @@
 
 ``--data`` is a directory with ``index.csv`` (one row per series: set, series, file, n, train_end,
 window) and the files it names (columns ``v0`` and ``label``); only the first variate is read.
-Nothing is fitted: no row before ``train_end`` has any part but as context. A window is 512 samples,
-or a quarter of a shorter series, at least 64. It steps by a patch (16 samples), and the patch
-before its newest one is scored: no row's score uses a row more than 31 samples later. The newest
-rows of a series are scored by its last window. Rows before the first full window get the first
-score. Random and ``|z|`` (distance from the median of the rows
-before ``train_end``) stand beside it.
+Nothing is fitted: no row before ``train_end`` has any part but as context. A window is 1,024
+samples; of a younger series it holds as many as there are, 64 at least. It steps by a patch (16
+samples), and the patch before its newest one is scored: no row's score uses a row more than 31
+samples later. The newest rows of a series are scored by its last window; rows that are older than
+what the first window scores get its first score. Random and ``|z|`` (distance from the median of
+the rows before ``train_end``) stand beside it.
 
 ``--speed`` prints windows per second of one thread, beside detectors measured in turn with it, and
 how many series of one point per 10 s two cores judge so.
@@ -33,7 +33,7 @@ from streamad.detectors.timercd import TimeRcd
 from streamad.detectors.timercd.detector import SCALES
 from streamad.evaluation.vus import auc_pr, vus_pr
 
-LONGEST, SHORTEST, PARTS = 512, 64, 4
+LONGEST = 1_024
 CALL = 64
 HALVES = ("even", "odd")
 
@@ -47,14 +47,16 @@ def zero_shot(series, begin: int, *, size: int, model: str, lag: int, scales=SCA
     """Return one score per row from ``begin`` on."""
     detector = TimeRcd(size=size, model=model, lag=lag, scales=scales)
     step = detector.step
-    first = max(begin + lag, size - 1)
+    first = min(max(begin + lag, detector.min_periods - 1), len(series) - 1)
     ends = np.unique(np.append(np.arange(first, len(series), step), len(series) - 1))
-    windows = np.lib.stride_tricks.sliding_window_view(series, size)[:, :, None]
+    # As of a new key: what a window does not hold yet is NaN.
+    whole = np.concatenate([np.full(size - 1, np.nan), series])
+    windows = np.lib.stride_tricks.sliding_window_view(whole, size)[:, :, None]
     rows, values = [], []
     judged = size - 1 - lag
     for start in range(0, len(ends), CALL):
         part = ends[start : start + CALL]
-        scores = detector.score_samples(windows[part - size + 1].astype(np.float32))
+        scores = detector.score_samples(windows[part].astype(np.float32))
         rows.append((part[:, None] - lag - np.arange(step)[::-1]).ravel())
         values.append(scores[:, judged - step + 1 : judged + 1].ravel())
     if lag:
@@ -74,7 +76,7 @@ def measure(row: dict[str, Any], given: argparse.Namespace) -> dict[str, Any] | 
     label = frame["label"].to_numpy()[begin:]
     if not label.any() or label.all():
         return None
-    size = int(np.clip(n // PARTS, SHORTEST, given.size))
+    size = given.size
     started = time.process_time()
     scores = {
         "random": np.random.default_rng(0).random(n - begin),

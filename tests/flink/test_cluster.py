@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from streamad.testing.flink_cluster import ClusterError, FlinkCluster
+from streamad.testing.flink import ClusterError, FlinkCluster
 from streamad.testing.processes import free_ports
 
 pytestmark = pytest.mark.flink
@@ -79,7 +79,7 @@ def test_under_supervision_a_task_manager_that_ends_is_replaced(flink_distributi
 def test_a_cluster_dies_with_the_process_that_started_it(flink_distribution: None, tmp_path: Path):
     script = (
         "import os, pathlib, signal\n"
-        "from streamad.testing.flink_cluster import FlinkCluster\n"
+        "from streamad.testing.flink import FlinkCluster\n"
         f"cluster = FlinkCluster(root=pathlib.Path({str(tmp_path)!r})).start()\n"
         "print(cluster.job_manager_pid, *cluster.task_manager_pids.values(), flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -95,7 +95,7 @@ def test_a_cluster_dies_with_the_process_that_started_it(flink_distribution: Non
 
 def test_up_starts_a_cluster_that_stays_and_down_ends_it(flink_distribution: None, tmp_path: Path):
     def command(*arguments: str) -> str:
-        module = [sys.executable, "-m", "streamad.testing.flink_cluster", *arguments]
+        module = [sys.executable, "-m", "streamad.testing.flink", *arguments]
         where = ["--dir", str(tmp_path)]
         return subprocess.run([*module, *where], check=True, capture_output=True, text=True).stdout
 

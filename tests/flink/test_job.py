@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from connectors.flink.rest import FlinkRest
-from streamad.testing.flink_cluster import FlinkCluster
+from streamad.testing.flink import FlinkCluster
 from tests.flink.conftest import ROOT
 from tests.integration.poisons import check_letters, send_poisons
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from connectors.flink.rest import FlinkRest
-from streamad.testing.flink_cluster import FlinkCluster
+from streamad.testing.flink import FlinkCluster
 
 
 def test_exactly_once_through_the_death_of_both_managers(

@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 
 from connectors.flink.rest import FlinkRest
-from streamad.testing.flink_cluster import FlinkCluster
+from streamad.testing.flink import FlinkCluster
 from tests.contract.jobs import JUDGED, messages_of, sections_of
 
 

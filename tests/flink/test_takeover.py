@@ -10,7 +10,7 @@ from typing import Any
 
 from connectors.flink.rest import FlinkRest
 from streamad.ports import Source
-from streamad.testing.flink_cluster import FlinkCluster
+from streamad.testing.flink import FlinkCluster
 from tests.integration.conftest import Rows
 from tests.integration.swapping import fit, require_calm
 

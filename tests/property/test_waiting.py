@@ -36,12 +36,21 @@ def rows(seed, n=260):
     return keys, times, rng.normal(10, 1, n).round(3)
 
 
-def run(series, data, cuts, *, restored=False):
+class Early(RobustZ):
+    """Judges a key from its sixth sample on."""
+
+    min_periods = 6
+
+    def score(self, windows, *, memory=None, slots=None):
+        return super().score(np.nan_to_num(windows), memory=memory, slots=slots)
+
+
+def run(series, data, cuts, *, restored=False, kind=RobustZ):
     config = parse_pipeline(
         f"name: t\ndetector: robust_z\nwindows: {{size: 12}}\nseries: {series}\n"
         "scoring: {min_windows: 4}"
     )
-    op = DetectOperator(config, RobustZ(size=12))
+    op = DetectOperator(config, kind(size=12))
     state, made, left_out = op.new_state(), set(), 0
     keys, times, values = data
     for start, stop in pairwise([0, *sorted(cuts), len(keys)]):
@@ -64,17 +73,18 @@ def run(series, data, cuts, *, restored=False):
     return made | {("deselected", left_out)}
 
 
+@pytest.mark.parametrize("kind", [RobustZ, Early])
 @pytest.mark.parametrize("series", SERIES)
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10_000), cuts=st.lists(st.integers(0, 260), max_size=12))
-def test_waiting_changes_nothing(series, seed, cuts):
+def test_waiting_changes_nothing(series, kind, seed, cuts):
     data = rows(seed)
-    assert run(series, data, cuts) == run(series, data, cuts, restored=True)
-    whole = run(series, data, [])
-    assert whole == run(series, data, cuts)
+    assert run(series, data, cuts, kind=kind) == run(series, data, cuts, restored=True, kind=kind)
+    whole = run(series, data, [], kind=kind)
+    assert whole == run(series, data, cuts, kind=kind)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(waiting, "MOST_ROWS", 0)
-        assert run(series, data, []) == whole
+        assert run(series, data, [], kind=kind) == whole
 
 
 def test_keys_without_a_window_cost_little_and_their_memory_comes_back():

@@ -39,11 +39,13 @@ class _Reading:
     """A window as it is read at one scale.
 
     log_odds : ``(n, n_variates, samples)`` of averages, NaN where all samples of one are missing
+    counts : bool ``(n,)``, the windows that hold enough for this scale
     """
 
     scale: int
     given: Normalised
     log_odds: Floats
+    counts: NDArray[np.bool_]
 
     def place(self, lag: int) -> int:
         """Return where the sample lies that trails the newest by ``lag``."""
@@ -56,7 +58,8 @@ class TimeRcd(Detector):
     A transformer was trained on synthetic series with labelled anomalies of 41 kinds (spikes, level
     changes, broken seasons, ...) to estimate each time step's probability of being anomalous, from
     all of the window around it. Nothing is learned from the user's data: there is no fit, no
-    warm-up and no memory, and a new series is judged from its first full window on.
+    warm-up and no memory, and a new series is judged from its 64th sample on, by the samples there
+    are (docs/adr/0034); with each of them up to ``size`` it is judged better.
 
     The network reads the window several times, as it is and with every 2, 4 and 8 samples averaged
     into one, and ``score = mean over scales of -ln(1 - P)`` of the judged sample: 0 where it surely
@@ -96,7 +99,7 @@ class TimeRcd(Detector):
         name="timercd",
         summary="a transformer pretrained on synthetic anomalies; nothing to fit, no memory",
         min_size=64,
-        default_size=512,
+        default_size=1024,
         nan_ok=0.2,
         cost="heavy",
         tail=TAIL,
@@ -135,6 +138,11 @@ class TimeRcd(Detector):
         return self._lag
 
     @property
+    def min_periods(self) -> int:
+        """Samples from which a key is judged: as many as the network needs for a context."""
+        return PATCHES * self._rcd.patch
+
+    @property
     def step(self) -> int:
         """Samples per patch: `score_samples` decides a series in steps of them."""
         return self._rcd.patch
@@ -150,8 +158,9 @@ class TimeRcd(Detector):
         readings = self._readings(windows)
         total = np.zeros(len(windows), dtype=np.float32)
         for read in readings:
-            total += _surprise(self._rcd.combined(self._judged(read, windows)))
-        return total / np.float32(len(readings))
+            strange = _surprise(self._rcd.combined(self._judged(read, windows)))
+            total += np.where(read.counts, strange, np.float32(0))
+        return total / _number(readings)
 
     def score_samples(self, windows: Floats) -> Floats:
         """Return the score of every sample of each window, float32 ``(n_windows, size)``.
@@ -165,8 +174,9 @@ class TimeRcd(Detector):
             whole = np.repeat(read.log_odds, read.scale, axis=2)
             begin = self.size - whole.shape[2]
             missing = np.isnan(windows[:, begin:]).transpose(0, 2, 1)
-            out[:, begin:] += _surprise(self._rcd.combined(np.where(missing, np.nan, whole)))
-        return out / np.float32(len(readings))
+            strange = _surprise(self._rcd.combined(np.where(missing, np.nan, whole)))
+            out[:, begin:] += np.where(read.counts[:, None], strange, np.float32(0))
+        return out / _number(readings)[:, None]
 
     def explain(
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
@@ -178,7 +188,10 @@ class TimeRcd(Detector):
         half of the window's, and filled in from the others.
         """
         readings = self._readings(windows)
-        strange = [_surprise(self._rcd.combined(self._judged(read, windows))) for read in readings]
+        strange = [
+            np.where(read.counts, _surprise(self._rcd.combined(self._judged(read, windows))), -1)
+            for read in readings
+        ]
         teller = np.argmax(strange, axis=0)
         n, n_variates = len(windows), windows.shape[2]
         at = self.size - 1 - self._lag
@@ -186,7 +199,8 @@ class TimeRcd(Detector):
         first, last = np.full(n, -1, dtype=np.int32), np.full(n, -1, dtype=np.int32)
         weights = np.full((n, n_variates), 1e-9, dtype=np.float32)
         for number, read in enumerate(readings):
-            weights += _surprise(np.nan_to_num(self._judged(read, windows), nan=-np.inf))
+            each = _surprise(np.nan_to_num(self._judged(read, windows), nan=-np.inf))
+            weights += np.where(read.counts[:, None], each, np.float32(0))
             ours = np.flatnonzero(teller == number)
             if len(ours):
                 told, *event = self._told(read, ours)
@@ -230,18 +244,31 @@ class TimeRcd(Detector):
 
     def _readings(self, windows: Floats) -> list[_Reading]:
         """Return windows as the network reads them, at each scale that has patches enough."""
-        require_windows(windows, size=self.size, nan_ok=self.info.nan_ok)
+        filled = require_windows(
+            windows, size=self.size, nan_ok=self.info.nan_ok, min_periods=self.min_periods
+        )
         patch, made = self._rcd.patch, []
+        enough = (1.0 - self.info.nan_ok) * PATCHES * patch
         for scale in self.scales:
             length = min(self.size // scale, LONGEST) // patch * patch
             if length < PATCHES * patch or self._lag // scale >= length:
                 continue
             averages = _averaged(windows[:, self.size - length * scale :], scale)
+            if filled.min(initial=self.size) < self.size:
+                averages = _whole_patches(averages, filled // scale, patch)
             given = normalised(averages, patch=patch)
             log_odds = self._rcd.log_odds(given)
             missing = np.isnan(averages).transpose(0, 2, 1)
-            made.append(_Reading(scale, given, np.where(missing, np.float32(np.nan), log_odds)))
+            log_odds = np.where(missing, np.float32(np.nan), log_odds)
+            # The first holds whatever the network takes at all: a mean is never of nothing.
+            counts = (filled >= enough * scale) | (scale == 1)
+            made.append(_Reading(scale, given, log_odds, counts))
         return made
+
+
+def _number(readings: Sequence[_Reading]) -> Floats:
+    """Return at how many scales each window is read."""
+    return np.sum([read.counts for read in readings], axis=0, dtype=np.float32)
 
 
 def _checked(scales: Sequence[int]) -> tuple[int, ...]:
@@ -267,6 +294,17 @@ def _averaged(windows: Floats, scale: int) -> Floats:
     total = np.where(present, parts, 0).astype(np.float64).sum(axis=2)
     count = present.sum(axis=2)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+
+
+def _whole_patches(averages: Floats, held: Ints, patch: int) -> Floats:
+    """Return averages without those of a patch that is held in part, as of a window that begins so.
+
+    held : ``(n,)``, how many averages each window holds
+    """
+    kept = np.maximum(held // patch, 1) * patch
+    place = np.arange(averages.shape[1])[None, :]
+    gone = place < averages.shape[1] - kept[:, None]
+    return np.where(gone[..., None], np.float32(np.nan), averages)
 
 
 def _surprise(log_odds: Floats) -> Floats:

@@ -39,6 +39,7 @@ from streamad.testing.checks.scores import (
     check_missing_samples_are_scored_or_refused,
     check_odd_shapes_are_scored_or_refused,
     check_one_finite_float32_a_window,
+    check_partial_windows_are_scored,
     check_score_does_not_learn,
     check_sizes_have_a_lower_bound,
     check_state_comes_back_through_safetensors,
@@ -74,6 +75,8 @@ def yield_detector_checks(cls: type[Detector]) -> Iterator[Check]:
     yield check_sizes_have_a_lower_bound
     yield check_explanations_add_up
     yield check_groups_may_differ_in_scale
+    if cls().min_periods < cls().size:
+        yield check_partial_windows_are_scored
     if cls.info.multivariate:
         yield check_the_strange_variate_is_named
     if cls().new_memory(1) is not None:

@@ -164,6 +164,29 @@ def check_missing_samples_are_scored_or_refused(cls: type[Detector]) -> None:
     _refuses(detector, windows, "more missing samples than info.nan_ok")
 
 
+def check_partial_windows_are_scored(cls: type[Detector]) -> None:
+    """Windows that hold ``min_periods`` samples or more, NaN before them, are scored and told."""
+    detector = fitted(cls)
+    size, least = detector.size, detector.min_periods
+    assert 1 <= least < size, f"min_periods is {least}, windows have {size} samples"
+    held = np.linspace(least, size, 9).astype(int)
+    windows = windows_of(size, len(held), seed=1)
+    for window, n in zip(windows, held, strict=True):
+        window[: size - n] = np.nan
+    scores = detector.score(windows)
+    assert np.isfinite(scores).all(), f"with {held} samples of {size} scores are {scores}"
+    alone = np.concatenate([detector.score(one[None]) for one in windows])
+    assert same(scores, alone), "a partial window scores else beside others"
+    told = detector.explain(windows)
+    assert np.isfinite(told.share).all(), "shares of a partial window are not finite"
+    assert np.isfinite(told.expected).all(), "what a partial window has expected is not finite"
+    assert (told.position >= size - held).all(), "a sample is told that the window does not hold"
+    if told.first is not None:
+        assert ((told.first < 0) | (told.first >= size - held)).all(), "an event begins too early"
+    windows[0, : size - least + int(detector.info.nan_ok * least) + 1] = np.nan
+    _refuses(detector, windows, "fewer samples than min_periods less info.nan_ok")
+
+
 def check_infinite_samples_are_refused(cls: type[Detector]) -> None:
     """Infinite samples raise WindowError."""
     detector = fitted(cls)

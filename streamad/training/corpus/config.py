@@ -24,8 +24,9 @@ class CorpusConfig:
     anomalous : share of series with anomalies; seasonal : share of these with seasonal ones
     local_window, seasonal_window : samples an anomaly lasts
     amplitude : of local anomalies, in scales of the series
-    stays : whether a level that stays is labelled to the end of the series, as published, or is
-        the new normal (of the clean twin, too) from the end of the drawn window on
+    stays : share of levels that stay which are labelled to the end of the series, as all published
+        ones are; others are the new normal (of the clean twin, too) from the end of the drawn
+        window on
     visible : least root mean square of a change, and edge of a descendant's label, in scales
     """
 
@@ -44,11 +45,11 @@ class CorpusConfig:
     edge_probability: float = 0.12
     edge_gain: tuple[float, float] = (0.4, 0.35)
     max_lag: int = 12
-    stays: bool = True
+    stays: float = 1.0
     visible: float = 0.15
 
 
 TELEMETRY: Final = CorpusConfig(
-    local_window=(2, 160), seasonal_window=(8, 200), extreme=0.35, stays=False
+    local_window=(2, 320), seasonal_window=(8, 200), extreme=0.35, stays=0.5
 )
 """What the shipped weights are trained on: contexts of 1024 hold longer anomalies than 80."""

@@ -115,7 +115,7 @@ class _Making:
                 delta = delta[large[0] : large[-1] + 1] if len(large) else delta
                 start += int(large[0]) if len(large) else 0
                 stop = start + len(delta)
-            elif self.config.stays:
+            elif self.rng.random() < self.config.stays:
                 delta = np.concatenate([delta, np.full(len(self.clean) - stop, after)])
                 stop, after = len(self.clean), 0.0
             seen = float(np.sqrt(np.mean(delta * delta))) / self.scales[variate]

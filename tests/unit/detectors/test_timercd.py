@@ -142,6 +142,21 @@ def test_scales_that_cannot_be_read_are_refused(scales):
         TimeRcd(scales=scales)
 
 
+@pytest.mark.parametrize("held", [64, 128, 256, 400])
+def test_a_partial_window_scores_as_a_full_one_of_what_it_holds(held: int):
+    short, long = TimeRcd(size=held), TimeRcd(size=512)
+    windows = waves(12, held, n_variates=2)
+    windows[3, -20] += 4
+    padded = np.full((12, 512, 2), np.nan, dtype=np.float32)
+    padded[:, 512 - held :] = windows
+    # 400 samples are 25 patches; of 64 and 128 only some scales can be read.
+    assert np.allclose(short.score(windows), long.score(padded), rtol=2e-2, atol=2e-3)
+    assert short.score(windows).argmax() == long.score(padded).argmax()
+    one, other = short.explain(windows), long.explain(padded)
+    assert (one.position + 512 - held == other.position).all()
+    assert np.allclose(one.expected, other.expected, atol=0.05)
+
+
 def test_what_does_not_fit_is_refused(tmp_path: Path):
     with pytest.raises(WindowError, match=r"0 \.\. 127"):
         TimeRcd(size=128, lag=128)

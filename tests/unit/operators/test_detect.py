@@ -86,6 +86,23 @@ def test_a_snapshot_of_another_configuration_is_refused():
     refitted = replace(op.identity, artifact="another")
     with pytest.raises(StateError, match="artifact id: none -> another"):
         op.new_state().restore(*state.save(op.identity), identity=refitted)
+    longer = replace(op.identity, size=32)
+    with pytest.raises(StateError, match="samples of a window: 16 -> 32"):
+        op.new_state().restore(*state.save(op.identity), identity=longer)
+
+
+def test_state_of_before_partial_windows_is_of_keys_that_began_with_full_ones():
+    op = operator()
+    state = op.new_state()
+    feed(op, state, noise(50))
+    header, names, arrays = state.save(op.identity)
+    header = {name: header[name] for name in header if name not in {"size", "begins"}}
+    again = op.new_state()
+    again.restore(header, names, arrays, identity=op.identity)
+    assert again.n_keys == 1
+    early = replace(op.identity, begins=8)
+    with pytest.raises(StateError, match="samples with which a key is first judged: 16 -> 8"):
+        op.new_state().restore(header, names, arrays, identity=early)
 
 
 def test_arrays_of_another_shape_are_refused_by_name():

@@ -152,20 +152,62 @@ def test_variates_of_one_sample_come_from_several_rows():
     assert made[0][3].tolist() == [[1, 5], [2, 6]]
 
 
+@pytest.mark.parametrize("step_ms", [0, 10])
+def test_a_partial_window_does_not_know_what_came_before_its_key(step_ms):
+    plan = WindowPlan(size=4, stride=1, n_variates=1, step_ms=step_ms, min_periods=2)
+    rows = [(k, t, t + k) for t in range(10, 70, 10) for k in (0, 1)]
+    made, late = closed(plan, rows)
+    own = [window for window in made if window[0] == 0]
+    assert late == []
+    for held, (_, start_ms, end_ms, window, incomplete) in enumerate(own, start=2):
+        unknown = max(4 - held, 0)
+        assert np.isnan(window[:unknown, 0]).all()
+        assert (
+            window[unknown:, 0].tolist()
+            == [end_ms - 10 * back for back in range(3, -1, -1)][unknown:]
+        )
+        # As if the window were full, so that a sample's place says its time.
+        assert start_ms == end_ms - 30
+        assert not incomplete
+    assert [len(own), own[0][2]] == [4 if step_ms else 5, 20]
+
+
+def test_of_a_partial_window_what_it_holds_may_be_missing_by_the_same_share():
+    plan = WindowPlan(
+        size=8, stride=1, n_variates=1, step_ms=10, fill="previous", max_missing=0.25, min_periods=4
+    )
+    made, _ = closed(plan, [(0, t, t) for t in (10, 20, 40, 50, 60, 90, 100, 110, 120, 130)])
+    filled = {3: 1, 7: 1, 8: 1}
+    for _, _, end_ms, window, incomplete in made:
+        held = int(np.isfinite(window).sum())
+        newest = end_ms // 10
+        absent = sum(filled.get(step, 0) for step in range(newest - held + 1, newest + 1))
+        assert incomplete == (absent > 0.25 * held)
+    assert {window[4] for window in made} == {True, False}
+
+
 @pytest.mark.parametrize("batch", [1, 3, 7, 1_000])
 @pytest.mark.parametrize("lateness_ms", [0, 25])
 @pytest.mark.parametrize("step_ms", [0, 10])
-def test_batches_do_not_matter(batch, lateness_ms, step_ms):
+@pytest.mark.parametrize("min_periods", [None, 2])
+def test_batches_do_not_matter(batch, lateness_ms, step_ms, min_periods):
     rng = np.random.default_rng(5)
-    plan = WindowPlan(size=5, stride=1, n_variates=1, step_ms=step_ms, lateness_ms=lateness_ms)
+    plan = WindowPlan(
+        size=5,
+        stride=1,
+        n_variates=1,
+        step_ms=step_ms,
+        lateness_ms=lateness_ms,
+        min_periods=min_periods,
+    )
     jitter = rng.integers(0, 40, 400)
     rows = [(int(rng.integers(0, 4)), 1_000 + 7 * i - int(jitter[i]), i) for i in range(400)]
     whole, late = closed(plan, rows)
     parts, late_parts = closed(plan, rows, batch)
     assert len(whole) > 100
     assert late == late_parts
-    assert [(w[0], w[2], w[3].tolist(), w[4]) for w in whole] == [
-        (w[0], w[2], w[3].tolist(), w[4]) for w in parts
+    assert [(w[0], w[2], w[3].tobytes(), w[4]) for w in whole] == [
+        (w[0], w[2], w[3].tobytes(), w[4]) for w in parts
     ]
 
 

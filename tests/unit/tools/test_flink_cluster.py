@@ -12,15 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from streamad.testing import flink_cluster
-from streamad.testing.flink_cluster import (
-    ClusterError,
-    FlinkCluster,
-    main,
-    why_no_cluster,
-)
-from streamad.testing.flink_options import cluster_options, config_text
-from streamad.testing.flink_processes import running_of
+from streamad.testing.flink import ClusterError, FlinkCluster, cluster, why_no_cluster
+from streamad.testing.flink.command import main
+from streamad.testing.flink.options import cluster_options, config_text
+from streamad.testing.flink.processes import running_of
 
 SHIPPED = {"env": {"java": {"opts": {"all": "--add-opens=java.base/java.lang=ALL-UNNAMED"}}}}
 
@@ -34,7 +29,7 @@ def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     (folder / "conf").mkdir()
     (folder / "conf" / "config.yaml").write_text(yaml.safe_dump(SHIPPED))
     monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/java")
-    monkeypatch.setattr(flink_cluster, "_distribution", lambda: folder)
+    monkeypatch.setattr(cluster, "distribution", lambda: folder)
     return folder
 
 
@@ -121,7 +116,7 @@ def test_missing_java_and_missing_pyflink_are_told_apart(
     distribution: Path, monkeypatch: pytest.MonkeyPatch
 ):
     assert why_no_cluster() is None
-    monkeypatch.setattr(flink_cluster, "_distribution", lambda: None)
+    monkeypatch.setattr(cluster, "distribution", lambda: None)
     assert "make setup-flink" in (why_no_cluster() or "")
     with pytest.raises(ClusterError, match="PyFlink"):
         FlinkCluster()
@@ -133,12 +128,12 @@ def test_missing_java_and_missing_pyflink_are_told_apart(
 
 def test_an_environment_without_pyflink_has_no_distribution(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    assert flink_cluster._distribution() is None
+    assert cluster.distribution() is None
 
 
 def test_importing_it_does_not_import_pyflink():
     script = (
-        "import sys, streamad.testing.flink_cluster as cluster\n"
+        "import sys, streamad.testing.flink as cluster\n"
         "cluster.why_no_cluster()\n"
         "sys.exit('pyflink' in sys.modules)\n"
     )

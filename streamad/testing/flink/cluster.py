@@ -10,46 +10,38 @@ comes with PyFlink (``make setup-flink``), on free loopback ports::
         cluster.add_task_manager()
         cluster.wait_for_slots(2)
 
-``python -m streamad.testing.flink_cluster up`` starts one that stays (``make flink-up``). PyFlink
+``python -m streamad.testing.flink up`` starts one that stays (``make flink-up``). PyFlink
 itself is not imported: all that is taken from it are scripts and jars.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import functools
 import http.client
 import importlib.util
 import json
 import logging
-import os
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import psutil
 import yaml
 
 from streamad.errors import StreamadError
-from streamad.testing.flink_options import cluster_options, config_text
-from streamad.testing.flink_processes import (
+from streamad.testing.flink.options import cluster_options, config_text
+from streamad.testing.flink.processes import (
     STOP_TIMEOUT_S,
     Jvm,
     flink_environment,
     kill_leftovers,
-    running_of,
-    send_all,
 )
-from streamad.testing.processes import free_ports, kill_with_me, port_is_free
+from streamad.testing.processes import free_ports, kill_with_me
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +58,7 @@ def why_no_cluster() -> str | None:
     """Say what a cluster lacks on this machine, or None where it can be started."""
     if shutil.which("java") is None:
         return "no `java` on the PATH; install a Java runtime (17 or later)"
-    if _distribution() is None:
+    if distribution() is None:
         return "no PyFlink, which brings Flink's distribution; install it with `make setup-flink`"
     return None
 
@@ -104,14 +96,14 @@ class FlinkCluster:
         options: Mapping[str, str] | None = None,
     ) -> None:
         missing = why_no_cluster()
-        distribution = _distribution()
-        if missing or distribution is None:
+        found = distribution()
+        if missing or found is None:
             raise ClusterError(missing or "no PyFlink")
         self.slots = slots
         self.task_managers = task_managers
         self._temporary = root is None
         self.root = (root or Path(tempfile.mkdtemp(prefix="streamad-flink-"))).resolve()
-        self._distribution = distribution
+        self._distribution = found
         rpc, blob, free = free_ports(3)
         self.rest_port = rest_port or free
         self._options = cluster_options(
@@ -438,64 +430,10 @@ class FlinkCluster:
             return None
 
 
-def _distribution() -> Path | None:
+def distribution() -> Path | None:
     """Return the folder of PyFlink, which holds a whole distribution, without importing it."""
     spec = importlib.util.find_spec("pyflink")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (Path(folder) / "bin" / "jobmanager.sh").is_file():
             return Path(folder)
     return None
-
-
-def _up(directory: Path, *, port: int, slots: int, task_managers: int) -> str:
-    pid_file = directory / "cluster.pid"
-    running = running_of(pid_file)
-    if running and len(running) == len(pid_file.read_text().split()):
-        return f"already up; stop it with `make flink-down` (logs: {directory / 'log'})"
-    if running:
-        _down(directory)  # a part of it has ended, and jobs would wait for it in vain
-    cluster = FlinkCluster(slots=slots, task_managers=task_managers, root=directory, rest_port=port)
-    if not port_is_free(port):
-        msg = f"port {port} is taken; name another one: `make flink-up FLINK_PORT=8082`"
-        raise ClusterError(msg)
-    cluster.start(survive=True)
-    pids = [cluster.job_manager_pid, *cluster.task_manager_pids.values()]
-    pid_file.write_text("".join(f"{pid}\n" for pid in pids))
-    anew = "a part of it had ended, so it was started anew: " if running else ""
-    return f"{anew}Flink answers on {cluster.rest}, its web page too (logs: {cluster.log_dir})"
-
-
-def _down(directory: Path) -> str:
-    pid_file = directory / "cluster.pid"
-    running = running_of(pid_file)
-    pid_file.unlink(missing_ok=True)
-    send_all(running, signal.SIGTERM)
-    psutil.wait_procs(running, STOP_TIMEOUT_S)
-    kill_leftovers(directory.resolve())
-    return "Flink is down; its logs stay until `make clean`" if running else "no cluster is up"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Start or stop a cluster that stays: ``up [--slots 2] [--port 8081]`` and ``down``."""
-    parser = argparse.ArgumentParser(prog="python -m streamad.testing.flink_cluster")
-    parser.add_argument("command", choices=["up", "down"])
-    parser.add_argument("--slots", type=int, default=2)
-    parser.add_argument("--port", type=int, default=8081)
-    parser.add_argument("--task-managers", type=int, default=1)
-    parser.add_argument("--dir", type=Path, default=Path(".cache/flink/up"))
-    given = parser.parse_args(arguments)
-    given.dir.mkdir(parents=True, exist_ok=True)
-    act = functools.partial(
-        _up, port=given.port, slots=given.slots, task_managers=given.task_managers
-    )
-    try:
-        said = act(given.dir) if given.command == "up" else _down(given.dir)
-    except StreamadError as error:
-        sys.stderr.write(f"{error}\n")
-        return os.EX_UNAVAILABLE
-    sys.stdout.write(f"{said}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
