@@ -80,18 +80,31 @@ def timercd(  # noqa: PLR0913 - one argument an option
     pretrain_timercd(out, asked)
 
 
-@pretrain.command(epilog=examples("streamad pretrain export models/rcd -o models/rcd-now"))
+@pretrain.command(
+    epilog=examples(
+        "streamad pretrain export models/rcd -o models/rcd-now",
+        "streamad pretrain export models/more --average shipped -o models/mean",
+    )
+)
 def export(
     checkpoint: Annotated[
         Path, typer.Argument(help="A directory of 'streamad pretrain timercd', or its checkpoint.")
     ],
     *,
     out: Out,
+    average: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the mean of the weights and of those in this directory, or of the "
+            "'shipped' ones; it often ranks better than either where one training began with "
+            "the other's weights."
+        ),
+    ] = None,
 ) -> None:
     """Write what serves from a checkpoint, also while the training runs."""
     from jobs.pretrain.command import export_checkpoint
 
-    export_checkpoint(checkpoint, out)
+    export_checkpoint(checkpoint, out, average=average)
 
 
 @pretrain.command(

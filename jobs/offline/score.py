@@ -248,7 +248,7 @@ class _Heard:
 def _stream(
     operator: DetectOperator, batch: SignalBatch, progress: Progress, *, n_before: int
 ) -> _Heard:
-    """Stream rows; what partial windows say of the first ``n_before``, the context, is not heard."""
+    """Stream rows; what is found in the first ``n_before``, the context, is not heard."""
     state = operator.new_state()
     heard = _Heard(
         scores=[], findings=[], late=np.empty(0, np.int64), account=Account(), n_errors=0

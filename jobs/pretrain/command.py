@@ -100,14 +100,20 @@ class _Noted:
         say(f"{begins}step {run.step:,}: loss {loss:.4f}; VUS-PR on held-out series: {own}")
 
 
-def export_checkpoint(checkpoint: Path, out: Path) -> None:
-    """Write what serves from a checkpoint of ``streamad pretrain``, of a running training too."""
+def export_checkpoint(checkpoint: Path, out: Path, *, average: Path | None = None) -> None:
+    """Write what serves from a checkpoint of ``streamad pretrain``, of a running training too.
+
+    average : a directory with weights of the same size; the mean of both is written
+    """
     _require_torch()
+    from streamad.detectors.timercd.model import directory_of
     from streamad.training.timercd.checkpoint import CHECKPOINT
-    from streamad.training.timercd.export import network_of, save_network
+    from streamad.training.timercd.export import averaged_with, network_of, save_network
 
     path = checkpoint / CHECKPOINT if checkpoint.is_dir() else checkpoint
     network, facts = network_of(path)
+    if average is not None:
+        network, facts = averaged_with(network, facts, Path(directory_of(str(average))))
     save_network(network, out, facts=facts)
     say(f"streamad: wrote the network of step {facts['steps']:,} to {out}")
 

@@ -83,7 +83,7 @@ class Detector(ItemDetector[Floats]):
         """Samples from which a key is judged: fewer than ``size`` where it takes partial windows.
 
         A partial window is one of a key that has sent ``min_periods .. size - 1`` samples: its
-        oldest rows, which it does not hold, are NaN. `fit` is given full windows alone.
+        oldest rows, which it does not hold, are NaN.
         """
         return self.size
 
@@ -93,7 +93,9 @@ class Detector(ItemDetector[Floats]):
         windows : ``(n_windows, size, n_variates)``, in time order inside a group
         groups : ``(n_windows,)``, which series each window is of (None: all of one)
         """
-        require_windows(windows, size=self.size, nan_ok=self.info.nan_ok)
+        require_windows(
+            windows, size=self.size, nan_ok=self.info.nan_ok, min_periods=self.min_periods
+        )
         return self
 
     @abstractmethod

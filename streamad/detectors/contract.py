@@ -169,6 +169,11 @@ class ItemDetector(ABC, Generic[Items]):
         return self.info.warm_up
 
     @property
+    def min_periods(self) -> int:
+        """Samples from which a key is judged; fewer than ``size`` for some detectors of windows."""
+        return self.size
+
+    @property
     def lag(self) -> int:
         """Samples by which a score trails its window's last sample: it judges that earlier one."""
         return 0

@@ -125,9 +125,14 @@ def pick_size(make: Make, config: PipelineConfig, batch: SignalBatch) -> int:
 
     A quarter of the longest training series at most, so that there is something to compare with:
     an eighth and a half were measured to be worse, for long windows and for short training parts.
+    For a detector that takes partial windows a window is no unit to compare but all it may know:
+    it has its default size.
     """
     if config.windows.size != "auto":
         return config.windows.size
+    default = make(None)
+    if default.min_periods < default.size:
+        return default.size
     series = split(batch)[:MAX_SERIES_FOR_SIZE]
     longest = max(len(one) for one in series)
     most = max(LEAST_SIZE, longest // 4)
@@ -137,7 +142,7 @@ def pick_size(make: Make, config: PipelineConfig, batch: SignalBatch) -> int:
         # In its terms: training rows are all that is known of how long the series will be.
         n_rows=most * MAX_SHARE,
     )
-    return max(min(size, longest), make(None).info.min_size)
+    return max(min(size, longest), default.info.min_size)
 
 
 def split(batch: SignalBatch) -> list[SignalBatch]:
@@ -166,7 +171,7 @@ def rows_of(batch: SignalBatch, rows: NDArray[np.int64]) -> SignalBatch:
 def cut_windows(
     config: PipelineConfig, detector: ItemDetector[Any], batch: SignalBatch
 ) -> TrainingWindows:
-    """Return every complete, full window of every key, cut as they are cut live.
+    """Return every complete window of every key, cut as they are cut live.
 
     Where they would not fit in `MAX_WINDOW_BYTES` the stride grows, never beyond the size.
     """
@@ -176,7 +181,7 @@ def cut_windows(
     stride = min(plan.size, max(plan.stride, -(-len(batch) // most)))
     found = {}
     for one in split(batch):
-        cut = _windows_of(replace(plan, stride=stride, min_periods=None), one)
+        cut = _windows_of(replace(plan, stride=stride), one)
         if len(cut):
             found[str(one.keys[0])] = cut
     parts = list(found.values()) or [np.empty((0, plan.size, plan.n_variates), np.float32)]

@@ -5,7 +5,7 @@
 
 ``--data`` is a directory with ``index.csv`` (one row per series: set, series, file, n, train_end,
 window) and the files it names (columns ``v0`` and ``label``); only the first variate is read.
-Nothing is fitted: no row before ``train_end`` has any part but as context. A window is 1,024
+Nothing is fitted: no row before ``train_end`` has any part but as context. A window is 2,048
 samples; of a younger series it holds as many as there are, 64 at least. It steps by a patch (16
 samples), and the patch before its newest one is scored: no row's score uses a row more than 31
 samples later. The newest rows of a series are scored by its last window; rows that are older than
@@ -33,7 +33,7 @@ from streamad.detectors.timercd import TimeRcd
 from streamad.detectors.timercd.detector import SCALES
 from streamad.evaluation.vus import auc_pr, vus_pr
 
-LONGEST = 1_024
+LONGEST = 2_048
 CALL = 64
 HALVES = ("even", "odd")
 
@@ -125,7 +125,7 @@ def speed(given: argparse.Namespace) -> None:
     rng = np.random.default_rng(0)
     wave = np.sin(np.arange(4_096) / 6.0) + 0.1 * rng.standard_normal(4_096)
     made = {}
-    for name, size in (("robust_z", 64), ("themis", 64), ("timercd", 256), ("timercd", 512)):
+    for name, size in (("robust_z", 64), ("themis", 64), ("timercd", 512), ("timercd", 2_048)):
         windows = np.lib.stride_tricks.sliding_window_view(wave.astype(np.float32), size)
         windows = np.ascontiguousarray(windows[:768, :, None])
         extra = {"model": given.model} if name == "timercd" else {}

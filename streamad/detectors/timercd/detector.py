@@ -25,13 +25,13 @@ from streamad.errors import ConfigError, WindowError
 
 PATCHES: Final = 4
 """Fewest patches a window may have: with fewer there is no context to compare with."""
-SCALES: Final = (1, 2, 4, 8)
+SCALES: Final = (1, 2, 4, 8, 16)
 """Samples that are averaged into one before the network reads a window; see `TimeRcd`."""
 MOST_SCALES, COARSEST = 8, 256
 LONGEST: Final = 1024
 """Most samples, or averages, that are read at one scale: longer contexts were not trained with."""
-TAIL: Final = (0.13, 0.5, 1.1, 1.6)
-"""A mean over scales has the same tail at one scale and at four, within what it has over series."""
+TAIL: Final = (0.14, 0.6, 1.5, 2.0)
+"""Of contexts of 64 samples, with which a key begins; longer ones have smaller scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,12 @@ class TimeRcd(Detector):
     warm-up and no memory, and a new series is judged from its 64th sample on, by the samples there
     are (docs/adr/0034); with each of them up to ``size`` it is judged better.
 
-    The network reads the window several times, as it is and with every 2, 4 and 8 samples averaged
-    into one, and ``score = mean over scales of -ln(1 - P)`` of the judged sample: 0 where it surely
-    fits at each. What is long, or drowns in noise, is read at the scale at which it is as long as
-    what the network was trained with; that ranks far better than one scale (docs/adr/0032). With
-    several variates all attend to each other; the score is the strangest one's.
+    The network reads the window several times, as it is and with every 2, 4, 8 and 16 samples
+    averaged into one, and ``score = mean over scales of -ln(1 - P)`` of the judged sample: 0 where
+    it surely fits at each. What is long, or drowns in noise, is read at the scale at which it is as
+    long as what the network was trained with; that ranks far better than one scale
+    (docs/adr/0032). With several variates all attend to each other; the score is the strangest
+    one's.
 
     The window is the whole context, scaled by its own mean and deviation. A level that lasts
     becomes the normal case, after about half of it at the latest, and a slow drift is not seen.
@@ -77,7 +78,7 @@ class TimeRcd(Detector):
 
     Parameters
     ----------
-    size : samples per window, 64 or more; trained on 64 to 1024; more ranks better
+    size : samples per window, 64 or more; more ranks better and takes longer
     model : ``"shipped"``, or a directory that ``streamad pretrain timercd`` wrote
     lag : samples by which the judged one trails the newest
     scales : samples averaged into one, for each reading of a window: up to the newest 1,024
@@ -99,7 +100,7 @@ class TimeRcd(Detector):
         name="timercd",
         summary="a transformer pretrained on synthetic anomalies; nothing to fit, no memory",
         min_size=64,
-        default_size=1024,
+        default_size=2048,
         nan_ok=0.2,
         cost="heavy",
         tail=TAIL,

@@ -173,6 +173,7 @@ def check_partial_windows_are_scored(cls: type[Detector]) -> None:
     windows = windows_of(size, len(held), seed=1)
     for window, n in zip(windows, held, strict=True):
         window[: size - n] = np.nan
+    detector.fit(windows)
     scores = detector.score(windows)
     assert np.isfinite(scores).all(), f"with {held} samples of {size} scores are {scores}"
     alone = np.concatenate([detector.score(one[None]) for one in windows])

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from streamad.errors import ArtifactError
+from streamad.networks.timercd import TimeRCD
 from streamad.training.timercd.recipe import Run
 
 CHECKPOINT: Final = "checkpoint.safetensors"
@@ -95,11 +96,19 @@ def begin_with(run: Run, directory: Path) -> None:
 
     Raises ArtifactError where there are none, or those of a network of another size.
     """
+    load_weights(directory, run.network, run.averaged)
+
+
+def load_weights(directory: Path, *networks: TimeRCD) -> None:
+    """Put the weights of a directory that ``streamad pretrain`` wrote into networks.
+
+    Raises ArtifactError where there are none, or those of a network of another size.
+    """
     path = directory / WEIGHTS
     try:
         weights = load_file(path)
-        run.network.load_state_dict(weights)
-        run.averaged.load_state_dict(weights)
+        for network in networks:
+            network.load_state_dict(weights)
     except FileNotFoundError as error:
         msg = f"no weights at {path}; name a directory that 'streamad pretrain timercd' wrote"
         raise ArtifactError(msg) from error

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from streamad.networks.timercd import TimeRCD, TimeRCDConfig
-from streamad.training.timercd.checkpoint import WEIGHTS, read_about
+from streamad.training.timercd.checkpoint import WEIGHTS, load_weights, read_about
 from streamad.training.timercd.graph import build_graph
 
 MODEL, EXPECTED, CONFIG = "model.onnx", "expected.onnx", "config.json"
+TRAINING = "training.json"
 
 
 def save_network(network: TimeRCD, out: Path, *, facts: dict[str, Any]) -> None:
@@ -30,7 +32,28 @@ def save_network(network: TimeRCD, out: Path, *, facts: dict[str, Any]) -> None:
     halves = {name: value.half().contiguous() for name, value in network.state_dict().items()}
     save_file(halves, out / WEIGHTS)
     (out / CONFIG).write_text(json.dumps(asdict(network.config), indent=2) + "\n")
-    (out / "training.json").write_text(json.dumps(facts) + "\n")
+    (out / TRAINING).write_text(json.dumps(facts) + "\n")
+
+
+def averaged_with(
+    network: TimeRCD, facts: dict[str, Any], directory: Path
+) -> tuple[TimeRCD, dict[str, Any]]:
+    """Return the mean of a network and of one that was saved, and the facts of both trainings.
+
+    Where the one's training began with the other's weights, the mean of both often generalises
+    better than either and costs nothing (Wortsman et al., Model soups, ICML 2022, uniform soup of
+    two). Raises ArtifactError where the directory holds none of this size.
+    """
+    other = TimeRCD(network.config)
+    load_weights(directory, other)
+    mean = TimeRCD(network.config)
+    with torch.no_grad():
+        pairs = zip(mean.parameters(), network.parameters(), other.parameters(), strict=True)
+        for made, one, two in pairs:
+            made.copy_(0.5 * (one.cpu() + two))
+    trained = directory / TRAINING
+    beside = json.loads(trained.read_text()) if trained.is_file() else {}
+    return mean, {**facts, "averaged_with": beside}
 
 
 def network_of(checkpoint: Path, *, averaged: bool = True) -> tuple[TimeRCD, dict[str, Any]]:

@@ -95,6 +95,28 @@ def test_the_size_of_chunks_decides_nothing(tmp_path: Path, monkeypatch: pytest.
         assert score(series(values), tmp_path).frame.equals(whole.frame)
 
 
+def test_a_detector_of_partial_windows_judges_a_young_series_and_no_training_row(tmp_path: Path):
+    values = wave()
+    values[90] += 8
+    values[550] += 8
+    young = score(series(values), tmp_path, detector="timercd", size=512, train_end=None)
+    judged = np.flatnonzero(young.frame["incomplete"].to_numpy() == 0)
+    assert judged[0] == 63 - young.lag
+    assert judged[-1] == N - 1 - young.lag
+    assert len(judged) == judged[-1] - judged[0] + 1
+    scores = young.frame["score"].to_numpy()
+    near = np.zeros(N, np.bool_)
+    near[88:93] = near[548:553] = True
+    assert min(scores[90], scores[550]) > 3 * scores[~near].max()
+    # What comes before is context: the windows that it fills in part are not heard.
+    trained = score(series(values), tmp_path, detector="timercd", size=128)
+    assert trained.frame["incomplete"][: TRAIN - trained.lag].all()
+    assert not trained.frame["incomplete"][TRAIN - trained.lag : N - trained.lag].any()
+    full = trained.frame["score"][TRAIN:].arg_max()
+    assert full is not None
+    assert full + TRAIN == 550
+
+
 def test_only_rows_before_train_end_are_fitted_on(tmp_path: Path):
     """A change right at train_end must look strange: it was not in what was fitted."""
     values = wave()

@@ -22,7 +22,11 @@ from streamad.networks.timercd import (  # noqa: E402
 )
 from streamad.training.corpus import TELEMETRY, BatchPlan, make_batch  # noqa: E402
 from streamad.training.timercd.checkpoint import CHECKPOINT  # noqa: E402
-from streamad.training.timercd.export import network_of, save_network  # noqa: E402
+from streamad.training.timercd.export import (  # noqa: E402
+    averaged_with,
+    network_of,
+    save_network,
+)
 from streamad.training.timercd.official import load_official  # noqa: E402
 from streamad.training.timercd.recipe import (  # noqa: E402
     Recipe,
@@ -227,6 +231,27 @@ def test_a_training_begins_with_given_weights(tmp_path: Path):
             plan=PLAN,
             pace=Pace(),
         )
+
+
+def test_the_mean_of_two_trainings_is_written(tmp_path: Path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    for seed, out in ((0, one), (1, other)):
+        recipe = Recipe(steps=2, seed=seed)
+        pretrain(out, config=TINY, recipe=recipe, plan=PLAN, pace=Pace(validate_every=10_000))
+    network, facts = network_of(one / CHECKPOINT)
+    second, told = network_of(other / CHECKPOINT)
+    save_network(second, other, facts=told)
+    mean, both = averaged_with(network, facts, other)
+    for made, a, b in zip(
+        mean.parameters(), network.parameters(), second.parameters(), strict=True
+    ):
+        assert torch.allclose(made, (a + b) / 2, atol=2e-3)
+    assert [both["recipe"]["seed"], both["averaged_with"]["recipe"]["seed"]] == [0, 1]
+    with pytest.raises(ArtifactError, match="no weights at"):
+        averaged_with(network, facts, tmp_path / "nowhere")
+    save_network(TimeRCD(replace(TINY, d_ff=32)), tmp_path / "larger", facts={})
+    with pytest.raises(ArtifactError, match="another size"):
+        averaged_with(network, facts, tmp_path / "larger")
 
 
 def test_a_brief_event_counts_as_a_longer_one_in_the_loss():
