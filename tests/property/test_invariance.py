@@ -29,6 +29,10 @@ NEAR = {("robust_z", "mostly constant"): 9, ("robust_z", "first departure"): 9}
 is at least a ten-thousandth of ``|median|``, which decides where more than half of a window stands
 still."""
 
+TRAINED = {"hypad": 9}
+"""The same where values are rounded, of what is trained here: hundreds of steps of descent make
+more of a rounding than any score does."""
+
 
 def make_series():
     rng = np.random.default_rng(5)
@@ -141,7 +145,8 @@ def test_the_unit_of_a_series_does_not_matter(name, data, which, power):
 @given(data=st.data(), which=st.sampled_from(list(SERIES)), power=st.floats(-6, 6))
 def test_where_values_are_rounded_decisions_stay_the_same(name, data, which, power):
     """Rounding moves scores, and a block's maximum by one step of the 16 bits it is kept in."""
-    units = data.draw(st.floats(-far(name, which), far(name, which)), label="units off zero")
+    most = TRAINED.get(name, far(name, which))
+    units = data.draw(st.floats(-most, most), label="units off zero")
     verdict = watch(name, 10**power * (SERIES[which] + units))
     require_same(verdict, usual(name, which), rtol=0.02)
 
