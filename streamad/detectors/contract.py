@@ -174,6 +174,15 @@ class ItemDetector(ABC, Generic[Items]):
         return self.size
 
     @property
+    def reach(self) -> int:
+        """Samples for which an event moves scores: those of windows so far apart are of their own.
+
+        Of most detectors all of a window decides its score; how often ordinary scores reach a level
+        depends on it (`streamad.scoring.episodes.EpisodePlan.size`).
+        """
+        return self.size
+
+    @property
     def lag(self) -> int:
         """Samples by which a score trails its window's last sample: it judges that earlier one."""
         return 0

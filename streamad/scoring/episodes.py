@@ -68,7 +68,9 @@ class EpisodePlan:
     update_every : windows between two reports of an episode
     memory_ms : history a law is made of; more where blocks are longer than an hour
     power : of the Box-Cox transform of the centred score, see `streamad.scoring.law.box_cox`
-    size, stride : of windows, in samples; step_ms : time between samples (0: measured per key)
+    size, stride : of windows, in samples, and by what they move; window : samples that a window
+        holds, where scores go together for fewer (``size``) of them
+    step_ms : time between samples (0: measured per key)
     quiet_ms : an episode ends no sooner than so long after its last window that was not calm
     update_ms : time between two reports of an episode that does not grow
     smooth_delay : windows by which the look at the newest samples is delayed before it is evidence
@@ -87,6 +89,7 @@ class EpisodePlan:
     update_every: int = 60
     memory_ms: int = 14 * 86_400_000
     size: int = 64
+    window: int = 0
     stride: int = 1
     step_ms: int = 0
     quiet_ms: int = 0
@@ -278,7 +281,9 @@ class Episodes:
             np.zeros(n, i4), np.zeros(n, f),
             np.ones(n, f), np.ones(n, f), np.zeros(n, np.uint8), np.zeros(n, i8),
         )  # fmt: skip
-        s = self.state
+        s, plan = self.state, self.plan
+        if plan.window > plan.size:
+            start_ms = end_ms - (end_ms - start_ms) * (plan.size - 1) // (plan.window - 1)
         judge_windows(
             codes, start_ms, end_ms, np.ascontiguousarray(looks, np.float32),
             np.zeros(n, b) if final is None else final, suppressed,

@@ -151,6 +151,11 @@ def ingest_points(
             gap = 0
             if step and n_samples[k] > 0:
                 gap = (due - last[k]) // step - 1
+            if min_periods < size and fill != ZERO and gap * v > limits[0]:
+                # A partial window says more, and sooner, than one that is filled in for the most.
+                n_samples[k], still[k], gap = 0, 0, 0
+                sums[k, 0] = sums[k, 1] = 0
+                missing[k, :] = 0
             # Of a gap longer than the ring only the end is walked: the rest turns it for nothing.
             first = max(0, gap - size) if begun else gap + 1
             head = n_samples[k] % size

@@ -31,7 +31,8 @@ class WindowPlan:
     """How samples are made and windows cut.
 
     size, stride : samples; min_periods : samples from which a key has windows (None: ``size``); of
-    a partial one what it does not hold, the oldest, is NaN and not missing; step_ms : the grid (0:
+    a partial one what it does not hold, the oldest, is NaN and not missing, and after a gap of more
+    than may be missing of a full one a key begins with partial ones again; step_ms : the grid (0:
     every row is a sample); nan_limit : share of missing cells above which a window is incomplete;
     max_missing : share of filled-in cells above which it is.
     """

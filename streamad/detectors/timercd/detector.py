@@ -30,7 +30,7 @@ SCALES: Final = (1, 2, 4, 8, 16)
 MOST_SCALES, COARSEST = 8, 256
 LONGEST: Final = 1024
 """Most samples, or averages, that are read at one scale: longer contexts were not trained with."""
-TAIL: Final = (0.14, 0.6, 1.5, 2.0)
+TAIL: Final = (0.2, 0.8, 1.9, 2.6)
 """Of contexts of 64 samples, with which a key begins; longer ones have smaller scores."""
 
 
@@ -144,6 +144,11 @@ class TimeRcd(Detector):
         return PATCHES * self._rcd.patch
 
     @property
+    def reach(self) -> int:
+        """Samples for which an event moves scores: each is of its own sample, not of a window."""
+        return min(self.size, PATCHES * self._rcd.patch)
+
+    @property
     def step(self) -> int:
         """Samples per patch: `score_samples` decides a series in steps of them."""
         return self._rcd.patch
@@ -249,7 +254,8 @@ class TimeRcd(Detector):
             windows, size=self.size, nan_ok=self.info.nan_ok, min_periods=self.min_periods
         )
         patch, made = self._rcd.patch, []
-        enough = (1.0 - self.info.nan_ok) * PATCHES * patch
+        # A full window may begin with missing samples.
+        full = filled >= (1.0 - self.info.nan_ok) * self.size
         for scale in self.scales:
             length = min(self.size // scale, LONGEST) // patch * patch
             if length < PATCHES * patch or self._lag // scale >= length:
@@ -261,15 +267,15 @@ class TimeRcd(Detector):
             log_odds = self._rcd.log_odds(given)
             missing = np.isnan(averages).transpose(0, 2, 1)
             log_odds = np.where(missing, np.float32(np.nan), log_odds)
-            # The first holds whatever the network takes at all: a mean is never of nothing.
-            counts = (filled >= enough * scale) | (scale == 1)
+            counts = full | (filled >= PATCHES * patch * scale) | (scale == 1)
             made.append(_Reading(scale, given, log_odds, counts))
         return made
 
 
 def _number(readings: Sequence[_Reading]) -> Floats:
     """Return at how many scales each window is read."""
-    return np.sum([read.counts for read in readings], axis=0, dtype=np.float32)
+    number: Floats = np.sum([read.counts for read in readings], axis=0, dtype=np.float32)
+    return number
 
 
 def _checked(scales: Sequence[int]) -> tuple[int, ...]:

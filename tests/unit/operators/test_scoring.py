@@ -97,7 +97,7 @@ def test_a_law_holds_the_tail_it_was_made_from():
 @given(st.floats(0, 1e6), st.floats(0, 1e6), st.sampled_from([0.1, 0.25, 0.5, 1.0]))
 def test_the_transform_keeps_the_order_and_can_be_undone(a, b, power):
     low, high = sorted((a, b))
-    assert box_cox(low, power) <= box_cox(high, power) <= high
+    assert box_cox(low, power) <= box_cox(high, power) <= high * (1 + 1e-12)
     assert from_box_cox(box_cox(high, power), power) == pytest.approx(high, rel=1e-6)
 
 

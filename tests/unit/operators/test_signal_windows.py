@@ -186,6 +186,24 @@ def test_of_a_partial_window_what_it_holds_may_be_missing_by_the_same_share():
     assert {window[4] for window in made} == {True, False}
 
 
+@pytest.mark.parametrize("hole", [2, 3, 9, 400])
+def test_after_a_long_gap_partial_windows_begin_again(hole):
+    plan = WindowPlan(
+        size=8, stride=1, n_variates=1, step_ms=10, fill="previous", max_missing=0.25, min_periods=3
+    )
+    times = [*range(10, 130, 10), *range(130 + 10 * hole, 230 + 10 * hole, 10)]
+    made, _ = closed(plan, [(0, t, t) for t in times])
+    after = [window for window in made if window[2] > 130]
+    held = [int(np.isfinite(window[3]).sum()) for window in after]
+    if hole == 2:  # as many as may be missing
+        assert held == [8] * len(after)
+        assert not any(window[4] for window in made)
+        return
+    assert held == [3, 4, 5, 6, 7, 8, 8]
+    assert not any(window[4] for window in after)
+    assert np.nanmin([window[3] for window in after]) == 130 + 10 * hole
+
+
 @pytest.mark.parametrize("batch", [1, 3, 7, 1_000])
 @pytest.mark.parametrize("lateness_ms", [0, 25])
 @pytest.mark.parametrize("step_ms", [0, 10])
