@@ -155,7 +155,7 @@ def ingest_points(
                 # A partial window says more, and sooner, than one that is filled in for the most.
                 n_samples[k], still[k], gap = 0, 0, 0
                 sums[k, 0] = sums[k, 1] = 0
-                missing[k, :] = 0
+                missing[k, :], ring[k, :] = 0, 0.0
             # Of a gap longer than the ring only the end is walked: the rest turns it for nothing.
             first = max(0, gap - size) if begun else gap + 1
             head = n_samples[k] % size

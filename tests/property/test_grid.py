@@ -59,3 +59,60 @@ def test_many_readings_a_step_keep_the_wall_clocks_cells():
     assert (ends % 60_000 == 0).all()
     assert not incomplete.any()
     assert (times[newest] // 60_000 * 60_000 == ends).all()
+
+
+def expected_windows(times, values, *, size, least, max_missing, nan_limit):
+    """Return what a key's windows hold, cell by cell as it is written: the kernel keeps sums."""
+    held, made, last = [], [], None
+    for time, row in zip(times, values, strict=True):
+        gap = 0 if last is None else time - last - 1
+        if last is not None and least < size and gap > max_missing * size:
+            held, gap = [], 0
+        # Of a longer gap only the end has windows.
+        for sample in [*[np.full(len(row), np.nan)] * min(gap, size), row]:
+            held = [*held, sample][-size:]
+            if len(held) >= least:
+                window = np.array(held, np.float32)
+                missing = np.isnan(window).sum()
+                made.append((window, missing > min(max_missing, nan_limit) * window.size))
+        last = time
+    return made
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), size=st.integers(2, 9), n_variates=st.integers(1, 2))
+def test_partial_windows_hold_what_came_since_a_key_or_a_long_gap_began(data, size, n_variates):
+    least = data.draw(st.integers(1, size), label="min_periods")
+    limits = st.sampled_from([0.0, 0.25, 0.5])
+    max_missing, nan_limit = data.draw(limits), data.draw(limits)
+    rows = st.tuples(
+        st.sampled_from([1, 1, 1, 1, 2, 3, 5, 12, 40]),
+        st.lists(st.sampled_from([1.0, 2.0, np.nan]), min_size=n_variates, max_size=n_variates),
+    )
+    drawn = data.draw(st.lists(rows, min_size=2, max_size=60))
+    times = np.cumsum([gap for gap, _ in drawn])
+    values = np.array([row for _, row in drawn], dtype=float)
+    plan = WindowPlan(
+        size=size, stride=1, n_variates=n_variates, step_ms=10, fill="none",
+        max_missing=max_missing, nan_limit=nan_limit, min_periods=least,
+    )  # fmt: skip
+    windows = SignalWindows(plan)
+    windows.state.reserve(1)
+    codes, late = np.zeros(len(times) + 1, np.int32), np.zeros(len(times) + 1, np.bool_)
+    # One row more, so that the last sample is complete.
+    fed = np.append(times, times[-1] + 1) * 10
+    given_values = np.concatenate([values, values[-1:]])
+    found = [
+        (window.copy(), bool(missing))
+        for block in windows.ingest(codes, fed.astype(np.int64), given_values, late)
+        for window, missing in zip(block.values, block.incomplete, strict=True)
+    ]
+    expected = expected_windows(
+        times, values, size=size, least=least, max_missing=max_missing, nan_limit=nan_limit
+    )
+    assert not late.any()
+    assert len(found) == len(expected)
+    for (window, incomplete), (wanted, missing) in zip(found, expected, strict=True):
+        unknown = np.full((size - len(wanted), n_variates), np.nan)
+        assert np.array_equal(window, np.concatenate([unknown, wanted]), equal_nan=True)
+        assert incomplete == missing

@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from streamad.errors import ArtifactError
 from streamad.networks.timercd import TimeRCD, TimeRCDConfig
 from streamad.training.timercd.checkpoint import WEIGHTS, load_weights, read_about
 from streamad.training.timercd.graph import build_graph
@@ -42,7 +43,7 @@ def averaged_with(
 
     Where the one's training began with the other's weights, the mean of both often generalises
     better than either and costs nothing (Wortsman et al., Model soups, ICML 2022, uniform soup of
-    two). Raises ArtifactError where the directory holds none of this size.
+    two). Raises ArtifactError where the directory holds none of this size, or no readable facts.
     """
     other = TimeRCD(network.config)
     load_weights(directory, other)
@@ -52,7 +53,11 @@ def averaged_with(
         for made, one, two in pairs:
             made.copy_(0.5 * (one.cpu() + two))
     trained = directory / TRAINING
-    beside = json.loads(trained.read_text()) if trained.is_file() else {}
+    try:
+        beside = json.loads(trained.read_text()) if trained.is_file() else {}
+    except ValueError as error:
+        msg = f"{trained} is no JSON: {error}; name a directory that 'streamad pretrain' wrote"
+        raise ArtifactError(msg) from error
     return mean, {**facts, "averaged_with": beside}
 
 
