@@ -144,7 +144,8 @@ def measure(name: str, n_batches: int) -> dict[str, object]:
     )
     state = operator.new_state()
     # The warm-up of keys, and of compiled code, is not what runs all day.
-    warm = (256 + size) * N_KEYS // POINTS_A_BATCH + 1
+    learned = 256 if info.learns else 0
+    warm = (learned + detector.min_periods) * N_KEYS // POINTS_A_BATCH + 1
     data = batches(warm + n_batches, N_KEYS, rng)
     for batch in data[:warm]:
         operator.process(state, batch)

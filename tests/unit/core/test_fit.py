@@ -8,7 +8,9 @@ import pytest
 
 from streamad.config import PipelineConfig
 from streamad.detectors.knn import KNN
+from streamad.detectors.timercd import TimeRcd
 from streamad.errors import ConfigError
+from streamad.operators.detect import DetectOperator
 from streamad.testing.batches import make_columns
 from streamad.training.fit import (
     N_SEEDS,
@@ -145,3 +147,16 @@ def test_nothing_to_fit_on_is_said():
         fit_detector(knn, CONFIG, make_columns([], [], []))
     with pytest.raises(ConfigError, match="windows have 32 samples and the longest series has 9"):
         fit_detector(knn, CONFIG, make_columns(["a"] * 9, range(9), np.zeros(9)))
+
+
+def test_a_window_that_is_all_of_the_context_has_no_size_from_a_period():
+    def timercd(size):
+        return TimeRcd(size=size)
+
+    assert pick_size(timercd, AUTO, two_hosts()) == TimeRcd.info.default_size
+    assert pick_size(timercd, CONFIG, two_hosts()) == 32
+    detector = TimeRcd(size=512)
+    modality = DetectOperator(AUTO, detector).modality
+    assert [modality.episodes.size, modality.episodes.window] == [detector.reach, 512] == [64, 512]
+    fitted = fit_detector(timercd, AUTO, two_hosts(200))
+    assert fitted.manifest.size == TimeRcd.info.default_size

@@ -370,6 +370,23 @@ def test_a_constant_score_is_never_strange():
 # ---------------------------------------------------------------------- the contract of a pass
 
 
+def test_a_level_counts_the_samples_an_event_moves_and_not_those_of_a_window():
+    """Windows of 1,024 samples whose score is of 64 of them: an hour of its own, as of 64."""
+    scores = noise(3_000)
+    end = np.arange(len(scores), dtype=np.int64) * MINUTE
+    found = []
+    for size, window in ((64, 64), (64, 1_024), (1_024, 1_024)):
+        episodes = one_key(size=size, window=window, step_ms=0)
+        found.append(
+            episodes.judge(
+                np.zeros(len(scores), np.int32), scores[:, None],
+                end - (window - 1) * MINUTE, end, np.zeros(len(scores), np.bool_),
+            ).p_value
+        )  # fmt: skip
+    assert np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+
+
 @pytest.mark.parametrize("batch", [1, 7, 500])
 def test_batches_do_not_matter(batch):
     rng = np.random.default_rng(4)
