@@ -1,6 +1,6 @@
 """What a detector without training makes of keys that were never seen: ordinary ones, and jumps.
 
-    python tests/bench/young_keys.py --detector timercd --size 512
+    python -m tests.bench.young_keys --detector timercd --size 512
 
 Thirty made hosts a shape, a sample a minute, as in ``tests/unit/operators/test_first_day.py``:
 printed is how many reach the default level in their first ``--minutes``. Then one host of noise,
