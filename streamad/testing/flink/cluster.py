@@ -147,7 +147,7 @@ class FlinkCluster:
         return {index: pid for index, pid in pids.items() if pid is not None}
 
     def start(self, *, timeout_s: float = _START_TIMEOUT_S, survive: bool = False) -> Self:
-        """Start what does not run, and wait until every task manager has registered.
+        """Start what does not run, and wait until every task manager offers its slots.
 
         A cluster that a test has thinned out is whole again after it; one that runs is left alone.
 
@@ -418,9 +418,11 @@ class FlinkCluster:
             time.sleep(0.1)
 
     def _all_registered(self) -> bool:
+        # A task manager is known a moment before its report of slots arrives: it has 0 until then.
         answer = self._ask("/taskmanagers")
-        known = {one["id"] for one in answer["taskmanagers"]} if answer else set()
-        return answer is not None and known == {jvm.name for jvm in self._task_managers.values()}
+        known = {one["id"]: one["slotsNumber"] for one in answer["taskmanagers"]} if answer else {}
+        named = {jvm.name: self.slots for jvm in self._task_managers.values()}
+        return answer is not None and known == named
 
     def _ask(self, path: str) -> Any:
         """Return what the REST interface says, or None while it does not."""
