@@ -1,13 +1,14 @@
 """Measure THEMIS online: VUS-PR on the rows after ``train_end``, looking back only.
 
-    python tests/bench/themis_quality.py --data signals --detectors themis,knn --out themis.csv
+    python -m tests.bench.themis_quality --data signals --detectors themis,raw --out themis.csv
 
 ``--data`` is a directory with ``index.csv`` (one row a series: set, series, file, n, train_end,
 window) and the parquet files it names (columns ``v0`` and ``label``). Only the first variate is
 read. A detector is fitted on the windows before ``train_end`` and then goes through the rest once:
 score a batch, learn it. ``--max-windows`` bounds the windows judged a series by a longer stride,
 never beyond an eighth of a window; scores between are interpolated. Random and |z| stand beside.
-``themis:memory_lof`` is THEMIS with that adapter.
+``themis:memory_lof`` is THEMIS with that adapter. ``raw`` is k-NN on raw windows in its place:
+of the same lengths, with the same past; ``raw_changes`` has changes, too, and no encoder.
 """
 
 from __future__ import annotations
@@ -22,16 +23,70 @@ import numpy as np
 import polars as pl
 
 from streamad.detectors import DETECTORS
+from streamad.detectors.base import Detector, Floats
+from streamad.detectors.embeddings import to_patches
+from streamad.detectors.themis import Themis
+from streamad.detectors.themis.features import Features
+from streamad.evaluation.baselines import BASELINES
+from streamad.evaluation.intervals import paired_difference
 from streamad.evaluation.vus import vus_pr
+from tests.bench.hypad_quality import hashed
 
 LONGEST, SHORTEST, PARTS = 125, 32, 8
 MARGIN = 1e-6
 
 
+class Nothing:
+    """In the place of an encoder: samples stay for themselves."""
+
+    patch_size, width, keeps_scale = 16, 0, True
+
+    def embed(self, series: Floats) -> Floats:
+        """Return no value a patch."""
+        return np.zeros((len(series), -(-series.shape[1] // self.patch_size), 0), np.float32)
+
+
+class Raw(Themis):
+    """THEMIS with neither encoder nor changes: k-NN on raw windows."""
+
+    def _new_features(self) -> Features:
+        return Features(Nothing(), size=self.size, at=self._at)
+
+    def _fused(self, apart: Floats) -> Floats:
+        return apart[:, : apart.shape[1] // 2].sum(axis=1)
+
+
+class Samples(Nothing):
+    """In the place of an encoder: the patches themselves."""
+
+    width = 16
+
+    def embed(self, series: Floats) -> Floats:
+        """Return patches, as far apart as the root mean square of differences."""
+        patches = to_patches(series, patch_size=self.patch_size)
+        return patches[:, :, : self.patch_size] / np.float32(np.sqrt(self.patch_size))
+
+
+class RawChanges(Themis):
+    """THEMIS without an encoder."""
+
+    def _new_features(self) -> Features:
+        return Features(Samples(), size=self.size, at=self._at)
+
+
+def made(name: str, size: int) -> Detector:
+    """Return a detector by its name here."""
+    name, _, adapter = name.partition(":")
+    own = {"raw": Raw, "raw_changes": RawChanges}.get(name)
+    if own is not None:
+        return own(size=size)
+    register = DETECTORS if name in DETECTORS else BASELINES
+    return register.load(name)(size=size, **({"adapter": adapter} if adapter else {}))
+
+
 def online_scores(name: str, series, train_end: int, *, size: int, max_windows: int):
     """Return one score a row and the windows judged a second; rows without one get the nearest."""
-    name, _, adapter = name.partition(":")
-    detector = DETECTORS.load(name)(size=size, **({"adapter": adapter} if adapter else {}))
+    detector = made(name, size)
     n = len(series)
     windows = np.lib.stride_tricks.sliding_window_view(series, size)[:, :, None]
     n_train = max(train_end - size + 1, 1)
@@ -71,7 +126,8 @@ def measure(row: dict[str, Any], data: Path, names: list[str], *, max_windows: i
     train = series[:train_end].astype(np.float64)
     z = np.abs(series - np.median(train)) / max(train.std(), MARGIN)
     scores = {"random": np.random.default_rng(0).random(n), "abs_z": z}
-    line = {"set": row["set"], "series": row["series"], "n": n, "size": size}
+    half = ("even", "odd")[hashed(row["series"]) % 2]
+    line = {"set": row["set"], "series": row["series"], "half": half, "n": n, "size": size}
     for name in names:
         scores[name], line[f"{name}_windows_per_s"] = online_scores(
             name, series, train_end, size=size, max_windows=max_windows
@@ -79,6 +135,20 @@ def measure(row: dict[str, Any], data: Path, names: list[str], *, max_windows: i
     for name, values in scores.items():
         line[name] = vus_pr(label[train_end:], values[train_end:], window=window)
     return line
+
+
+def report(table: pl.DataFrame, names: list[str]) -> None:
+    """Print means by set and half, and by how much the first detector is better than others."""
+    means = [pl.col(c).mean().round(3) for c in ("random", "abs_z", *names)]
+    for group in ("set", "half"):
+        print(table.group_by(group).agg(pl.len(), *means).sort(group))
+    print(table.select(pl.len(), *means))
+    for other in ("abs_z", *names[1:]):
+        for half in (("even", "odd"), ("odd",)):
+            part = table.filter(pl.col("half").is_in(half))
+            gain = paired_difference(part[names[0]], part[other])
+            print(f"{names[0]} - {other}, {'+'.join(half)}: {gain.value:+.3f} ", end="")
+            print(f"[{gain.low:+.3f}, {gain.high:+.3f}] over {gain.n}")
 
 
 def main() -> None:
@@ -106,10 +176,7 @@ def main() -> None:
                 writer = csv.DictWriter(file, fieldnames=list(lines[0]))
                 writer.writeheader()
                 writer.writerows(lines)
-    table = pl.DataFrame(lines)
-    means = [pl.col(c).mean().round(3) for c in ("random", "abs_z", *names)]
-    print(table.group_by("set").agg(pl.len(), *means).sort("set"))
-    print(table.select(pl.len(), *means))
+    report(pl.DataFrame(lines), names)
 
 
 if __name__ == "__main__":

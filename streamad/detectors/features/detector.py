@@ -18,9 +18,9 @@ from streamad.detectors.features.kernels import distances, usual_distances
 from streamad.detectors.features.statistics import PatchStatistics
 from streamad.detectors.knn.kernels import MEASURE_AT
 from streamad.detectors.scales import from_scales
-from streamad.detectors.themis.detector import Themis
 from streamad.detectors.themis.features import scaled
-from streamad.detectors.themis.memory import WARM, Rhythm, ThemisMemory, own_memory
+from streamad.detectors.themis.memory import WARM, ThemisMemory, own_memory
+from streamad.detectors.themis.remembering import Remembering, Scales
 
 SPACING = 8
 """A past window is kept every eighth of its length: statistics change slowly."""
@@ -42,7 +42,7 @@ class FeatureMemory(ThemisMemory):
         self.usual = np.zeros((0, n_variates, 2), dtype=np.float32)
 
 
-class FeatureKNN(Themis):
+class FeatureKNN(Remembering):
     """Judge a window by how far its statistics are from those of windows of the past.
 
     Of the whole window and of the half around the judged sample: level, spread, slope, roughness,
@@ -68,7 +68,8 @@ class FeatureKNN(Themis):
     """
 
     finite: ClassVar[tuple[str, ...]] = ("bank", "judged")
-    from_elsewhere: ClassVar[tuple[str, ...]] = ()
+    keeps_memory = True
+    spacing = SPACING
     in_spreads: ClassVar[bool] = True
     info: ClassVar[DetectorInfo] = DetectorInfo(
         name="knn_features",
@@ -94,14 +95,13 @@ class FeatureKNN(Themis):
         lag: int | None = None,
     ) -> None:
         super().__init__(size=size, k=k, history=history, reference=reference, lag=lag)
-        self._rhythm = Rhythm(self.size, history, self.info.learn_every, SPACING)
         self._usual = np.zeros((0, 0, 2), dtype=np.float32)
 
     def _new_features(self) -> PatchStatistics:
         return PatchStatistics(size=self.size, at=self._at)
 
     def fit(self, windows: Floats, *, groups: Ints | None = None) -> Self:
-        """Take scales and usual distances, a group each, and the reference; as `Themis.fit`."""
+        """Take scales and usual distances, a group each, and the reference."""
         super().fit(windows, groups=groups)
         of_group = np.zeros(len(windows), dtype=np.int32) if groups is None else groups
         self._usual = np.zeros((*self._loc.shape, 2), dtype=np.float32)
@@ -112,22 +112,18 @@ class FeatureKNN(Themis):
             placed = scaled(windows[rows], of_group[rows], self._loc, self._scale)
             vectors = np.ascontiguousarray(self._features.embed(placed).transpose(1, 2, 0))
             position = rows - rows[:1]
-            self._measure(vectors, position.astype(np.int64), self._usual[group])
+            self._measure_usual(vectors, position.astype(np.int64), self._usual[group])
         return self
 
-    def _measure(self, vectors: Floats, position: NDArray[np.int64], usual: Floats) -> None:
+    def _measure_usual(self, vectors: Floats, position: NDArray[np.int64], usual: Floats) -> None:
         """Write the usual distances of a past to itself."""
         span = int(position[-1] - position[0]) if len(position) else 0
         apart = max(min(self.size, span // 4), 1)
         usual_distances(vectors, position, apart, self._features.columns(), self.k, usual)
 
-    def new_memory(self, n_variates: int) -> FeatureMemory:
-        """Return an empty memory."""
+    def _new_own(self, n_variates: int, *, capacity: int, n_early: int) -> FeatureMemory:
         return FeatureMemory(
-            n_variates=n_variates,
-            n_features=self.n_features,
-            capacity=self._rhythm.capacity,
-            n_early=self.info.warm_up + self.size,
+            n_variates=n_variates, n_features=self.n_features, capacity=capacity, n_early=n_early
         )
 
     def seed_memory(self, memory: Memory, *, slot: int, group: int) -> None:
@@ -166,16 +162,17 @@ class FeatureKNN(Themis):
         seen = np.flatnonzero((number > 0) & (number <= last))
         seen = seen[np.argsort(number[seen])]
         vectors = np.ascontiguousarray(own.features[slot][:, :, seen])
-        self._measure(vectors, number[seen] * stride, own.usual[slot])
+        self._measure_usual(vectors, number[seen] * stride, own.usual[slot])
 
     def _compare_with_past(
-        self, windows: Floats, own: ThemisMemory | None, of: Ints, loc: Floats, scale: Floats
+        self, windows: Floats, own: ThemisMemory | None, of: Ints, scales: Scales
     ) -> tuple[Floats, Floats]:
+        loc, scale = scales
         n, _, n_variates = windows.shape
         scores = np.zeros((n, n_variates), dtype=np.float32)
         expected = np.where(np.isnan(windows[:, self._at]), loc[of], windows[:, self._at])
         if own is None:
-            own = _own(self.new_memory(n_variates))
+            own = self._new_own(n_variates, capacity=self._rhythm.capacity, n_early=0)
             own.reserve(1)
             slots = np.zeros(n, dtype=np.int32)
             # Of several groups none can be told to be the right one; as in `KNN`.

@@ -19,9 +19,11 @@ TRAINERS: Final = Registry(
 Combination = Literal["certain", "plain", "paper"]
 COMBINATIONS: Final = ("certain", "plain", "paper")
 PARTS: Final = ("window", "judged", "peak", "critic")
-CLIP: Final = 4.0
-"""Scaled samples end here, where ordinary ones lie within -1 and 1: what the decoder cannot reach
-is an error all the same, and the network never sees what overflows."""
+REACH: Final = 4.0
+"""The network sees scaled samples up to here, where ordinary ones lie within -1 and 1: what the
+decoder cannot reach is an error all the same, and nothing overflows."""
+CLIP: Final = 1e6
+"""Scaled samples end here. The largest error is of these: beyond `REACH`, too, more is stranger."""
 MOST: Final = 1e6
 LEAST_SPREAD: Final = 1e-6
 SURE: Final = 0.8
@@ -245,7 +247,7 @@ class HypAD(WindowModel):
         if self._network is None:
             msg = "hypad was not fitted; run `streamad fit`, or name an artifact"
             raise NotFittedError(msg)
-        return self._network.read(windows, judged=self.size - 1 - self.lag)
+        return self._network.read(np.clip(windows, -REACH, REACH), judged=self.size - 1 - self.lag)
 
 
 def _parts(read: Read, windows: Floats) -> Rows:

@@ -85,6 +85,21 @@ class ThemisMemory(SlotMemory):
         return joined
 
 
+class EmbeddingMemory(ThemisMemory):
+    """As `ThemisMemory`, with how much neighbouring samples differ.
+
+    step : float32 ``(n_slots, n_variates)``, root of the mean squared difference
+    """
+
+    names: ClassVar[tuple[str, ...]] = (*ThemisMemory.names, "step")
+
+    def __init__(self, *, n_variates: int, n_features: int, capacity: int, n_early: int) -> None:
+        super().__init__(
+            n_variates=n_variates, n_features=n_features, capacity=capacity, n_early=n_early
+        )
+        self.step = np.zeros((0, n_variates), dtype=np.float32)
+
+
 @dataclass(frozen=True, slots=True)
 class Rhythm:
     """Which of a key's windows are remembered, and which of those one may see: by counts alone.

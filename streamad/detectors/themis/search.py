@@ -12,20 +12,41 @@ from streamad.detectors.base import Floats
 
 BLOCK: Final = 256
 """Places compared at once."""
+LEAST: Final = 0.02
+"""Distances below this are alike."""
 
 
 def mean_of_nearest(best: Floats) -> Floats:
-    """Sum over stretches the mean distance to those found; squared distances come in."""
+    """Return the mean distance to those found, ``(n, n_stretches)``; squared ones come in."""
     found = np.isfinite(best)
     n_found = np.maximum(found.sum(axis=2), 1).astype(np.float32)
     distances = np.sqrt(np.where(found, best, np.float32(0)))
-    total = np.zeros(len(best), dtype=np.float32)
-    for stretch in range(best.shape[1]):
-        part = np.zeros(len(best), dtype=np.float32)
-        for i in range(best.shape[2]):
-            part += distances[:, stretch, i]
-        total += part / n_found[:, stretch]
-    return total
+    total = np.zeros(best.shape[:2], dtype=np.float32)
+    for i in range(best.shape[2]):
+        total += distances[:, :, i]
+    mean: Floats = total / n_found
+    return mean
+
+
+@compiled
+def fused(apart: Floats) -> Floats:
+    """Return ``(v^2 c)^(1/3)`` of the distances of values and changes, each a sum over stretches.
+
+    A product: neither view needs a unit, and what one finds usual is not strange for the other's
+    sake alone. `LEAST` is added before and taken away after, or a view in which nothing ever
+    differs would silence the other.
+
+    apart : ``(n, n_stretches)``, the first half of values, the second of changes
+    """
+    n_views = apart.shape[1] // 2
+    scores = np.empty(len(apart), dtype=np.float32)
+    for w in range(len(apart)):
+        values, changes = LEAST, LEAST
+        for stretch in range(n_views):
+            values += apart[w, stretch]
+            changes += apart[w, n_views + stretch]
+        scores[w] = (values * values * changes) ** (1.0 / 3.0) - LEAST
+    return scores
 
 
 @compiled
