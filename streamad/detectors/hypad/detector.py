@@ -40,7 +40,7 @@ class HypAD(WindowModel):
 
     - w : the hyperbolic distance of window and reconstruction is;
     - j : the same where only the samples around the judged one differ;
-    - p : the largest error of a sample of the window is;
+    - p : the largest error of a sample of the window is, however far beyond training it lies;
     - c : the critic's value is from its median, to either side;
 
     and of certainty, the norm of the reconstruction's point, 0 to 1, as a share of what it is on

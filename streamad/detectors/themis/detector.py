@@ -56,10 +56,10 @@ class Themis(Remembering):
     the paper: no memory, nothing to fit, and blind to what lasts longer than the window. Take
     windows of 256 or more. Named ``memory_...``, the judged window is compared with the reference
     and the key's memory in the same way. On every sixth of the benchmark's series, 250 windows
-    each, the plain distance ranks best: .59, with ``memory_lof`` .47, ``memory_trimmed_top_k`` .39,
-    ``memory_mean_similarity`` .33, ``memory_spectral_residual`` .22; abs(z) has .22, `knn_fused`
-    .56 (``python -m tests.bench.themis_quality --every 6 --max-windows 250``). Cosines forget how large a
-    change is; take them where only its shape should count.
+    each, the plain distance ranks best: .63, with ``memory_lof`` .49, ``memory_trimmed_top_k`` .36,
+    ``memory_mean_similarity`` .28, ``memory_spectral_residual`` .20; abs(z) has .22, `knn_fused`
+    .56 (``tests/bench/themis_quality.py``, ``--every 6 --max-windows 250``). Cosines forget how
+    large a change is; take them where only its shape should count.
 
     A key known to the artifact starts with its group's scale (`seed_memory`). An unknown one takes
     its scale from its warm-up; while cold it scores 0. What a key's window number ``i`` may see is
