@@ -74,20 +74,22 @@ class RawChanges(Themis):
         return Features(Samples(), size=self.size, at=self._at)
 
 
-def made(name: str, size: int) -> Detector:
-    """Return a detector by its name here."""
+def made(name: str, size: int, model: str) -> Detector:
+    """Return a detector by its name here; model : of THEMIS."""
     name, _, adapter = name.partition(":")
     own = {"raw": Raw, "raw_changes": RawChanges}.get(name)
     if own is not None:
         return own(size=size)
+    if name == "themis":
+        return Themis(size=size, model=model, adapter=adapter or "memory")
     register = DETECTORS if name in DETECTORS else BASELINES
-    return register.load(name)(size=size, **({"adapter": adapter} if adapter else {}))
+    detector: Detector = register.load(name)(size=size)
+    return detector
 
 
-def online_scores(name: str, series, train_end: int, *, size: int, max_windows: int):
+def online_scores(detector: Detector, series, train_end: int, *, max_windows: int):
     """Return one score a row and the windows judged a second; rows without one get the nearest."""
-    detector = made(name, size)
-    n = len(series)
+    n, size = len(series), detector.size
     windows = np.lib.stride_tricks.sliding_window_view(series, size)[:, :, None]
     n_train = max(train_end - size + 1, 1)
     stride = min(max(1, (n - train_end) // max_windows), max(1, size // PARTS))
@@ -113,9 +115,9 @@ def online_scores(name: str, series, train_end: int, *, size: int, max_windows: 
     return np.interp(np.arange(n), ends - detector.lag, np.concatenate(scores)), speed
 
 
-def measure(row: dict[str, Any], data: Path, names: list[str], *, max_windows: int):
+def measure(row: dict[str, Any], given: argparse.Namespace, names: list[str]):
     """Return one line of the table: the VUS-PR of every detector on one series."""
-    frame = pl.read_parquet(data / row["file"], columns=["v0", "label"])
+    frame = pl.read_parquet(given.data / row["file"], columns=["v0", "label"])
     series = frame["v0"].cast(pl.Float64).to_numpy()
     series = np.nan_to_num(series, nan=float(np.nanmedian(series))).astype(np.float32)
     label, train_end, n = frame["label"].to_numpy(), int(row["train_end"]), len(frame)
@@ -130,7 +132,7 @@ def measure(row: dict[str, Any], data: Path, names: list[str], *, max_windows: i
     line = {"set": row["set"], "series": row["series"], "half": half, "n": n, "size": size}
     for name in names:
         scores[name], line[f"{name}_windows_per_s"] = online_scores(
-            name, series, train_end, size=size, max_windows=max_windows
+            made(name, size, given.model), series, train_end, max_windows=given.max_windows
         )
     for name, values in scores.items():
         line[name] = vus_pr(label[train_end:], values[train_end:], window=window)
@@ -156,6 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--detectors", default="themis")
+    parser.add_argument("--model", default="shipped")
     parser.add_argument("--sets", default="aiops,cloudmon,donut,ecg,mgab,nab,nasa,synth,ucr")
     parser.add_argument("--max-windows", type=int, default=2000)
     parser.add_argument("--every", type=int, default=1, help="take every n-th series")
@@ -166,7 +169,7 @@ def main() -> None:
     rows = index.filter(pl.col("set").is_in(given.sets.split(","))).sort("set", "series")
     lines: list[dict[str, Any]] = []
     for row in rows.gather_every(given.every).iter_rows(named=True):
-        line = measure(row, given.data, names, max_windows=given.max_windows)
+        line = measure(row, given, names)
         if line is None:
             continue
         lines.append(line)

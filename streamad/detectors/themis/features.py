@@ -120,7 +120,7 @@ def in_steps(scale: Floats, step: Floats) -> Floats:
 
     Examples
     --------
-    >>> in_steps(np.float32([2, 2, 0]), np.float32([0.5, 0, 0])).tolist()
+    >>> in_steps(np.float32([2, 2, 0]), np.float32([0.5, 0, 0])).round().tolist()
     [4.0, 1000.0, 1.0]
     """
     still = scale == 0
