@@ -56,6 +56,19 @@ def test_the_cluster_of_the_session_offers_its_slots_and_listens_on_loopback_onl
         assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
 
 
+def test_a_task_manager_without_slots_yet_is_no_complete_cluster(
+    flink: FlinkCluster, monkeypatch: pytest.MonkeyPatch
+):
+    """Its report of slots arrives a moment after it is known itself."""
+    known = flink.get("/taskmanagers")["taskmanagers"]
+    early = {"taskmanagers": [{**one, "slotsNumber": 0} for one in known]}
+    monkeypatch.setattr(flink, "get", lambda _: early)
+    with pytest.raises(ClusterError, match="not complete"):
+        flink._await(flink._all_registered, "the cluster is not complete", 0.3)
+    monkeypatch.undo()
+    assert flink._all_registered()
+
+
 def test_a_process_that_dies_says_so_with_the_end_of_its_log(
     flink_distribution: None, tmp_path: Path
 ):

@@ -155,10 +155,10 @@ class Themis(Remembering):
         windows : float32 ``(n_windows, size, n_variates)``, in time order inside a group
         groups : int32 ``(n_windows,)``, numbered from 0 (None: all of one series)
         """
-        if self._within:
-            require_windows(windows, size=self.size, nan_ok=self.info.nan_ok)
-            return self
-        return super().fit(windows, groups=groups)
+        if not self._within:
+            return super().fit(windows, groups=groups)
+        self._require_some(windows)
+        return self
 
     def _forget_scales(self, n_groups: int, n_variates: int) -> None:
         super()._forget_scales(n_groups, n_variates)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, Final, Self
 
 import numpy as np
@@ -86,20 +87,20 @@ class Remembering(Detector):
 
     # what a subclass is ------------------------------------------------------------------------
 
+    @abstractmethod
     def _new_features(self) -> Any:
         """Return what turns scaled windows into vectors."""
-        raise NotImplementedError
 
     def _vectors(self, placed: Floats, of: Ints, scales: Scales) -> Floats:
         """Return vectors of scaled windows, ``(n_windows, n_variates, n_features)``."""
         vectors: Floats = self._features.embed(placed)
         return vectors
 
+    @abstractmethod
     def _compare_with_past(
         self, windows: Floats, own: ThemisMemory | None, of: Ints, scales: Scales
     ) -> tuple[Floats, Floats]:
         """Return each variate's score and expected value, both ``(n_windows, n_variates)``."""
-        raise NotImplementedError
 
     def _new_own(self, n_variates: int, *, capacity: int, n_early: int) -> ThemisMemory:
         """Return an empty memory of the kind this detector has."""
@@ -132,10 +133,7 @@ class Remembering(Detector):
         windows : float32 ``(n_windows, size, n_variates)``, in time order inside a group
         groups : int32 ``(n_windows,)``, numbered from 0 (None: all of one series)
         """
-        require_windows(windows, size=self.size, nan_ok=self.info.nan_ok)
-        if len(windows) == 0:
-            msg = f"{self.info.name} learns from at least one window, got none"
-            raise WindowError(msg)
+        self._require_some(windows)
         of_group = np.zeros(len(windows), dtype=np.int32) if groups is None else groups
         n_groups, n_variates = int(of_group.max()) + 1, windows.shape[2]
         self._forget_scales(n_groups, n_variates)
@@ -157,6 +155,12 @@ class Remembering(Detector):
         self._bank = np.ascontiguousarray(vectors.transpose(1, 2, 0))
         self._judged = np.ascontiguousarray(placed[:, self._at].T)
         return self
+
+    def _require_some(self, windows: Floats) -> None:
+        require_windows(windows, size=self.size, nan_ok=self.info.nan_ok)
+        if len(windows) == 0:
+            msg = f"{self.info.name} learns from at least one window, got none"
+            raise WindowError(msg)
 
     def _forget_scales(self, n_groups: int, n_variates: int) -> None:
         self._loc = np.full((n_groups, n_variates), np.nan, dtype=np.float32)
@@ -252,7 +256,7 @@ class Remembering(Detector):
     def score(
         self, windows: Floats, *, memory: Memory | None = None, slots: Ints | None = None
     ) -> Floats:
-        """Return the distance to the nearest embeddings, float32 ``(n_windows,)``, 0 while cold."""
+        """Return how far the past is, float32 ``(n_windows,)``, 0 while cold."""
         scores: Floats = self._judge(windows, memory, slots)[0].max(axis=1, initial=0.0)
         return scores
 

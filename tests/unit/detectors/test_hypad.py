@@ -158,6 +158,17 @@ def test_artifacts_of_another_shape_are_refused():
         HypAD(size=16).load({**state, "bounds": np.zeros((2, 2), np.float32)})
 
 
+def test_beyond_what_the_network_sees_farther_is_still_stranger():
+    rng = np.random.default_rng(0)
+    windows = rng.uniform(-1, 1, (60, 16, 1)).astype(np.float32)
+    fitted = HypAD(size=16, **QUICK).fit(windows)
+    far = np.repeat(windows[:1], 4, axis=0)
+    far[:, 8, 0] = [6, 20, 200, 1e30]
+    scores = fitted.score(far)
+    assert (np.diff(scores) > 0).all()
+    assert np.isfinite(scores).all()
+
+
 def test_an_artifact_scores_without_torch(tmp_path):
     windows = np.random.default_rng(0).uniform(-1, 1, (60, 16, 1)).astype(np.float32)
     fitted = HypAD(size=16, **QUICK).fit(windows)

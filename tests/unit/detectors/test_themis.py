@@ -15,6 +15,7 @@ from streamad.detectors.embeddings import BATCHES, load_encoder, own_scale, to_p
 from streamad.detectors.similarity import ADAPTERS
 from streamad.detectors.themis import Themis
 from streamad.detectors.themis.against import AGAINST, unlike
+from streamad.detectors.themis.search import LEAST, fused
 from streamad.errors import ArtifactError, ConfigError, NotFittedError, WindowError
 
 SIZE = 32
@@ -64,6 +65,36 @@ def test_a_level_never_seen_is_strange_though_its_shape_is_known(fitted: Themis)
     usual = fitted.score(cut(series(100, seed=2)))
     shifted = fitted.score(cut(series(100, seed=2) + 9))
     assert shifted.min() > usual.max()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_on_a_level_never_seen_changes_show_what_happens_there(seed: int):
+    """By values alone all of these windows are equally far from the past."""
+    themis = Themis(size=SIZE).fit(cut(series(900)))
+    moved = series(400, seed=20 + seed) + 9
+    noise = np.random.default_rng(seed).normal(0, 1.5, (16, 1))
+    moved[200:216] += noise.astype(np.float32)
+    scores = themis.score(cut(moved))
+    judged = np.arange(len(scores)) + SIZE - 1 - themis.lag
+    inside = (judged >= 196) & (judged < 220)
+    outside = (judged < 160) | (judged >= 260)
+    assert scores[inside].max() > 1.2 * scores[outside].max()
+
+
+def test_two_views_are_fused_without_a_unit_and_neither_silences_the_other():
+    apart = np.array([[1, 3, 0.5, 1.5], [2, 6, 1, 3], [4, 0, 0, 0], [0, 0, 0, 0]], np.float32)
+    plain, doubled, of_values_alone, nothing = fused(apart)
+    assert plain == pytest.approx(((4 + LEAST) ** 2 * (2 + LEAST)) ** (1 / 3) - LEAST, rel=1e-6)
+    assert doubled == pytest.approx(2 * plain, rel=0.01)
+    assert of_values_alone > 0.5
+    assert nothing == pytest.approx(0, abs=1e-6)
+
+
+def test_an_artifact_without_changes_is_refused_with_what_to_do(fitted: Themis):
+    state = fitted.state()
+    before = {name: array for name, array in state.items() if name != "step"}
+    with pytest.raises(ArtifactError, match="fit it again"):
+        Themis(size=SIZE).load(before)
 
 
 def test_a_window_scores_the_same_bits_alone_in_any_batch_and_in_any_order(fitted: Themis):
